@@ -1,0 +1,40 @@
+# One short word for each chore; what CI runs is what you run.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test lint format bench wheel clean
+
+demo: $(VENV)/installed            ## compute the main job on real input, into demo/
+	@$(BIN)/python examples/source_census.py
+
+test: $(VENV)/dev                  ## run the tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/dev                  ## style, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev                 ## compare with the floors; one part by name: make bench PART=cached
+	$(BIN)/python -m benchmarks $(PART)
+
+clean:
+	rm -rf $(VENV) demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# The list of development tools stands once, in pyproject.toml's dependency group.
+$(VENV)/dev: $(VENV)/installed
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'], sep='\n')" > $(VENV)/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/dev.txt
+	@touch $@

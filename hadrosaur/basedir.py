@@ -1,0 +1,174 @@
+"""The base directory of a project: where it is, what ``.hadrosaur/`` holds, and who is at work in it.
+
+::
+
+    base_directory/
+        index.sqlite3          the index, visible so that SQL tools find it
+        .hadrosaur/
+            format.json        format of the directory, and what is locked (see `BaseDirectory.lock`)
+            index.lock         shared by writers of the index, exclusive for its rebuilding
+            sessions/          one locked file per calling process: a pending row belongs to a session,
+                               and when the file's lock is free its process is gone
+        <collection>/<ident>/  the resources, see directory.py
+
+A base that cannot be written is read all the same: what fails to be made there is done without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import time
+from typing import Any
+
+from . import diskio
+from .errors import BaseIsNotADirectory, ProjectError
+from .records import format_time
+
+INDEX = 'index.sqlite3'
+"""The index's file name."""
+HIDDEN = '.hadrosaur'
+"""The folder of what is not for people."""
+FORMAT_FILE = 'format.json'
+INDEX_LOCK = 'index.lock'
+SESSIONS = 'sessions'
+FORMAT = 1  # of the directory; a release refuses a number that it does not know
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+HOST = os.uname().nodename
+
+
+class BaseDirectory:
+    """The base as the user wrote it, and as an absolute path from the first moment.
+
+    Attributes:
+        path: Absolute; a later chdir changes nothing.
+        given: As the user wrote it, normalised; what returned paths start with.
+    """
+
+    def __init__(self, given: str | os.PathLike[str], path: str | None = None) -> None:
+        self.given = os.path.normpath(os.fspath(given))
+        self.path = path or os.path.abspath(self.given)
+        self.hidden = f'{self.path}/{HIDDEN}'
+        self._lock: str | None = None
+        self._session: tuple[int, str, int] | None = None  # (process id, name, descriptor)
+
+    def make(self) -> None:
+        """Make the folder. Raises BaseIsNotADirectory."""
+        try:
+            os.makedirs(self.path, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise BaseIsNotADirectory(
+                f'the base {self.given!r} is a file, or lies below one',
+                hint='give a path where a folder can be',
+            )
+        except OSError as error:
+            raise BaseIsNotADirectory(f'the base {self.given!r} cannot be made: {error.strerror}')
+
+    def collection_path(self, folder: str) -> str:
+        """Absolute path of a collection's folder."""
+        return f'{self.path}/{folder}'
+
+    @property
+    def index_path(self) -> str:
+        """Where the index is, unless the user put it elsewhere."""
+        return f'{self.path}/{INDEX}'
+
+    @property
+    def index_lock_path(self) -> str:
+        """The file that writers and the rebuilder of the index lock."""
+        return f'{self.hidden}/{INDEX_LOCK}'
+
+    @property
+    def lock(self) -> str:
+        """What is locked to claim a resource: 'folder', or 'file' where folders cannot be locked.
+
+        Found out once and written into format.json, so that all who work here agree.
+        """
+        if self._lock is None:
+            self._lock = self._format().get('lock', 'folder')
+        return self._lock
+
+    def _format(self) -> dict[str, Any]:
+        try:
+            found = json.loads(diskio.read_path(f'{self.hidden}/{FORMAT_FILE}'))
+        except (OSError, ValueError):
+            return self._make_format()
+        if not isinstance(found, dict) or not isinstance(found.get('format'), int):
+            return self._make_format()
+        if found['format'] > FORMAT:
+            raise ProjectError(
+                f'{self.given!r} has directory format {found["format"]}, and this release knows up to {FORMAT}',
+                hint='pip install --upgrade hadrosaur',
+            )
+        return found
+
+    def _make_format(self) -> dict[str, Any]:
+        document = {'format': FORMAT, 'lock': 'folder'}
+        if not self.prepare():
+            return document
+        with diskio.opened(self.hidden) as hidden:
+            document['lock'] = 'folder' if diskio.can_lock(hidden) else 'file'
+            diskio.replace(FORMAT_FILE, json.dumps(document).encode() + b'\n', hidden)
+        return document
+
+    def prepare(self) -> bool:
+        """Make ``.hadrosaur/`` and what stands in it; False where the base cannot be written."""
+        try:
+            os.makedirs(f'{self.hidden}/{SESSIONS}', exist_ok=True)
+        except OSError as error:
+            if error.errno in _READ_ONLY:
+                return False
+            raise
+        return os.access(self.hidden, os.W_OK)
+
+    # Sessions.
+
+    def session(self) -> str | None:
+        """The name of this process's session, begun at the first call; None on a read-only base."""
+        if self._session is None or self._session[0] != os.getpid():
+            self._session = self._begin_session()
+        return self._session[1] if self._session else None
+
+    def _begin_session(self) -> tuple[int, str, int] | None:
+        if not self.prepare():
+            return None
+        name = f'{HOST}-{os.getpid()}-{secrets.token_hex(4)}'
+        about = {'host': HOST, 'pid': os.getpid(), 'since': format_time(time.time())}
+        with diskio.opened(f'{self.hidden}/{SESSIONS}') as sessions:
+            beside = f'.{name}.new'
+            fd = diskio.create(beside, json.dumps(about).encode() + b'\n', sessions)
+            diskio.try_lock(fd)
+            # Renamed only when locked: a session file whose lock is free is always one of the dead.
+            os.rename(beside, name, src_dir_fd=sessions, dst_dir_fd=sessions)
+        return (os.getpid(), name, fd)
+
+    def end_session(self) -> None:
+        """Give the session up; its file goes."""
+        if self._session and self._session[0] == os.getpid():
+            self.drop_session(self._session[1])
+            diskio.unlock(self._session[2])
+        self._session = None
+
+    def is_alive(self, session: str | None) -> bool:
+        """Is the process of that session still there?"""
+        if session is None:
+            return False
+        if self._session and self._session[:2] == (os.getpid(), session):
+            return True
+        try:
+            with diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions:
+                return diskio.is_locked(session, sessions)
+        except OSError:
+            return False
+
+    def drop_session(self, session: str) -> None:
+        """Remove the file of a session that is over."""
+        with (
+            contextlib.suppress(OSError),
+            diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions,
+        ):
+            diskio.remove(session, sessions)

@@ -1,0 +1,140 @@
+"""The words that several verbs take: BASE, COLL, IDENT, the filters, times and durations."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..records import STATUSES
+from . import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Command = TypeVar('Command', bound=Callable[..., Any])
+    Type = click.ParamType[Any]
+else:
+    Type = click.ParamType  # it takes no parameter before click 8.5
+
+_UNITS = {'s': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0, 'w': 604800.0}
+_SPAN = re.compile(r'(\d+(?:\.\d+)?)\s*([smhdw])').fullmatch
+
+
+class Span(Type):
+    """Seconds: ``90``, ``90s``, ``5m``, ``2h``, ``7d``."""
+
+    name = 'duration'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, from text."""
+        if isinstance(value, float):
+            return value
+        match = _SPAN(value) or _SPAN(f'{value}s')
+        if match is None:
+            self.fail(f'{value!r} is no duration: write 90, 90s, 5m, 2h or 7d', param, ctx)
+        return float(match[1]) * _UNITS[match[2]]
+
+
+class Moment(Type):
+    """A point in time: ISO-8601, or how long ago."""
+
+    name = 'time'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A timedelta for ``2h``; ISO text, which the Project reads as time of this machine, as it is."""
+        match = _SPAN(value)
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
+
+
+class JSONObject(Type):
+    """A JSON object."""
+
+    name = 'json'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A dict, from text."""
+        if isinstance(value, dict):
+            return value
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            self.fail(f'{value!r} is not JSON: {error}', param, ctx)
+        if not isinstance(parsed, dict):
+            self.fail(f'{value!r} is no JSON object; write for example \'{{"year": 1851}}\'', param, ctx)
+        return parsed
+
+
+class Pair(Type):
+    """``KEY=VALUE``, the value JSON if it parses, else text."""
+
+    name = 'key=value'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A (key, value) pair, from text."""
+        if isinstance(value, tuple):
+            return value
+        key, sign, text = value.partition('=')
+        if not sign or not key:
+            self.fail(f'{value!r} is no KEY=VALUE', param, ctx)
+        try:
+            return key, json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            return key, text
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(word)
+
+
+BASE = click.argument('base', type=click.Path(file_okay=False))
+TARGET = click.argument('target', metavar='MODULE:PROJ', type=click.Path())
+COLL = click.argument('collection', metavar='COLL', shell_complete=names.collections)
+SOME_COLL = click.argument('collection', metavar='[COLL]', required=False, shell_complete=names.collections)
+IDENT = click.argument('ident', metavar='IDENT', shell_complete=names.idents)
+IDENTS = click.argument('idents', metavar='[IDENT]…', nargs=-1, shell_complete=names.idents)
+ARGS = click.option('--args', type=JSONObject(), metavar='JSON', help='A JSON object.')
+JSON = click.option('--json', 'as_json', is_flag=True, help='Write one JSON document.')
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, in the order in which help lists them."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+STATUS = click.option(
+    '--status', type=click.Choice(STATUSES), multiple=True, help='Of this status; may be repeated.'
+)
+FILTERS = together(
+    click.option('--ident', metavar='GLOB', multiple=True, help='Ident, with * and ?; may be repeated.'),
+    click.option('--error-type', metavar='NAME', multiple=True, help='Its class; may be repeated.'),
+    click.option('--error', metavar='TEXT', multiple=True, help='Part of the error; may be repeated.'),
+    click.option('--args', type=Pair(), metavar='K=V', multiple=True, help='An arg; all must hold.'),
+    click.option('--since', type=Moment(), metavar='TIME', help='Finished since: 2h, 7d, 2026-01-31T18:00.'),
+    click.option('--until', type=Moment(), metavar='TIME', help='Finished until.'),
+    click.option('--min-duration', type=Span(), metavar='DURATION', help='Took at least: 90, 90s, 5m, 2h.'),
+    click.option('--order-by', metavar='COLUMN', default='-finished_at', show_default=True,
+                 help='Column to sort by; a - in front turns it round.'),
+    click.option('--limit', type=click.IntRange(min=0), metavar='N', help='At most so many.'),
+)  # fmt: skip
+
+
+def filters(given: dict[str, Any]) -> dict[str, Any]:
+    """The filters of a command line as `Project.query` takes them."""
+    several = ('status', 'ident', 'error_type', 'error')
+    wanted: dict[str, Any] = {name: list(value) for name in several if (value := given.get(name))}
+    for name in ('since', 'until', 'min_duration', 'order_by', 'limit', 'offset'):
+        if given.get(name) is not None:
+            wanted[name] = given[name]
+    if given.get('args'):
+        wanted['args'] = dict(given['args'])
+    return wanted

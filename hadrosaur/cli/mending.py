@@ -1,0 +1,170 @@
+"""Keep index and directories together: ``check``, ``reindex`` and ``rm``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import NotAProject, ResourceError
+from . import output
+from .arguments import BASE, COLL, IDENTS, JSON, SOME_COLL
+from .ending import DISAGREE, DONE, refuse
+from .output import Column
+from .projects import opened
+
+if TYPE_CHECKING:
+    from ..project import Project
+    from ..records import CheckReport, ReindexReport
+
+
+# --- check -----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur check base
+  hadrosaur check base --fix
+  hadrosaur check base --deep --json
+"""
+)
+@BASE
+@click.option('--fix', is_flag=True, help='Mend what can be mended.')
+@click.option('--deep', is_flag=True, help='Compare checksums too; reads every result.')
+@JSON
+def check(base: str, fix: bool, deep: bool, as_json: bool) -> int:
+    """Find where index and directories disagree.
+
+    Exit code: 4 if something is left that was not mended.
+    """
+    with opened(base) as project:
+        report = project.check(fix=fix, deep=deep)
+    if as_json:
+        findings = [finding._asdict() for finding in report.findings]
+        output.write_json({'scanned': report.scanned, 'findings': findings})
+    else:
+        _write_findings(report)
+    if report.remaining and not fix:
+        output.note(f'hadrosaur check {base} --fix mends what can be mended')
+    return DISAGREE if report.remaining else DONE
+
+
+def _write_findings(report: CheckReport) -> None:
+    if report.findings:
+        columns = [
+            Column('problem'),
+            Column('collection'),
+            Column('ident'),
+            Column('mended', lambda mended: 'yes' if mended else 'no'),
+            Column('detail', cut=True),
+        ]
+        rows = (
+            (each.problem, each.collection, each.ident, each.mended, each.detail) for each in report.findings
+        )
+        output.write_table(columns, rows)
+    left = f'{len(report.findings)} found, {len(report.remaining)} left'
+    output.note(f'{report.scanned} folders: {left if report.findings else "all agree with the index"}')
+
+
+# --- reindex ---------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur reindex base
+  hadrosaur reindex base --changed-only
+  hadrosaur reindex base --fresh
+"""
+)
+@BASE
+@SOME_COLL
+@click.option('--changed-only', is_flag=True, help='Read only folders that changed since the last time.')
+@click.option('--fresh', is_flag=True, help='Set the index aside and make a new one.')
+@JSON
+def reindex(base: str, collection: str | None, changed_only: bool, fresh: bool, as_json: bool) -> None:
+    """Make the index agree with the directories.
+
+    After they were edited, copied or deleted by hand. A folder that holds no index yet gets one.
+    """
+    from ..project import Project
+
+    if not os.path.isdir(base):
+        raise NotAProject(
+            f'{base!r} does not exist', hint='give the base directory that Project(…) was given'
+        )
+    with Project(base) as project:
+        progress = _progress if output.is_terminal(sys.stderr) else None
+        report = project.reindex(collection, changed_only=changed_only, fresh=fresh, progress=progress)
+    if progress:
+        print('\r\x1b[K', end='', file=sys.stderr)
+    if as_json:
+        output.write_json(_as_json(report))
+        return
+    print(
+        f'{report.scanned} folders: {report.added} rows added, {report.updated} updated, '
+        f'{report.removed} removed'
+    )
+    for path, reason in report.unreadable:
+        output.note(f'unreadable: {path}: {reason}')
+
+
+def _progress(scanned: int) -> None:
+    print(f'\r{scanned} folders', end='', file=sys.stderr, flush=True)
+
+
+def _as_json(report: ReindexReport) -> dict[str, Any]:
+    unreadable = [{'path': path, 'reason': reason} for path, reason in report.unreadable]
+    return {**report._asdict(), 'unreadable': unreadable}
+
+
+# --- rm --------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur rm base books moby-dick
+  hadrosaur rm base books -- -an-ident-that-begins-with-a-dash
+  hadrosaur query base books --since 2h --idents | xargs -d '\\n' hadrosaur rm base books -n --
+"""
+)
+@BASE
+@COLL
+@IDENTS
+@click.option('-n', '--dry-run', is_flag=True, help='Say what would be deleted, and delete nothing.')
+@JSON
+def rm(base: str, collection: str, idents: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
+    """Delete resources.
+
+    Their folders and their rows. One that is being computed is refused, and the others are deleted all
+    the same.
+    """
+    if not idents:
+        raise click.UsageError('which ones? Give IDENT …')
+    removed: list[str] = []
+    refused: list[dict[str, str]] = []
+    code = DONE
+    with opened(base) as project:
+        for ident in idents:
+            try:
+                _remove(project, collection, ident, dry_run=dry_run)
+                removed.append(ident)
+                if not as_json:
+                    print(f'{"would delete" if dry_run else "deleted"}\t{output.visible(ident)}')
+            except ResourceError as error:
+                refused.append({'ident': ident, 'reason': error.message})
+                code = max(code, refuse(error))
+    if as_json:
+        output.write_json({'removed': removed, 'refused': refused, 'dry_run': dry_run})
+    return code
+
+
+def _remove(project: Project, collection: str, ident: str, *, dry_run: bool) -> None:
+    if project.get(collection, ident).status == 'pending':
+        raise ResourceError(f'{collection}/{ident} is being computed', collection=collection, ident=ident)
+    if not dry_run:
+        project.remove(collection, ident)

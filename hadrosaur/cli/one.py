@@ -1,0 +1,197 @@
+"""One resource: ``show``, ``logs`` and ``explain``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+from .arguments import ARGS, BASE, COLL, IDENT, JSON
+from .projects import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..handle import Resource
+    from ..project import Project
+
+LONGEST_RESULT = 300  # characters of a result that `show` shows; --json has all of it
+LOOK_AT_LOG = 0.1  # seconds between two looks at a log that is followed
+LOOK_AT_STATUS = 0.5  # seconds between two looks at whether its resource is still pending
+CHUNK = 1 << 16  # bytes of a log in memory at once
+
+
+# --- show ------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur show base books moby-dick
+  hadrosaur show base books moby-dick --json | jq .result
+"""
+)
+@BASE
+@COLL
+@IDENT
+@JSON
+def show(base: str, collection: str, ident: str, as_json: bool) -> None:
+    """Show all about one resource.
+
+    Its status, times and args, its error or the beginning of its result, and where its files are.
+    """
+    with opened(base) as project:
+        resource = project.get(collection, ident)
+        if as_json:
+            output.write_json(_document(resource))
+        else:
+            output.write_fields(_fields(resource))
+
+
+def _document(resource: Resource) -> dict[str, Any]:
+    return {
+        **resource.entry.as_json(),
+        'status': resource.status,
+        'result': resource.result,
+        'traceback': resource.error,
+        'paths': resource.paths,
+    }
+
+
+def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
+    entry = resource.entry
+    phase = f' ({entry.phase})' if entry.phase else ''
+    yield 'collection', resource.collection
+    yield 'ident', resource.ident
+    yield 'status', resource.status + phase
+    yield 'args', output.json_text(entry.args)
+    yield 'attempt', entry.attempt
+    yield 'version', entry.version
+    yield 'queued', output.local(entry.queued_at)
+    yield 'started', output.local(entry.started_at)
+    yield 'finished', output.local(entry.finished_at)
+    yield 'took', output.seconds(entry.duration)
+    yield 'cpu', output.seconds(entry.cpu_seconds)
+    yield 'memory', output.size(entry.max_rss)
+    yield 'ran on', f'{entry.host}, process {entry.pid}' if entry.host else None
+    yield from _what_came_of_it(resource)
+    for name, path in resource.paths.items():
+        yield 'directory' if name == 'base' else name, path
+
+
+def _what_came_of_it(resource: Resource) -> Iterator[tuple[str, Any]]:
+    entry = resource.entry
+    if resource.status == 'error':
+        yield 'error type', entry.error_type
+        yield 'message', entry.error
+        yield 'group', entry.error_group
+    elif resource.status == 'completed':
+        yield 'value', output.shortened(output.json_text(resource.result), LONGEST_RESULT)
+
+
+# --- logs ------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur logs base books moby-dick
+  hadrosaur logs base books moby-dick -f --stderr
+  hadrosaur logs base books moby-dick --error
+"""
+)
+@BASE
+@COLL
+@IDENT
+@click.option('-f', '--follow', is_flag=True, help='Go on while it is pending.')
+@click.option('--stderr', 'name', flag_value='stderr', help='What it wrote to standard error.')
+@click.option('--error', 'name', flag_value='error', help='The traceback of the last run.')
+def logs(base: str, collection: str, ident: str, follow: bool, name: str | None) -> None:
+    """Print what one resource printed.
+
+    Byte for byte, as it printed it. With -f, what is appended is printed too, until the resource is
+    completed or ends in error; if it is computed anew, the new log follows the old one.
+    """
+    with opened(base) as project:
+        resource = project.get(collection, ident)
+        log = _Log(resource.paths[name or 'stdout'])
+        log.pass_on()
+        while follow and resource.status == 'pending':
+            resource = _after_a_while(project, resource, log)
+            log.pass_on()
+
+
+def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
+    """The resource as it is a little later; what is logged meanwhile is passed on."""
+    until = time.monotonic() + LOOK_AT_STATUS
+    while time.monotonic() < until:
+        time.sleep(LOOK_AT_LOG)
+        log.pass_on()
+    return project.get(resource.collection, resource.ident)
+
+
+class _Log:
+    """A growing file. One that is emptied or replaced is read from its beginning again."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._offset = 0
+        self._inode = -1
+
+    def pass_on(self) -> None:
+        """Write what is new in it to stdout."""
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return
+        try:
+            self._copy(file)
+        finally:
+            os.close(file)
+
+    def _copy(self, file: int) -> None:
+        found = os.fstat(file)
+        if found.st_ino != self._inode or found.st_size < self._offset:
+            self._offset = 0
+        self._inode = found.st_ino
+        while data := os.pread(file, CHUNK, self._offset):
+            self._offset += len(data)
+            sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+# --- explain ---------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur explain base books moby-dick
+  hadrosaur explain base books moby-dick --args '{"year": 1851}'
+"""
+)
+@BASE
+@COLL
+@IDENT
+@ARGS
+@JSON
+def explain(base: str, collection: str, ident: str, args: dict[str, Any] | None, as_json: bool) -> None:
+    """Say whether a resource would be computed, and why.
+
+    What the function's registration says (its version, how long a result stays good) is not known here;
+    `hadrosaur run MODULE:PROJ COLL IDENT -n` knows it.
+    """
+    with opened(base) as project:
+        found = project.explain(collection, ident, args)
+    if as_json:
+        output.write_json(found._asdict())
+    else:
+        print(
+            output.visible(
+                f'{"would be computed" if found.computes else "would not be computed"}: {found.reason}'
+            )
+        )

@@ -1,0 +1,210 @@
+"""Values as text: for a terminal, for a pipe, for a program.
+
+A table is drawn by rich on a terminal, in its width and with its colours. In a pipe it is one line of
+tab-separated cells per row, whole and as it comes, under one line of titles: what ``grep``, ``cut``
+and ``sort`` want, and rich is not even imported. Programs ask for ``--json`` or ``--csv``.
+
+Idents and messages are other people's text. For people each character that would not print as itself
+(control characters, escape sequences, line ends, marks that turn the direction of writing) is shown as
+an escape; JSON has its own escapes, and a CSV cell that a spreadsheet would run as a formula gets a
+quote in front.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from rich.table import Table
+
+FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n', '\uff1d', '\uff0b', '\uff0d', '\uff20')
+"""What makes a spreadsheet take a cell for a formula; the last four are full-width = + - @."""
+
+_STATUS_STYLES = {'completed': 'green', 'error': 'red', 'pending': 'yellow'}
+
+
+# --- text ------------------------------------------------------------------------------------------
+
+
+def visible(text: str) -> str:
+    """The text in one line, with an escape for each character that would not print as itself."""
+    if text.isprintable():
+        return text
+    return ''.join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode('unicode_escape').decode()
+
+
+def note(text: str) -> None:
+    """Say something about the data, on stderr."""
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Tell whether a person is looking at stdout, or at that stream."""
+    return (stream or sys.stdout).isatty()
+
+
+def utc(moment: datetime | None) -> str | None:
+    """A time as the index writes it."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec='microseconds').replace('+00:00', 'Z')
+
+
+def local(moment: datetime | None) -> str | None:
+    """A time as people on this machine write it."""
+    return None if moment is None else moment.astimezone().strftime('%Y-%m-%d %H:%M:%S')
+
+
+def seconds(number: float | None) -> str | None:
+    """A duration for people."""
+    if number is None:
+        return None
+    if number < 60:
+        return f'{number:.3g} s'
+    whole = round(number)
+    if whole < 3600:
+        return f'{whole // 60} min {whole % 60:02} s'
+    if whole < 86400:
+        return f'{whole // 3600} h {whole % 3600 // 60:02} min'
+    return f'{whole // 86400} d {whole % 86400 // 3600:02} h'
+
+
+def size(number: int | None) -> str | None:
+    """A number of bytes for people."""
+    if number is None:
+        return None
+    for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
+        if number >= factor:
+            return f'{number / factor:.3g} {unit}'
+    return f'{number} B'
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, or its beginning and a sign that there is more."""
+    return text if len(text) <= length else f'{text[: length - 1]}…'
+
+
+# --- tables ----------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    ``show`` makes text for a terminal of a value; elsewhere the value stands as it is. A column that is
+    ``cut`` loses what does not fit on the terminal; others are folded if it comes to the worst.
+    """
+
+    title: str
+    show: Callable[[Any], str | None] | None = None
+    right: bool = False
+    cut: bool = False
+
+
+def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table to stdout."""
+    if is_terminal():
+        draw(drawn(columns, rows))
+        return
+    write = sys.stdout.write
+    write('\t'.join(column.title for column in columns) + '\n')
+    for row in rows:
+        write('\t'.join(_cell(value) for value in row) + '\n')
+
+
+def _cell(value: Any) -> str:
+    return '' if value is None else visible(str(value))
+
+
+def drawn(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style='bold')
+    for column in columns:
+        # Where there is not enough room, a cut column gives way before the others.
+        justify = 'right' if column.right else 'left'
+        table.add_column(Text(column.title), justify=justify, no_wrap=not column.cut)  # type: ignore[arg-type]
+    for row in rows:
+        cells = []
+        for column, value in zip(columns, row, strict=True):
+            text = _cell(column.show(value) if column.show and value is not None else value)
+            style = _STATUS_STYLES.get(text, '') if column.title == 'status' else ''
+            overflow: Any = 'ellipsis' if column.cut else 'fold'
+            cells.append(Text(text, style=style, no_wrap=column.cut, overflow=overflow))
+        table.add_row(*cells)
+    return table
+
+
+def draw(table: Table) -> None:
+    """Print what `drawn` made."""
+    from rich.console import Console
+
+    Console(file=sys.stdout, markup=False, highlight=False, emoji=False).print(table)
+
+
+def write_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """Write lines of a name and a value, leaving out what is not known."""
+    known = [(name, str(value)) for name, value in fields if value is not None]
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        print(f'{name:{width}}  {visible(value)}')
+
+
+# --- for programs ----------------------------------------------------------------------------------
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON in which nothing can harm a terminal: as people read it if all of it prints, else escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_as_text)
+    plain = text.replace('\n', '') if indent else text
+    if plain.isascii() and plain.isprintable():
+        return text
+    if plain.isprintable() and (sys.stdout.encoding or '').lower().replace('-', '') == 'utf8':
+        return text
+    return json.dumps(value, indent=indent, default=_as_text).replace('\x7f', '\\u007f')
+
+
+def _as_text(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def write_json(value: Any) -> None:
+    """Write one JSON document to stdout."""
+    print(json_text(value, indent=2))
+
+
+def write_json_list(values: Iterable[Any]) -> None:
+    """Write a list, one value a line, as they come: a million rows are never held at once."""
+    write = sys.stdout.write
+    start = '[\n'
+    for value in values:
+        write(f'{start} {json_text(value)}')
+        start = ',\n'
+    write('[]\n' if start == '[\n' else '\n]\n')
+
+
+def write_csv(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write CSV to stdout, with cells that no spreadsheet takes for formulas."""
+    import csv
+
+    table = csv.writer(sys.stdout, lineterminator='\n')
+    shown = visible if is_terminal() else str
+    table.writerow([inert(title) for title in titles])
+    for row in rows:
+        table.writerow([inert(shown(value)) if isinstance(value, str) else value for value in row])
+
+
+def inert(text: str) -> str:
+    """The text, with a quote in front where a spreadsheet would calculate it."""
+    return f"'{text}" if text.startswith(FORMULA) else text

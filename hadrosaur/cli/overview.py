@@ -1,0 +1,178 @@
+"""How it goes as a whole: ``status`` and ``errors``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+from .arguments import BASE, JSON, SOME_COLL
+from .output import Column
+from .projects import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..project import Project
+    from ..records import ErrorGroup
+
+RECENT = 60.0  # seconds that count for the rate, if two resources were finished in them
+LESS_RECENT = 3600.0  # seconds that count where each one takes long
+SAMPLE = 500  # resources looked at for the rate; the last ones are found by an index
+INTERVAL = 1.0  # seconds between two looks of --watch
+
+
+# --- status ----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur status base
+  hadrosaur status base books --watch
+  hadrosaur status base --json | jq .books.error
+"""
+)
+@BASE
+@SOME_COLL
+@JSON
+@click.option('--watch', is_flag=True, help='Look again every second, until Ctrl-C.')
+def status(base: str, collection: str | None, as_json: bool, watch: bool) -> None:
+    """Count resources by status, with rate and time to go.
+
+    Rate and time to go are told while something runs; they are about what is queued so far.
+    """
+    if watch and as_json:
+        raise click.UsageError('--watch shows tables; leave --json out, or call it again and again')
+    with opened(base) as project:
+        if watch:
+            _watch(lambda: _state(project, collection))
+        elif as_json:
+            output.write_json(_state(project, collection))
+        else:
+            state = _state(project, collection)
+            output.write_table(_columns(state), _rows(state))
+            if not state:
+                output.note('there are no resources yet')
+
+
+def _state(project: Project, collection: str | None) -> dict[str, Any]:
+    """Project.stats, and for each collection ``rate`` (per second) and ``eta_seconds``, or None."""
+    found = project.stats(collection)
+    for name, counts in found.items():
+        counts['rate'] = counts['eta_seconds'] = None
+        if counts['pending']:
+            rate = _rate(project, name)
+            counts['rate'] = rate and round(rate, 4)
+            counts['eta_seconds'] = round(counts['pending'] / rate, 1) if rate else None
+    return found
+
+
+def _rate(project: Project, collection: str) -> float | None:
+    """Resources finished per second of late."""
+    last = project.query(collection, order_by='-finished_at', limit=SAMPLE)
+    now = time.time()
+    ages = sorted(now - entry.finished_at.timestamp() for entry in last if entry.finished_at is not None)
+    for window in (RECENT, LESS_RECENT):
+        recent = [age for age in ages if age <= window]
+        if len(recent) > 1:
+            # From the oldest one's end until now, all but the oldest were finished.
+            return (len(recent) - 1) / max(recent[-1], 1e-3)
+    return None
+
+
+_COUNTS = ('total', 'completed', 'error', 'pending')
+
+
+def _columns(state: dict[str, Any]) -> list[Column]:
+    columns = [Column('collection'), *(Column(name, right=True) for name in _COUNTS)]
+    columns += [Column(name, output.seconds, right=True) for name in ('p50', 'p95', 'max')]
+    if _is_running(state):
+        columns += [Column('rate', lambda rate: f'{rate:.3g}/s', right=True)]
+        columns += [Column('to go', output.seconds, right=True)]
+    return columns
+
+
+def _rows(state: dict[str, Any]) -> list[list[Any]]:
+    paces = ('rate', 'eta_seconds') if _is_running(state) else ()
+    return [
+        [
+            name,
+            *(counts[each] for each in _COUNTS),
+            *(counts['duration'][each] for each in ('p50', 'p95', 'max')),
+            *(counts[each] for each in paces),
+        ]
+        for name, counts in state.items()
+    ]
+
+
+def _is_running(state: dict[str, Any]) -> bool:
+    return any(counts['pending'] for counts in state.values())
+
+
+def _watch(look: Callable[[], dict[str, Any]]) -> None:
+    """Show the table again and again, in one place on a terminal."""
+    if not output.is_terminal():
+        while True:
+            state = look()
+            output.write_table(_columns(state), _rows(state))
+            print(flush=True)
+            time.sleep(INTERVAL)
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(markup=False, highlight=False), auto_refresh=False) as live:
+        while True:
+            state = look()
+            live.update(output.drawn(_columns(state), _rows(state)), refresh=True)
+            time.sleep(INTERVAL)
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur errors base
+  hadrosaur errors base books --json
+  hadrosaur query base books --error-type ValueError
+"""
+)
+@BASE
+@SOME_COLL
+@JSON
+def errors(base: str, collection: str | None, as_json: bool) -> None:
+    """Group failures by cause.
+
+    Failures that share a cause look alike: the same exception, at the same place in your code, with the
+    same message where what varies is masked. The most frequent comes first.
+    """
+    with opened(base) as project:
+        groups = project.error_groups(collection)
+    if as_json:
+        output.write_json([_as_json(group) for group in groups])
+        return
+    columns = [
+        Column('count', right=True),
+        Column('type'),
+        Column('collection'),
+        Column('example'),
+        Column('last', output.local),
+        Column('frame'),
+        Column('pattern', cut=True),
+    ]
+    output.write_table(columns, (_group_cells(group) for group in groups))
+    if not groups:
+        output.note('there are no failures')
+
+
+def _as_json(group: ErrorGroup) -> dict[str, Any]:
+    return {**group._asdict(), 'first': output.utc(group.first), 'last': output.utc(group.last)}
+
+
+def _group_cells(group: ErrorGroup) -> tuple[Any, ...]:
+    last = group.last if output.is_terminal() else output.utc(group.last)
+    return (group.count, group.type, group.collection, group.example, last, group.frame, group.pattern)

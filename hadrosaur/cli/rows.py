@@ -1,0 +1,149 @@
+"""Many rows: ``query`` and ``sql``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+from .arguments import BASE, FILTERS, SOME_COLL, STATUS, filters, together
+from .output import Column
+from .projects import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..index import Query
+    from ..project import Project
+    from ..records import Entry
+
+SCREEN = 50  # rows shown on a terminal, if nobody says how many
+
+_FORMS = together(
+    click.option('--json', 'form', flag_value='json', help='Write a JSON list of objects.'),
+    click.option('--csv', 'form', flag_value='csv', help='Write CSV, with all columns.'),
+)
+
+
+# --- query -----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur query base --status error
+  hadrosaur query base books --since 2h --error-type ValueError --error timeout
+  hadrosaur query base books --args year=1851 --order-by -duration --limit 10
+  hadrosaur query base books --status error --idents | hadrosaur run jobs:proj books --idents-from -
+"""
+)
+@BASE
+@SOME_COLL
+@STATUS
+@FILTERS
+@click.option('--offset', type=click.IntRange(min=0), metavar='N', help='Leave out so many first.')
+@_FORMS
+@click.option('--idents', 'form', flag_value='idents', help='Write idents alone, one a line.')
+def query(base: str, collection: str | None, form: str | None, **given: Any) -> None:
+    """List resources that match filters.
+
+    A filter that is repeated takes either; different filters must all match. On a terminal the last 50
+    are shown, unless --limit says how many.
+
+    An ident that is no plain line is written by --idents as a JSON line, which `run --idents-from` reads.
+    """
+    with opened(base) as project:
+        wanted = filters(given)
+        if form == 'json':
+            output.write_json_list(entry.as_json() for entry in found(project, collection, wanted))
+        elif form == 'csv':
+            _write_csv(found(project, collection, wanted))
+        elif form == 'idents':
+            for entry in found(project, collection, wanted):
+                print(ident_line(entry.ident))
+        else:
+            _write_table(project, collection, wanted)
+
+
+def found(project: Project, collection: str | None, wanted: dict[str, Any]) -> Query:
+    """Rows that match; a filter that makes no sense is a mistake of usage."""
+    try:
+        return project.query(collection, **wanted)
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(str(error))
+
+
+def ident_line(ident: str) -> str:
+    """An ident as one line that `run --idents-from` reads as the same ident."""
+    if ident.isprintable() and not ident.startswith('['):
+        return ident
+    return output.json_text([ident])
+
+
+def _write_csv(rows: Iterable[Entry]) -> None:
+    from ..records import PUBLIC_COLUMNS
+
+    output.write_csv(PUBLIC_COLUMNS, ([entry.raw(name) for name in PUBLIC_COLUMNS] for entry in rows))
+
+
+_COLUMNS = {
+    'collection': Column('collection'),
+    'ident': Column('ident'),
+    'status': Column('status'),
+    'finished_at': Column('finished', output.local),
+    'duration': Column('took', output.seconds, right=True),
+    'error_type': Column('error type'),
+    'error': Column('error', cut=True),
+}
+
+
+def _write_table(project: Project, collection: str | None, wanted: dict[str, Any]) -> None:
+    if not output.is_terminal():
+        rows = ([entry.raw(name) for name in _COLUMNS] for entry in found(project, collection, wanted))
+        output.write_table([Column(name) for name in _COLUMNS], rows)
+        return
+    shown = list(found(project, collection, {'limit': SCREEN, **wanted}))
+    names = [name for name in _COLUMNS if name != 'collection' or collection is None]
+    output.write_table(
+        [_COLUMNS[name] for name in names], ([entry[name] for name in names] for entry in shown)
+    )
+    if not shown:
+        output.note('nothing matches')
+    elif len(shown) == SCREEN and 'limit' not in wanted:
+        total = len(found(project, collection, wanted))
+        if total > SCREEN:
+            output.note(f'{total - SCREEN} more; --limit {total} shows all')
+
+
+# --- sql -------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur sql base "select error_type, count(*) from errors group by 1"
+  hadrosaur sql base "select * from slowest limit 10" --csv
+"""
+)
+@BASE
+@click.argument('statement', metavar='"select …"')
+@_FORMS
+def sql(base: str, statement: str, form: str | None) -> None:
+    """Run a SELECT on the index.
+
+    The table is `resources`; the views are `errors`, `error_groups`, `status_counts`, `running` and
+    `slowest`. The index cannot be changed by it.
+    """
+    with opened(base) as project:
+        rows = project.sql(statement)
+    titles = list(rows[0]) if rows else []
+    cells = (row.values() for row in rows)
+    if form == 'json':
+        output.write_json_list(rows)
+    elif form == 'csv':
+        output.write_csv(titles, map(list, cells))
+    elif rows:
+        output.write_table([Column(title) for title in titles], map(list, cells))
+    else:
+        output.note('no rows')

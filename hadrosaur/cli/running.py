@@ -1,0 +1,259 @@
+"""Compute: ``run`` and ``retry``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from . import output
+from .arguments import ARGS, COLL, FILTERS, IDENTS, TARGET, filters, together
+from .ending import DONE, FAILED
+from .output import Column
+from .projects import loaded, registered
+from .rows import found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
+
+    from ..handle import Resource
+    from ..project import Project
+    from ..records import Counts
+
+_HOW = together(
+    click.option('-j', '--workers', type=click.IntRange(min=1), metavar='N',
+                 help='Computed at once.  [default: as many as there are processors]'),
+    click.option('--executor', metavar='NAME', default='processes', show_default=True,
+                 help="Where they are computed: 'processes', 'inline', …"),
+    click.option('-n', '--dry-run', is_flag=True, help='Say for each what would be done, and do nothing.'),
+    click.option('--json', 'as_json', is_flag=True, help='Write one JSON document.'),
+)  # fmt: skip
+
+
+class How(NamedTuple):
+    """How a set of resources is computed, as the options say."""
+
+    workers: int | None
+    executor: str
+    dry_run: bool
+    as_json: bool
+    args: dict[str, Any] | None = None
+    recompute: bool = False
+
+
+# --- run -------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur run jobs:proj books moby-dick emma
+  hadrosaur run path/to/jobs.py:proj books --idents-from idents.txt -j 8
+  seq 1000 | hadrosaur run jobs:proj numbers --idents-from - --args '{"base": 10}'
+  echo '["emma", {"year": 1815}]' | hadrosaur run jobs:proj books --idents-from -
+"""
+)
+@TARGET
+@COLL
+@IDENTS
+@click.option(
+    '--idents-from',
+    'source',
+    type=click.File('rb'),
+    metavar='FILE',
+    help='More idents, one a line; - is standard input.',
+)
+@ARGS
+@click.option('--recompute', is_flag=True, help='Those that are completed too.')
+@_HOW
+def run(
+    target: str, collection: str, idents: tuple[str, ...], source: BinaryIO | None, **options: Any
+) -> int:
+    """Compute many resources in parallel.
+
+    MODULE:PROJ names the Project: a module in the current directory (jobs:proj) or a file
+    (path/to/jobs.py:proj). What is completed is not computed again; a failed one is.
+
+    A line of --idents-from is an ident, or a JSON list of an ident and its args. Lines are read as they
+    are needed. --args are for those that bring none; without them, a resource gets what it had before.
+
+    Exit code: 1 if some ended in error, 130 after Ctrl-C; the same command then goes on from there.
+    """  # fmt: skip
+    if not idents and source is None:
+        raise click.UsageError('which ones? Give IDENT …, or --idents-from FILE')
+    with loaded(target) as project:
+        items = chain(idents, _lines(source) if source is not None else ())
+        return _compute(project, collection, items, How(**options))
+
+
+def _lines(source: BinaryIO) -> Iterator[Any]:
+    """Idents or (ident, args) pairs, one from each line; what is no text is refused by its name later."""
+    for number, data in enumerate(source):
+        text = data.decode('utf-8', 'surrogateescape').rstrip('\r\n')
+        if number == 0:
+            text = text.removeprefix('\ufeff')
+        if text:
+            yield _item(text)
+
+
+def _item(text: str) -> Any:
+    if not text.startswith('['):
+        return text
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if len(parts) in (1, 2) and isinstance(parts[0], (str, int)):
+        return (parts[0], parts[1] if len(parts) == 2 else None)
+    return text
+
+
+# --- retry -----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur retry jobs:proj books
+  hadrosaur retry jobs:proj books --error-type ConnectionError --since 2h -j 2
+  hadrosaur retry jobs:proj books --ident 'a*' -n
+"""
+)
+@TARGET
+@COLL
+@FILTERS
+@_HOW
+def retry(
+    target: str,
+    collection: str,
+    workers: int | None,
+    executor: str,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Compute those that ended in error again.
+
+    All of a collection, or those that match the filters, with the args that they had.
+    """
+    with loaded(target) as project:
+        registered(project, collection)
+        wanted = {**filters(given), 'status': 'error'}
+        # Listed before the first one runs: running them changes what matches.
+        idents = [entry.ident for entry in found(project, collection, wanted)]
+        if not idents:
+            output.note('nothing to retry')
+        return _compute(project, collection, idents, How(workers, executor, dry_run, as_json))
+
+
+# --- both ------------------------------------------------------------------------------------------
+
+
+def _compute(project: Project, collection: str, items: Iterable[Any], how: How) -> int:
+    registered(project, collection)
+    if how.dry_run:
+        return _say_what_would_be_done(project, collection, items, how)
+    started = time.monotonic()
+    batch = project.fetch_many(
+        collection,
+        items,
+        how.args,
+        workers=how.workers,
+        executor=how.executor,
+        recompute=how.recompute,
+        progress=output.is_terminal(sys.stderr),
+    )
+    failures = Failures()
+    try:
+        for resource in batch:
+            failures.add(resource)
+    except KeyboardInterrupt:
+        output.note(f'interrupted: {_sentence(batch.counts)}; the same command goes on from there')
+        raise
+    _report(project, collection, batch.counts, failures, how, time.monotonic() - started)
+    return FAILED if batch.counts.error else DONE
+
+
+class Failures:
+    """Failed resources by the type of their error: how many, and the first of them."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[str, dict[str, Any]] = {}
+
+    def add(self, resource: Resource) -> None:
+        """Count a resource, if it failed."""
+        if resource.status != 'error':
+            return
+        entry = resource.entry
+        kind = entry.error_type or 'Error'
+        first = {'type': kind, 'count': 0, 'example': resource.ident, 'message': entry.error}
+        self._by_type.setdefault(kind, first)['count'] += 1
+
+    def most_frequent_first(self) -> list[dict[str, Any]]:
+        """Type, count, an example's ident and its message."""
+        return sorted(self._by_type.values(), key=lambda failure: -failure['count'])
+
+
+def _sentence(counts: Counts) -> str:
+    before = f' ({counts.reused} of them before)' if counts.reused else ''
+    pending = f', {counts.pending} not finished' if counts.pending else ''
+    return f'{counts.completed} completed{before}, {counts.error} failed{pending}'
+
+
+def _report(
+    project: Project, collection: str, counts: Counts, failures: Failures, how: How, took: float
+) -> None:
+    listed = failures.most_frequent_first()
+    if how.as_json:
+        output.write_json({**counts._asdict(), 'seconds': round(took, 3), 'failures': listed})
+        return
+    print(f'{_sentence(counts)}; {output.seconds(took)}')
+    if listed:
+        columns = [
+            Column('count', right=True),
+            Column('type'),
+            Column('example'),
+            Column('message', cut=True),
+        ]
+        order = ('count', 'type', 'example', 'message')
+        output.write_table(columns, ([failure[name] for name in order] for failure in listed))
+        output.note(f'see: hadrosaur errors {project.base} {collection}')
+
+
+def _say_what_would_be_done(project: Project, collection: str, items: Iterable[Any], how: How) -> int:
+    """A line for each, as they come."""
+    tally = {'compute': 0, 'leave': 0, 'refuse': 0}
+
+    def plans() -> Iterator[dict[str, str]]:
+        for item in items:
+            plan = _plan(project, collection, item, how)
+            tally[plan['action']] += 1
+            yield plan
+
+    if how.as_json:
+        output.write_json_list(plans())
+    else:
+        for plan in plans():
+            cells = (plan['action'], plan['ident'], plan['reason'])
+            print('\t'.join(map(output.visible, cells)))
+    output.note(', '.join(f'{action} {count}' for action, count in tally.items() if count))
+    return DONE
+
+
+def _plan(project: Project, collection: str, item: Any, how: How) -> dict[str, str]:
+    from ..errors import HadrosaurError
+
+    ident, args = item if isinstance(item, tuple) else (item, None)
+    try:
+        found = project.explain(collection, ident, args if args is not None else how.args)
+    except HadrosaurError as error:
+        return {'action': 'refuse', 'ident': str(ident), 'reason': str(error)}
+    if how.recompute and not found.computes and found.reason == 'it is completed':
+        return {'action': 'compute', 'ident': str(ident), 'reason': 'it is completed; --recompute was given'}
+    action = 'compute' if found.computes else 'leave'
+    return {'action': action, 'ident': str(ident), 'reason': found.reason}

@@ -1,0 +1,395 @@
+"""Carry out one order in one directory: the worker's whole job, with no database in sight.
+
+    lock     the directory's lock is the claim; if someone has it, they are computing, and we are not
+    look     done already, by this very order or by another: then that is the outcome
+    begin    the directory says pending, the record says begun
+    run      the user's function, its output going into the logs
+    finish   result or error, then the record, then status.json; unlock
+
+Whatever the function does, the outcome is returned and never raised. If the process dies, the
+kernel frees the lock, and what stands in the directory tells how far it came (see settle.py).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import canonical, capture, directory, diskio, fingerprint
+from .basedir import HOST
+from .directory import Claim, State
+from .errors import Interrupted, ResultNotSerializable
+from .metrics import Meter
+from .records import Entry, Outcome, WorkOrder, format_time, parse_time
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+RESULT_CARRIED = 1 << 16  # bytes; a longer result is read from disk instead of travelling in the outcome
+
+in_worker = False
+"""True in a slot: there a Project opens nothing, and a nested fetch works on files only."""
+
+bases: dict[str, str] = {}
+"""In a worker: absolute path of each base as its user wrote it; a worker may stand in another folder."""
+
+
+class Running:
+    """The resource that is being computed: what `hadrosaur.current()` gives.
+
+    Attributes:
+        collection: Its collection.
+        ident: Its ident.
+        args: The args that the function got.
+        subdir: Absolute path of its storage folder.
+        attempt: 1 at the first run of this resource's life.
+    """
+
+    def __init__(self, order: WorkOrder, subdir: str, attempt: int) -> None:
+        self.collection = order.collection
+        self.ident = order.ident
+        self.args: dict[str, Any] = json.loads(order.args)
+        self.subdir = subdir
+        self.attempt = attempt
+        self._chain = (*order.chain, order.key)
+        self._nested: list[Entry] = []
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger whose records, from INFO up, land in stderr.log."""
+        return _logger()
+
+    def __repr__(self) -> str:
+        return f'Running({self.collection!r}, {self.ident!r}, attempt={self.attempt})'
+
+
+_running: contextvars.ContextVar[Running | None] = contextvars.ContextVar('hadrosaur_running', default=None)
+_in_slot: list[Running] = []  # in a slot one resource runs at a time, whichever thread asks
+
+
+def current() -> Running | None:
+    """The resource that is being computed here, or None outside of a resource's function."""
+    return _running.get() or (_in_slot[-1] if in_worker and _in_slot else None)
+
+
+def chain_of(running: Running) -> tuple[tuple[str, str], ...]:
+    """The resources that led to what is being computed, itself last."""
+    return running._chain
+
+
+def add_nested(running: Running, outcome: Outcome) -> None:
+    """Have the rows of a nested fetch travel with the outcome of the one that asked."""
+    running._nested.extend(outcome.nested)
+    if outcome.fresh:
+        running._nested.append(outcome.entry)
+
+
+@functools.cache
+def _logger() -> logging.Logger:
+    import logging
+    import sys
+
+    class Handler(logging.StreamHandler[Any]):
+        """Writes to whatever sys.stderr is at that moment."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.stream = sys.stderr
+            super().emit(record)
+
+    logger = logging.getLogger('hadrosaur.resource')
+    handler = Handler()
+    handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+def carry_out(order: WorkOrder, function: Callable[..., Any]) -> Outcome:
+    """Compute the resource that ``order`` names, unless that is done already or being done."""
+    try:
+        claim = _claim(order)
+    except OSError as error:
+        return unsaved(order, type(error).__name__, _why_not_there(order, error))
+    if claim is None:
+        return Outcome(order.run, _entry(order, 'pending'))
+    try:
+        outcome, look = _look(claim, order)
+        return outcome or _compute(claim, order, function, look)
+    except OSError as error:
+        return unsaved(order, type(error).__name__, f'{claim.path} cannot be written: {error}')
+    finally:
+        claim.release()
+
+
+def _claim(order: WorkOrder) -> Claim | None:
+    task = order.task
+    for attempt in (1, 2):
+        try:
+            return Claim.take(task.path, order.folder, lock=task.lock, durable=task.durable)
+        except FileNotFoundError:
+            if attempt == 2 or not os.path.isdir(task.base):
+                raise
+            os.makedirs(task.path, exist_ok=True)
+    return None
+
+
+def enqueue(order: WorkOrder) -> bool:
+    """Make the directory say pending, for an order that is carried out later; False where someone has it.
+
+    An old result and its record stay, so that an order that never begins leaves them as they were. A
+    long ident, whose folder is named by a digest, is written down first.
+    """
+    claim = _claim(order)
+    if claim is None:
+        return False
+    try:
+        if canonical.ident_of_folder(order.folder) is None and directory.read_record(claim.folder) is None:
+            claim.write_record(directory.record_bytes(_entry(order, 'pending'), 'queued', order.run))
+        claim.set_status('pending')
+    finally:
+        claim.release()
+    return True
+
+
+def _why_not_there(order: WorkOrder, error: OSError) -> str:
+    if not os.path.isdir(order.task.base):
+        return f'the base {order.task.base} cannot be seen from {HOST}: it must be on a shared file system'
+    return f'{order.task.path}/{order.folder} cannot be used: {error.strerror}'
+
+
+def unsaved(order: WorkOrder, error_type: str, error: str) -> Outcome:
+    """The outcome of an order that could not even be written down; the directory is as it was."""
+    entry = _entry(order, 'error').change(
+        error_type=error_type,
+        error=error,
+        error_group=fingerprint.fingerprint(error_type, error, None),
+        finished_at=format_time(time.time()),
+    )
+    return Outcome(order.run, entry, fresh=True)
+
+
+def _entry(order: WorkOrder, status: str) -> Entry:
+    return Entry.make(
+        collection=order.task.collection,
+        ident=order.ident,
+        status=status,
+        args=order.args,
+        args_hash=order.args_hash,
+        attempt=order.attempt,
+        queued_at=order.queued_at,
+        version=order.task.version,
+        path=f'{order.task.folder}/{order.folder}',
+    )
+
+
+# --- look ------------------------------------------------------------------------------------------
+
+
+class _Look(NamedTuple):
+    on_disk: State
+    record: dict[str, Any] | None
+
+
+def _look(claim: Claim, order: WorkOrder) -> tuple[Outcome | None, _Look]:
+    """What stands in the directory, now that nobody else can change it."""
+    on_disk = directory.read_status(claim.folder)
+    record = directory.read_record(claim.folder)
+    state = directory.believed(on_disk, record, claim.folder)
+    if record:
+        _refuse_other_ident(claim, order, record)
+    ours = bool(record) and record.get('run') == order.run and record.get('state') == state  # type: ignore[union-attr]
+    if not ours and not _is_reusable(state, record, order):
+        return None, _Look(on_disk, record)
+    result = directory.read_result(claim.folder) if state == 'completed' else None
+    if state == 'completed' and result is None:
+        return None, _Look(on_disk, record)
+    if state not in ('completed', 'error'):
+        return None, _Look(on_disk, record)
+    if on_disk != state:
+        claim.set_status(state)
+    entry = directory.entry_of(
+        order.collection, order.ident, f'{order.task.folder}/{order.folder}', state, claim.folder, record
+    )
+    return Outcome(order.run, entry, _carried(result), fresh=ours), _Look(on_disk, record)
+
+
+def _is_reusable(state: State, record: dict[str, Any] | None, order: WorkOrder) -> bool:
+    if state != 'completed' or order.recompute == 'yes':
+        return False
+    return order.recompute == 'no' or not differs(record or {}, order.args, order.task)
+
+
+def differs(record: dict[str, Any], args: str | None, task: Any) -> str | None:
+    """Why a completed resource is not what is asked for now, in words; None where it is.
+
+    Args:
+        record: Its record.json.
+        args: Canonical JSON of the args given, or None where none were.
+        task: The collection's `Task`.
+    """
+    if args is not None and (directory.recorded_args(record) or '{}') != args:
+        return 'args'
+    if task.version is not None and record.get('version') != task.version:
+        return 'version'
+    if task.expires_after is not None and _age(record) > task.expires_after:
+        return 'age'
+    return None
+
+
+def _age(record: dict[str, Any]) -> float:
+    try:
+        return time.time() - parse_time(record['finished_at']).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return float('inf')
+
+
+def _refuse_other_ident(claim: Claim, order: WorkOrder, record: dict[str, Any]) -> None:
+    """Two idents that meet in one folder: only where the disk does not tell upper from lower case."""
+    other = record.get('ident')
+    if not isinstance(other, str) or other == order.ident or other.casefold() != order.ident.casefold():
+        return
+    if claim.name not in diskio.list_folders(claim.collection_path):
+        raise OSError(f'{order.ident!r} and {other!r} are one folder on this case-insensitive disk')
+
+
+def _carried(result: bytes | None) -> bytes | None:
+    return result if result is not None and len(result) <= RESULT_CARRIED else None
+
+
+# --- run -------------------------------------------------------------------------------------------
+
+
+class _Ended(NamedTuple):
+    """How a call of the user's function ended."""
+
+    result: bytes | None = None
+    exception: BaseException | None = None
+
+
+def _compute(claim: Claim, order: WorkOrder, function: Callable[..., Any], look: _Look) -> Outcome:
+    task = order.task
+    process = os.getpid()
+    way = capture.choose('descriptors' if in_worker and task.capture == 'auto' else task.capture)
+    entry = _entry(order, 'pending').change(
+        attempt=_next_attempt(order, look.record), started_at=format_time(time.time()), host=HOST, pid=process
+    )
+    claim.begin(
+        directory.record_bytes(entry, 'begun', order.run, capture=way),
+        look.on_disk,
+        keep_storage=task.keep_storage,
+    )
+    running = Running(order, f'{claim.path}/{directory.STORAGE}', entry.attempt)
+    meter = Meter(alone=(in_worker or way == 'descriptors') and not order.chain)
+    ended = _call(function, running, way, claim.logs)
+    cost = meter.stop()
+    if os.getpid() != process:
+        os._exit(0)  # a child that the function forked and let return: the run is its parent's
+    entry = entry.change(finished_at=format_time(time.time()), **cost._asdict())
+    outcome = _conclude(claim, order, entry, ended, way)
+    return outcome._replace(nested=tuple(running._nested))
+
+
+def _next_attempt(order: WorkOrder, record: dict[str, Any] | None) -> int:
+    before = record.get('attempt') if record else None
+    return max(order.attempt, before + 1 if isinstance(before, int) else 1)
+
+
+def _call(function: Callable[..., Any], running: Running, way: str, logs: tuple[int, ...]) -> _Ended:
+    """Call the user's function. The one broad except: whatever it raises is its resource's outcome."""
+    token = _running.set(running)
+    _in_slot.append(running)
+    try:
+        with capture.capturing(way, (logs[0], logs[1])):
+            value = function(running.ident, running.args, running.subdir)
+        return _Ended(canonical.result_json(value, running.collection, running.ident))
+    except BaseException as error:
+        return _Ended(exception=error)
+    finally:
+        _in_slot.pop()
+        _running.reset(token)
+
+
+def _conclude(claim: Claim, order: WorkOrder, entry: Entry, ended: _Ended, way: str) -> Outcome:
+    """Write down what came of the run; what cannot be written is an error of this resource alone."""
+    if not claim.is_intact():
+        lost = OSError('the function removed its own directory, or closed descriptors that are not its own')
+        return _conclude_anew(claim, order, entry, _Ended(exception=ended.exception or lost), way)
+    if ended.exception is None and ended.result is not None:
+        try:
+            return _save_result(claim, order, entry.change(status='completed'), ended.result, way)
+        except OSError as error:
+            ended = _Ended(exception=error)
+    return _save_error(claim, order, entry, ended.exception or OSError('no result'), way)
+
+
+def _conclude_anew(claim: Claim, order: WorkOrder, entry: Entry, ended: _Ended, way: str) -> Outcome:
+    remade = claim.remade(order.task.lock)
+    if remade is None:  # somebody else was quicker and computes it now
+        return Outcome(order.run, _entry(order, 'pending'))
+    try:
+        begun = directory.record_bytes(entry, 'begun', order.run, capture=way)
+        remade.begin(begun, directory.read_status(remade.folder))
+        return _save_error(remade, order, entry, ended.exception or OSError('no result'), way)
+    finally:
+        remade.release()
+
+
+def _save_result(claim: Claim, order: WorkOrder, entry: Entry, result: bytes, way: str) -> Outcome:
+    record = directory.record_bytes(
+        entry,
+        'completed',
+        order.run,
+        capture=way,
+        result_size=len(result),
+        result_sha256=directory.checksum(result),
+    )
+    mtime = claim.finish('completed', record, result=result)
+    return Outcome(order.run, entry.change(seen_mtime_ns=mtime), _carried(result), fresh=True)
+
+
+def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseException, way: str) -> Outcome:
+    entry, text = _described(entry, error)
+    record = directory.record_bytes(entry, 'error', order.run, capture=way)
+    mtime = claim.finish('error', record, error=text)
+    # Ctrl-C belongs to whoever started this program; a slot is told by its caller instead.
+    again = error if isinstance(error, KeyboardInterrupt) and not in_worker else None
+    return Outcome(order.run, entry.change(seen_mtime_ns=mtime), fresh=True, exception=again)
+
+
+def _described(entry: Entry, error: BaseException) -> tuple[Entry, str]:
+    """The row and the error.log of a failed run."""
+    kind, message = fingerprint.type_name(error), fingerprint.summary(error)
+    if isinstance(error, KeyboardInterrupt):
+        kind, message = Interrupted.__name__, 'the run was interrupted (Ctrl-C)'
+    elif isinstance(error, SystemExit):
+        message = f'the function asked to exit with {error.code!r}'
+    frame = fingerprint.user_frame(error.__traceback__)
+    entry = entry.change(
+        status='error',
+        error_type=kind,
+        error=message,
+        error_group=fingerprint.fingerprint(kind, message, frame),
+    )
+    return entry, _traceback_text(error, kind, message)
+
+
+def _traceback_text(error: BaseException, kind: str, message: str) -> str:
+    """The traceback from the user's function on, without our own frames above it."""
+    import traceback
+
+    if isinstance(error, ResultNotSerializable):
+        return f'{kind}: {error}\n'
+    shown = error.__traceback__
+    if shown is not None and shown.tb_frame.f_code is _call.__code__:
+        shown = shown.tb_next
+    try:
+        text = ''.join(traceback.format_exception(type(error), error, shown))
+    except Exception:  # formatting runs the exception's own code, which may fail in any way
+        return f'{kind}: {message}\n'
+    return text if not isinstance(error, KeyboardInterrupt) else f'{text}{kind}: {message}\n'

@@ -1,0 +1,519 @@
+"""One resource's directory: what its files mean, and how they are begun, finished and read back.
+
+The directory is the truth about a resource; the index can be rebuilt from it. Three rules carry that:
+
+* status.json says what may be believed, and it is switched last. The moment it says completed, the
+  result, the record and the logs are there.
+* Only the holder of the directory's lock (a `Claim`) writes into it.
+* Whatever is cut off half way is told from what is on the disk: see settle.py.
+
+A reader needs no lock. It may meet a status.json in the middle of being switched (157 of 10 million
+reads against a racing writer did); a state is therefore a document with exactly the three keys and
+exactly one of them true, and anything else is read again before it is called damaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from json.encoder import encode_basestring
+from typing import Any, Literal
+
+from . import canonical, diskio
+from .errors import InvalidIdent
+from .records import STATUSES, Entry, Status, format_time
+
+STATUS = 'status.json'
+"""Exactly ``{"completed": …, "pending": …, "error": …}``, one of them true; switched last."""
+RESULT = 'result.json'
+"""The returned value as standard JSON, ending with a newline."""
+STDOUT = 'stdout.log'
+"""All that the function printed, as it prints it."""
+STDERR = 'stderr.log'
+"""All that the function wrote to standard error: warnings and logging too."""
+ERROR = 'error.log'
+"""The traceback of the last run; absent or empty unless the last run failed."""
+STORAGE = 'storage'
+"""The function's own files; empty when a run starts, unless ``keep_storage=True``."""
+RECORD = 'record.json'
+"""Ours: all that the index shows of the resource, so that it can be rebuilt."""
+LOCK = '.lock'
+"""Locked in place of the directory where the file system refuses to lock directories."""
+
+FILES = (STATUS, RESULT, STDOUT, STDERR, ERROR, RECORD, LOCK)
+
+FORMAT = 1  # of record.json; a reader takes any number and ignores what it does not know
+
+State = Status | Literal['absent', 'damaged']
+
+STATUS_BYTES: dict[Status, bytes] = {
+    status: json.dumps({name: name == status for name in ('completed', 'pending', 'error')}).encode() + b'\n'
+    for status in STATUSES
+}
+"""The three documents. All have the same length, so that one in-place write switches them."""
+STATUS_LENGTH = len(STATUS_BYTES['pending'])
+_STATUS_OF = {data: status for status, data in STATUS_BYTES.items()}
+
+_READINGS = 5  # of a status.json that is no state, before it is called damaged
+_READING_GAP = 0.0025  # seconds between them: 10 ms in all
+LOCK_PATIENCE = 0.02  # seconds; a probe holds the lock for an instant, a computation for longer
+_JSON = json.JSONDecoder()
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def parse_status(data: bytes) -> Status | None:
+    """The status that a status.json states, or None where it is no state at all."""
+    known = _STATUS_OF.get(data)
+    if known:
+        return known
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or document.keys() != set(STATUSES):
+        return None
+    if not all(isinstance(value, bool) for value in document.values()) or sum(document.values()) != 1:
+        return None
+    return next(status for status in STATUSES if document[status])
+
+
+def read_status(folder: int) -> State:
+    """The state of an open directory; a torn reading is repeated for up to 10 ms."""
+    for reading in range(_READINGS):
+        try:
+            status = parse_status(diskio.read(STATUS, folder))
+        except FileNotFoundError:
+            return 'absent'
+        except OSError:  # a folder or a link of that name: not ours to follow
+            return 'damaged'
+        if status:
+            return status
+        if reading < _READINGS - 1:
+            time.sleep(_READING_GAP)
+    return 'damaged'
+
+
+def parse_result(data: bytes) -> Any:
+    """The value in a result.json. Raises ValueError where it is damaged.
+
+    A number without the final newline may be the front of a longer one, so it does not count.
+    """
+    text = data.decode()
+    try:
+        value = _JSON.decode(text)
+    except RecursionError:
+        raise ValueError('nested too deeply')
+    if text[-1:] != '\n' and isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError('a number without the newline that ends it')
+    return value
+
+
+def read_result(folder: int) -> bytes | None:
+    """The bytes of result.json, where they parse; else None."""
+    try:
+        data = diskio.read(RESULT, folder)
+        parse_result(data)
+    except (OSError, ValueError):
+        return None
+    return data
+
+
+def read_record(folder: int) -> dict[str, Any] | None:
+    """The document in record.json: None where there is none, {} where it is damaged."""
+    try:
+        document = json.loads(diskio.read(RECORD, folder))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def believed(state: State, record: dict[str, Any] | None, folder: int) -> State:
+    """What a directory is in truth while nobody holds its lock; only looks.
+
+    A valid final status stands. Pending or damaged means that someone was cut off: a final record
+    decides (completed only if the result parses), one that says begun, or a damaged one, means a run
+    cut off half way ('pending'), and none at all means never begun ('absent').
+    """
+    if state in ('completed', 'error', 'absent'):
+        return state
+    final = record.get('state') if record else None
+    if final == 'error' or (final == 'completed' and read_result(folder) is not None):
+        return 'error' if final == 'error' else 'completed'
+    return 'absent' if record is None or final == 'queued' else 'pending'
+
+
+def last_error_line(folder: int) -> str | None:
+    """The last line of error.log that says something."""
+    try:
+        tail = diskio.read_tail(ERROR, folder, 4096).decode(errors='replace')
+    except OSError:
+        return None
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else None
+
+
+def status_mtime(folder: int) -> int | None:
+    """When status.json was last written, in nanoseconds since the epoch."""
+    try:
+        return os.stat(STATUS, dir_fd=folder, follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return None
+
+
+# --- record.json -----------------------------------------------------------------------------------
+
+_RECORDED = (
+    'attempt', 'queued_at', 'started_at', 'finished_at', 'duration', 'error_type', 'error',
+    'error_group', 'host', 'pid', 'cpu_seconds', 'max_rss', 'version',
+)  # fmt: skip
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    'attempt': int,
+    'pid': int,
+    'max_rss': int,
+    'duration': (int, float),
+    'cpu_seconds': (int, float),
+}
+
+
+def _json(value: Any) -> str:
+    """A str, number or None as JSON (three times as fast as a call of the json module for each)."""
+    if value is None:
+        return 'null'
+    return encode_basestring(value) if isinstance(value, str) else repr(value)
+
+
+def record_bytes(entry: Entry, state: str, run: str, **more: Any) -> bytes:
+    """Return a record.json: one field a line, times as text, args last.
+
+    ``state`` is ``queued``, ``begun``, ``completed`` or ``error``.
+    """
+    lines = [
+        f'"format": {FORMAT}',
+        f'"collection": {_json(entry.collection)}',
+        f'"ident": {_json(entry.ident)}',
+        f'"state": "{state}"',
+        f'"run": {_json(run)}',
+        f'"args_hash": {_json(entry.args_hash)}',
+    ]
+    lines += [f'"{name}": {_json(entry.raw(name))}' for name in _RECORDED]
+    lines += [f'"{name}": {_json(value)}' for name, value in more.items()]
+    lines.append(f'"args": {entry.raw("args")}')
+    return ('{\n ' + ',\n '.join(lines) + '\n}\n').encode()
+
+
+def checksum(data: bytes) -> str:
+    """SHA-256 in hex, as `sha256sum` prints it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def recorded_args(record: dict[str, Any]) -> str | None:
+    """The canonical JSON of the args in a record, or None where there are none."""
+    args = record.get('args')
+    return canonical.args_json(args) if isinstance(args, dict) else None
+
+
+def entry_of(
+    collection: str, ident: str, path: str, status: Status, folder: int, record: dict[str, Any] | None
+) -> Entry:
+    """The index row of an open directory: from its record, where that agrees with its status.
+
+    Args:
+        collection: The collection's name.
+        ident: The resource's ident.
+        path: The directory relative to the base.
+        status: What status.json says. It wins over the record: editing by hand is allowed.
+        folder: A descriptor of the directory.
+        record: What `read_record` gave.
+    """
+    record = record or {}
+    values = {name: _checked(name, record.get(name)) for name in _RECORDED}
+    mtime = status_mtime(folder)
+    if status == 'pending':
+        values.update(dict.fromkeys(('finished_at', 'duration', 'error_type', 'error', 'error_group')))
+    elif record.get('state') != status:
+        _explain_by_hand(values, status, folder)
+    if status != 'pending' and values['finished_at'] is None and mtime is not None:
+        values['finished_at'] = format_time(mtime / 1e9)
+    args = recorded_args(record) or '{}'
+    return Entry.make(
+        collection=collection,
+        ident=ident,
+        status=status,
+        phase='running' if status == 'pending' and record.get('state') == 'begun' else None,
+        path=path,
+        args=args,
+        args_hash=canonical.args_hash(args),
+        seen_mtime_ns=mtime,
+        **{**values, 'attempt': values['attempt'] or 1},
+    )
+
+
+def _checked(name: str, value: Any) -> Any:
+    wanted = _TYPES.get(name, str)
+    return value if isinstance(value, wanted) and not isinstance(value, bool) else None
+
+
+def _explain_by_hand(values: dict[str, Any], status: Status, folder: int) -> None:
+    """A status that the record does not know was set by hand, or by hadrosaur 0.0.2."""
+    values.update(dict.fromkeys(('error_type', 'error', 'error_group')))
+    if status == 'error':
+        line = last_error_line(folder) or 'no error.log'
+        kind, _, rest = line.partition(':')
+        named = kind.isidentifier() or kind.replace('.', '').isidentifier()
+        values['error_type'] = kind if named and rest else 'Error'
+        values['error'] = rest.strip() if named and rest else line
+
+
+# --- finding ---------------------------------------------------------------------------------------
+
+
+def find_folder(collection_path: str, ident: str) -> str:
+    """The folder's name of an ident: the encoded one, or the raw one that hadrosaur 0.0.2 left."""
+    name = canonical.folder_name(ident)
+    raw = canonical.raw_folder_name(ident) if name != ident else None
+    if raw is not None:
+        with contextlib.suppress(OSError, ValueError):
+            if not os.path.lexists(f'{collection_path}/{name}') and os.path.lexists(
+                f'{collection_path}/{raw}/{STATUS}'
+            ):
+                return raw
+    return name
+
+
+def ident_of(name: str, folder: int, record: dict[str, Any] | None) -> str:
+    """The ident of an open directory. Raises InvalidIdent where neither name nor record tell.
+
+    The name wins over the record, so that a copy made by hand is a resource of its own; only a long
+    ident, whose folder is named by a digest, is taken from the record, if the digest agrees.
+    """
+    ident = canonical.ident_of_folder(name)
+    if ident is not None:
+        return ident
+    recorded = (record or {}).get('ident')
+    if isinstance(recorded, str) and canonical.digest_matches(name, recorded):
+        return recorded
+    raise InvalidIdent(f'the folder {name} is named by a digest, and its {RECORD} does not tell the ident')
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+class Claim:
+    """A resource's directory, locked. Only its holder writes there; the kernel frees it if we die.
+
+    Attributes:
+        folder: A descriptor of the directory.
+    """
+
+    __slots__ = ('_durable', '_lock', '_record', '_record_length', '_record_stat', '_status', '_status_stat',
+                 '_was_completed', 'collection_path', 'folder', 'folder_stat', 'logs', 'name')  # fmt: skip
+
+    def __init__(self, collection_path: str, name: str, folder: int, lock: int, *, durable: bool) -> None:
+        self.collection_path = collection_path
+        self.name = name
+        self.folder = folder
+        self.folder_stat = os.fstat(folder)
+        self.logs: tuple[int, ...] = ()
+        self._lock = lock
+        self._durable = durable
+        self._record = self._status = -1
+        self._record_length = 0
+        self._was_completed = False
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the directory."""
+        return f'{self.collection_path}/{self.name}'
+
+    @classmethod
+    def take(
+        cls,
+        collection_path: str,
+        name: str,
+        *,
+        lock: str = 'folder',
+        make: bool = True,
+        durable: bool = False,
+        patience: float = LOCK_PATIENCE,
+    ) -> Claim | None:
+        """Lock the directory, made if need be; None where someone else has it.
+
+        Raises FileNotFoundError where it is not there and not to be made, and OSError where a symlink
+        stands in its place.
+        """
+        with diskio.opened(collection_path, diskio.LOOK) as parent:
+            while True:
+                made = make and diskio.make_folder(name, parent)
+                folder = diskio.open_folder(name, within=parent)
+                claim = cls._locked(collection_path, name, folder, lock, durable, patience)
+                if claim is None:
+                    return None
+                if claim._stands_in(parent):
+                    if made and durable:
+                        with diskio.opened(collection_path) as synced:
+                            diskio.sync_folder(synced)
+                    return claim
+                claim.release()  # removed between opening and locking: start again
+
+    @classmethod
+    def _locked(
+        cls, path: str, name: str, folder: int, lock: str, durable: bool, patience: float
+    ) -> Claim | None:
+        held = folder
+        if lock != 'folder':
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            held = os.open(LOCK, flags, 0o666, dir_fd=folder)
+        if diskio.lock_within(held, patience):
+            return cls(path, name, folder, held, durable=durable)
+        os.close(held)
+        if held != folder:
+            os.close(folder)
+        return None
+
+    def _stands_in(self, parent: int) -> bool:
+        try:
+            now = os.stat(self.name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (now.st_dev, now.st_ino) == (self.folder_stat.st_dev, self.folder_stat.st_ino)
+
+    def begin(self, record: bytes, state: State, *, keep_storage: bool = False) -> None:
+        """Make the directory say that a run has begun, and nothing else.
+
+        First run: record.json, then status.json. Otherwise status.json says pending *first*, so that
+        from then on nobody believes the old result; then the record says begun, and only then is what
+        the last run left emptied. Cut off anywhere, it is settled as the old result or as interrupted.
+        """
+        self._was_completed = state == 'completed'
+        again = state != 'absent'
+        if again:
+            self._open_status()
+            if state != 'pending':
+                self._switch('pending', sync=self._was_completed or self._durable)
+        self._write_begun(record, again)
+        if not again:
+            self._status = diskio.create(STATUS, STATUS_BYTES['pending'], self.folder, durable=self._durable)
+            self._status_stat = os.fstat(self._status)
+        self._clear(again, keep_storage)
+        self.logs = (diskio.open_log(STDOUT, self.folder), diskio.open_log(STDERR, self.folder))
+
+    def _write_begun(self, record: bytes, again: bool) -> None:
+        """In place while the status says pending; a hard link elsewhere must not change with it."""
+        sync = self._durable or self._was_completed
+        length = 0
+        fd = -1
+        if again:
+            with contextlib.suppress(OSError):
+                fd = os.open(RECORD, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
+        if fd >= 0:
+            found = os.fstat(fd)
+            length = found.st_size
+            if found.st_nlink != 1:
+                os.close(fd)
+                fd = -1
+                diskio.remove(RECORD, self.folder)
+        if fd >= 0:
+            self._record_length = diskio.overwrite(fd, record, length, durable=sync)
+        else:
+            fd = diskio.create(RECORD, record, self.folder, durable=sync)
+            self._record_length = len(record)
+        self._record = fd
+        self._record_stat = os.fstat(fd)
+
+    def _clear(self, again: bool, keep_storage: bool) -> None:
+        if again:
+            for name in (RESULT, ERROR, STDOUT, STDERR):
+                diskio.empty(name, self.folder)
+        if diskio.make_folder(STORAGE, self.folder):
+            return
+        if keep_storage:
+            os.close(diskio.open_folder(STORAGE, diskio.LOOK, within=self.folder))  # refuses a symlink
+        else:
+            diskio.clear_folder(STORAGE, self.folder)
+
+    def finish(self, status: Status, record: bytes, *, result: bytes | None = None, error: str = '') -> int:
+        """Write what came of the run, status.json last. Returns its time in nanoseconds.
+
+        Raises OSError; then status.json still says pending, and the next to look settles it.
+        """
+        sync = self._durable or self._was_completed
+        if result is not None:
+            os.close(diskio.create(RESULT, result, self.folder, durable=sync))
+        if error:
+            text = error.encode(errors='backslashreplace')
+            os.close(diskio.create(ERROR, text, self.folder, durable=self._durable))
+        self.write_record(record)
+        if self._durable:
+            for log in self.logs:
+                diskio.sync_data(log)
+            diskio.sync_folder(self.folder)
+        return self._switch(status, sync=sync)
+
+    def write_record(self, record: bytes) -> None:
+        """Rewrite record.json: in place where it is the one that `begin` opened, else by rename."""
+        sync = self._durable or self._was_completed
+        found = diskio.same(self._record, self._record_stat) if self._record >= 0 else None
+        if found is not None and found.st_nlink == 1:
+            self._record_length = diskio.overwrite(self._record, record, self._record_length, durable=sync)
+        else:
+            diskio.replace(RECORD, record, self.folder, durable=sync)
+
+    def set_status(self, status: Status) -> int:
+        """Make status.json say ``status``, whatever stands there. Returns its time in nanoseconds."""
+        if self._status < 0:
+            self._open_status()
+        return self._switch(status, sync=self._durable)
+
+    def _open_status(self) -> None:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        with contextlib.suppress(OSError):
+            self._status = os.open(STATUS, flags, dir_fd=self.folder)
+            self._status_stat = os.fstat(self._status)
+
+    def _switch(self, status: Status, *, sync: bool) -> int:
+        """One in-place write where the file is ours alone and has the one length; else a rename.
+
+        Returns its time in nanoseconds.
+        """
+        data = STATUS_BYTES[status]
+        found = diskio.same(self._status, self._status_stat) if self._status >= 0 else None
+        if found is not None and found.st_size == STATUS_LENGTH and found.st_nlink == 1:
+            diskio.write_all(self._status, data)
+            if sync:
+                diskio.sync_data(self._status)
+            return os.fstat(self._status).st_mtime_ns
+        diskio.replace(STATUS, data, self.folder, durable=sync)
+        return os.stat(STATUS, dir_fd=self.folder, follow_symlinks=False).st_mtime_ns
+
+    def remade(self, lock: str) -> Claim | None:
+        """The directory made anew, where the function removed it or closed our descriptors."""
+        return Claim.take(self.collection_path, self.name, lock=lock, durable=self._durable)
+
+    def is_intact(self) -> bool:
+        """Is the descriptor still ours, and the directory still in its place?"""
+        found = diskio.same(self.folder, self.folder_stat)
+        return found is not None and found.st_nlink > 0
+
+    def release(self) -> None:
+        """Close everything and give the lock back."""
+        for fd, known in ((self._record, '_record_stat'), (self._status, '_status_stat')):
+            if fd >= 0 and diskio.same(fd, getattr(self, known)) is not None:
+                os.close(fd)
+        for fd in self.logs:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.logs = ()
+        self._record = self._status = -1
+        if self._lock != self.folder:
+            diskio.unlock(self._lock)
+            with contextlib.suppress(OSError):
+                os.close(self.folder)
+        else:
+            diskio.unlock(self.folder)

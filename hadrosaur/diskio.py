@@ -1,0 +1,320 @@
+"""Reading, writing and locking files: the one place where bytes meet the disk.
+
+Everything works on names relative to an open folder (``dir_fd``) and never follows a symlink, so
+that a link planted in a project, before or during a run, cannot lead outside of it. How a file is
+written depends on what stands there and who may be looking:
+
+* `create`: nobody reads it yet (the status says so). One open, one write.
+* `overwrite`: in place, through an open descriptor, padded to its old length. A few µs.
+* `replace`: written beside and renamed over. Readers see the old or the new file, never a torn one.
+  It costs 70 µs more than an in-place write (ext4, two cores, Python 3.11, 2026).
+
+By default nothing is fsynced: what was written survives the death of any process, since the kernel
+has it. With ``durable=True`` it survives a power cut too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Closeable(Protocol):
+    """A socket, or anything else with a descriptor."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: a FIFO must not hang us
+_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+LOOK = getattr(os, 'O_PATH', os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Flags to open a folder only to reach what is in it (cheaper than `FOLDER`; cannot be locked)."""
+
+_CHUNK = 1 << 16  # bytes; status, record and most results fit, so that one read is enough
+_FILE_MODE = 0o666  # narrowed by the user's umask, as open() does
+_FOLDER_MODE = 0o777
+
+
+def read(name: str, folder: int) -> bytes:
+    """The whole file. Raises OSError: FileNotFoundError, or ELOOP for a symlink."""
+    fd = os.open(name, _READ, dir_fd=folder)
+    try:
+        data = os.read(fd, _CHUNK)
+        if len(data) < _CHUNK:
+            return data
+        parts = [data]
+        while data := os.read(fd, 1 << 20):
+            parts.append(data)
+        return b''.join(parts)
+    finally:
+        os.close(fd)
+
+
+def read_path(path: str) -> bytes:
+    """The whole file at an absolute path whose last part is no symlink."""
+    parent, name = os.path.split(path)
+    with opened(parent, LOOK) as folder:
+        return read(name, folder)
+
+
+def read_tail(name: str, folder: int, length: int) -> bytes:
+    """The last ``length`` bytes of the file, or all of it."""
+    fd = os.open(name, _READ, dir_fd=folder)
+    try:
+        start = max(0, os.fstat(fd).st_size - length)
+        return os.pread(fd, length, start)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes, offset: int = 0) -> None:
+    """Write all of ``data`` at ``offset``, however many calls that takes."""
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)
+
+
+def create(name: str, data: bytes, folder: int, *, durable: bool = False) -> int:
+    """Write a file that nobody reads yet; returns the descriptor, open for `overwrite`."""
+    fd = os.open(name, _WRITE | os.O_CREAT | os.O_TRUNC, _FILE_MODE, dir_fd=folder)
+    try:
+        write_all(fd, data)
+        if durable:
+            sync_data(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def overwrite(fd: int, data: bytes, length: int, *, durable: bool = False) -> int:
+    """Rewrite a JSON file in place, padded with spaces to its old ``length``; returns its new length.
+
+    It is never shrunk: truncating costs as much as a rename. Only for files whose readers wait for a
+    status that is switched later.
+    """
+    if len(data) < length:
+        data = data.rstrip(b'\n').ljust(length - 1) + b'\n'
+    write_all(fd, data)
+    if durable:
+        sync_data(fd)
+    return len(data)
+
+
+def replace(name: str, data: bytes, folder: int, *, durable: bool = False) -> None:
+    """Put a whole file in place of another: readers see the old one or the new one."""
+    beside = f'.{name}.{os.getpid()}.new'
+    try:
+        os.close(create(beside, data, folder, durable=durable))
+        os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside, dir_fd=folder)
+        raise
+    if durable:
+        sync_folder(folder)
+
+
+def empty(name: str, folder: int) -> None:
+    """Make the file empty; one that is not there is left so.
+
+    The inode is kept, since making a new one is dearer (ext4 skips recently deleted inodes one by one,
+    700 µs against 20); one that has another name elsewhere (a hard-linked copy) is left to that name.
+    """
+    try:
+        fd = os.open(name, _WRITE, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    try:
+        if os.fstat(fd).st_nlink == 1:
+            os.ftruncate(fd, 0)
+        else:
+            os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(fd)
+
+
+def remove(name: str, folder: int) -> None:
+    """Unlink the file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def open_log(name: str, folder: int) -> int:
+    """A log, open for appending by us and by every subprocess that inherits it."""
+    return os.open(name, _WRITE | os.O_CREAT | os.O_APPEND, _FILE_MODE, dir_fd=folder)
+
+
+def make_folder(name: str, folder: int) -> bool:
+    """Make a folder; False where one of that name is there."""
+    try:
+        os.mkdir(name, _FOLDER_MODE, dir_fd=folder)
+    except FileExistsError:
+        return False
+    return True
+
+
+def open_folder(name: str, flags: int = FOLDER, *, within: int | None = None) -> int:
+    """A descriptor of a folder that is no symlink. Raises OSError."""
+    return os.open(name, flags, dir_fd=within)
+
+
+def clear_folder(name: str, folder: int) -> None:
+    """Remove everything in a folder, links themselves and not what they point to; it stays, empty."""
+    fd = open_folder(name, within=folder)
+    try:
+        with os.scandir(fd) as found:
+            entries = list(found)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.name, fd)
+            else:
+                remove(entry.name, fd)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(name: str, folder: int) -> None:
+    """Remove a folder and everything in it, following no symlink."""
+    clear_folder(name, folder)
+    os.rmdir(name, dir_fd=folder)
+
+
+def list_folders(path: str) -> Iterator[str]:
+    """Names of the folders in a folder, links left out, in the disk's own order."""
+    with os.scandir(path) as found:
+        for entry in found:
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    yield entry.name
+
+
+def same(fd: int, known: os.stat_result) -> os.stat_result | None:
+    """What ``fd`` is now, if it is still the file it was: a function may close every descriptor, and
+    numbers are used again.
+    """
+    try:
+        now = os.fstat(fd)
+    except OSError:
+        return None
+    return now if (now.st_ino, now.st_dev) == (known.st_ino, known.st_dev) else None
+
+
+def sync_data(fd: int) -> None:
+    """Wait until the file's bytes are on the disk."""
+    getattr(os, 'fdatasync', os.fsync)(fd)
+
+
+def sync_folder(folder: int) -> None:
+    """Wait until the names in the folder are on the disk."""
+    os.fsync(folder)
+
+
+# Locks. The kernel frees a flock when the last descriptor of that opening is closed, however the
+# process died: within 6 ms in 200 of 200 kill -9. A forked child shares the opening, so it closes its
+# copies at once: closing keeps the parent's lock, LOCK_UN in the child would drop it.
+
+_held: dict[int, Closeable | None] = {}
+
+
+def _close_in_child() -> None:
+    for fd, owner in _held.items():
+        with contextlib.suppress(OSError):
+            if owner is None:
+                os.close(fd)
+            else:  # told too, or it would close a stranger of the same number later
+                owner.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Take the lock of an open file or folder; False where someone else has it.
+
+    The descriptor belongs to the lock from then on: give it back with `unlock`.
+    """
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    _held[fd] = None
+    return True
+
+
+def lock_within(fd: int, patience: float) -> bool:
+    """`try_lock`, again and again for ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while not try_lock(fd):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Give the lock back and close its descriptor."""
+    _held.pop(fd, None)
+    with contextlib.suppress(OSError):  # the user's function may have closed it
+        os.close(fd)
+
+
+def close_in_children(owner: Closeable) -> None:
+    """Have a socket closed in every child that is forked from now on; until `close`."""
+    _held[owner.fileno()] = owner
+
+
+def close(owner: Closeable) -> None:
+    """Close what was given to `close_in_children`."""
+    _held.pop(owner.fileno(), None)
+    owner.close()
+
+
+def is_locked(name: str, folder: int) -> bool:
+    """Does anyone hold the lock of this file or folder? Takes it for an instant to find out."""
+    try:
+        fd = os.open(name, _READ, dir_fd=folder)
+    except OSError:
+        return False
+    if not try_lock(fd, shared=True):
+        os.close(fd)
+        return True
+    unlock(fd)
+    return False
+
+
+def can_lock(folder: int) -> bool:
+    """Does the file system lock folders? Some network file systems refuse."""
+    fd = os.open('.', FOLDER, dir_fd=folder)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(fd)
+    return True
+
+
+@contextlib.contextmanager
+def opened(name: str, flags: int = FOLDER, *, within: int | None = None) -> Iterator[int]:
+    """`open_folder`, closed at the end."""
+    fd = open_folder(name, flags, within=within)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

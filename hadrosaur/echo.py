@@ -1,0 +1,87 @@
+"""Show a resource's logs on the terminal while they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_INTERVAL = 0.05  # seconds between looks
+
+
+@contextlib.contextmanager
+def following(directory: str, names: tuple[str, str]) -> Iterator[None]:
+    """Within it, what is appended to the two logs goes to this process's stdout and stderr too.
+
+    The thread that follows writes to copies of what sys.stdout and sys.stderr stand on now, so that a
+    capture that takes the originals does not feed the logs with their own text.
+    """
+    sinks = [_sink(stream) for stream in (sys.stdout, sys.stderr)]
+    done = threading.Event()
+    followers = [
+        _Follower(f'{directory}/{name}', write) for name, (write, _) in zip(names, sinks, strict=True)
+    ]
+
+    def follow() -> None:
+        while not done.wait(_INTERVAL):
+            for follower in followers:
+                follower.pass_on()
+
+    thread = threading.Thread(target=follow, name='hadrosaur-echo', daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        for follower in followers:
+            follower.pass_on()
+        for _, close in sinks:
+            close()
+
+
+class _Follower:
+    def __init__(self, path: str, write: Callable[[bytes], None]) -> None:
+        self._path = path
+        self._write = write
+        self._offset = self._size()
+
+    def _size(self) -> int:
+        try:
+            return os.stat(self._path).st_size
+        except OSError:
+            return 0
+
+    def pass_on(self) -> None:
+        if self._size() < self._offset:
+            self._offset = 0  # emptied: a new run has begun
+        with contextlib.suppress(OSError), open(self._path, 'rb') as log:
+            log.seek(self._offset)
+            while data := log.read(1 << 16):
+                self._offset += len(data)
+                self._write(data)
+
+
+def _sink(stream: object) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+    try:
+        fd = os.dup(stream.fileno())  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):  # a notebook, a test: a stream without a descriptor
+        return (lambda data: _write_text(stream, data), lambda: None)
+    return (lambda data: _write_all(fd, data), lambda: os.close(fd))
+
+
+def _write_text(stream: object, data: bytes) -> None:
+    write = getattr(stream, 'write', None)
+    if write is not None:
+        write(data.decode(errors='replace'))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(fd, data) :]

@@ -1,0 +1,218 @@
+"""Every exception and warning of hadrosaur.
+
+::
+
+    HadrosaurError(RuntimeError)
+    ├─ ProjectError
+    │   ├─ NotAProject
+    │   ├─ BaseIsNotADirectory
+    │   ├─ DuplicateCollection
+    │   └─ UnknownCollection(LookupError)
+    ├─ ResourceError
+    │   ├─ InvalidIdent(ValueError)
+    │   ├─ InvalidArgs(TypeError)
+    │   ├─ ResourceNotFound(LookupError)
+    │   ├─ ResourceFailed
+    │   ├─ ResultNotSerializable(TypeError)
+    │   ├─ CycleError
+    │   ├─ Interrupted
+    │   ├─ TimedOut
+    │   ├─ Cancelled
+    │   └─ WorkerDied
+    ├─ IndexFault
+    │   ├─ IndexBusy
+    │   ├─ IndexTooNew
+    │   ├─ NotOurIndex
+    │   └─ UpgradeFailed
+    └─ ExecutorFault
+        ├─ UnknownExecutor
+        └─ ExecutorUnavailable
+
+    HadrosaurWarning(UserWarning)
+    ├─ ArgsChangedWarning
+    └─ VersionChangedWarning
+
+Each error says what happened, where, and (in ``hint``) the next step. The same object serves a
+program, the command line (``exit_code``) and a log. What a user's function raises is never turned
+into one of these: it is stored with the resource and comes back as ``res.error``.
+"""
+
+from typing import Any
+
+
+class HadrosaurError(RuntimeError):
+    """Anything hadrosaur itself refuses or cannot do.
+
+    Attributes:
+        message: What happened, and where.
+        hint: The next step, or None.
+        exit_code: What the command line exits with.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str = '', *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f'{self.message} ({self.hint})' if self.hint else self.message
+
+
+class ProjectError(HadrosaurError):
+    """The base directory or a collection is not what was asked for."""
+
+
+class NotAProject(ProjectError):
+    """The directory holds no hadrosaur project."""
+
+    exit_code = 3
+
+
+class BaseIsNotADirectory(ProjectError):
+    """The base path is a file, or cannot be made a directory."""
+
+
+class DuplicateCollection(ProjectError):
+    """Two different functions were registered under one collection name."""
+
+
+class UnknownCollection(ProjectError, LookupError):
+    """No collection of that name."""
+
+    exit_code = 3
+
+
+class ResourceError(HadrosaurError):
+    """Something about one resource.
+
+    Attributes:
+        collection: The collection's name, '' where it is not known.
+        ident: The resource's ident as it was given.
+    """
+
+    def __init__(
+        self, message: str = '', *, collection: str = '', ident: Any = '', hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.collection = collection
+        self.ident = ident
+
+
+class InvalidIdent(ResourceError, ValueError):
+    """The ident (or collection name) cannot name a resource."""
+
+
+class InvalidArgs(ResourceError, TypeError):
+    """The args are not a JSON object."""
+
+
+class ResourceNotFound(ResourceError, LookupError):
+    """The resource was never asked for."""
+
+    exit_code = 3
+
+
+class ResourceFailed(ResourceError):
+    """The resource ended in error, and ``raise_error=True`` was given.
+
+    Attributes:
+        traceback_text: What stands in error.log.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str = '',
+        *,
+        collection: str = '',
+        ident: Any = '',
+        traceback_text: str = '',
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, collection=collection, ident=ident, hint=hint)
+        self.traceback_text = traceback_text
+
+
+class ResultNotSerializable(ResourceError, TypeError):
+    """The function returned something that JSON cannot hold; the message names the JSON path."""
+
+    exit_code = 1
+
+
+class CycleError(ResourceError):
+    """A resource asked, through nested fetches, for itself."""
+
+    exit_code = 1
+
+
+class Interrupted(ResourceError):
+    """The run was cut off: Ctrl-C, a killed process, a power cut."""
+
+    exit_code = 1
+
+
+class TimedOut(ResourceError):
+    """The run took longer than the collection's timeout and was killed."""
+
+    exit_code = 1
+
+
+class Cancelled(ResourceError):
+    """The run was cancelled and killed."""
+
+    exit_code = 1
+
+
+class WorkerDied(ResourceError):
+    """The process that ran the function died; the message names the signal."""
+
+    exit_code = 1
+
+
+class IndexFault(HadrosaurError):
+    """The index cannot be used."""
+
+    exit_code = 5
+
+
+class IndexBusy(IndexFault):
+    """Another process kept the index locked for too long."""
+
+
+class IndexTooNew(IndexFault):
+    """The index was made by a newer release of hadrosaur."""
+
+
+class NotOurIndex(IndexFault):
+    """The file at the index's place was not made by hadrosaur."""
+
+
+class UpgradeFailed(IndexFault):
+    """A migration failed; it was rolled back."""
+
+
+class ExecutorFault(HadrosaurError):
+    """The executor cannot run anything."""
+
+
+class UnknownExecutor(ExecutorFault):
+    """No executor of that name or kind."""
+
+
+class ExecutorUnavailable(ExecutorFault):
+    """The executor needs something that is not installed, or does not answer."""
+
+
+class HadrosaurWarning(UserWarning):
+    """Something a user should look at, though the work goes on."""
+
+
+class ArgsChangedWarning(HadrosaurWarning):
+    """A computed resource was asked for with other args; the saved result was returned."""
+
+
+class VersionChangedWarning(HadrosaurWarning):
+    """A computed resource was made by another version of the function; the saved result was returned."""

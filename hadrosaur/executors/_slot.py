@@ -1,0 +1,197 @@
+"""The worker program: one process that carries out one order at a time, until its caller is gone.
+
+Frames go both ways over one socket: four bytes of length, then `marshal` (the same interpreter stands
+at both ends, and it is four times as fast as pickle). The caller sends ``setup``, ``task``, ``order``
+and ``revoke``; the slot answers ``loaded`` (a function is there, its orders' clocks may start),
+``outcome``, and ``retire`` (no more orders, please: a function left threads alive, whose late output
+would land in the next log).
+
+The slot has one thread, so it looks into the socket only between orders. That is enough: a slot
+that hangs is killed, and an order that is revoked too late meets the lock and the run id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import marshal
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .. import compute, diskio
+from ..records import Entry, Outcome, Task, WorkOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LENGTH = struct.Struct('!I')
+_CHUNK = 1 << 18  # bytes per reading of the socket; some thousand orders
+
+
+def pack_frame(*parts: Any) -> bytes:
+    """One frame: length, then the marshalled tuple of ``parts``."""
+    data = marshal.dumps(parts)
+    return LENGTH.pack(len(data)) + data
+
+
+def unpack_frames(buffer: bytearray) -> Iterator[tuple[Any, ...]]:
+    """The whole frames at the front of ``buffer``, which is shortened by them."""
+    start = 0
+    try:
+        while len(buffer) - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(buffer, start)
+            end = start + LENGTH.size + length
+            if len(buffer) < end:
+                break
+            frame: tuple[Any, ...] = marshal.loads(memoryview(buffer)[start + LENGTH.size : end])
+            start = end
+            yield frame
+    finally:
+        del buffer[:start]
+
+
+def pack_outcome(outcome: Outcome) -> tuple[Any, ...]:
+    """An outcome as plain tuples."""
+    nested = tuple(tuple(entry) for entry in outcome.nested)
+    return (outcome.run, tuple(outcome.entry), outcome.result, outcome.fresh, nested)
+
+
+def unpack_outcome(parts: tuple[Any, ...]) -> Outcome:
+    """What `pack_outcome` packed."""
+    run, entry, result, fresh, nested = parts
+    return Outcome(run, Entry(entry), result, fresh, tuple(map(Entry, nested)))
+
+
+class Slot:
+    """The loop of the worker."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = bytearray()
+        self._orders: deque[tuple[int, tuple[Any, ...]]] = deque()
+        self._revoked: set[str] = set()
+        self._tasks: dict[int, tuple[Task, Callable[..., Any]]] = {}
+        self._home = os.open('.', diskio.LOOK)
+
+    def serve(self) -> None:
+        """Carry out what comes, until the caller is gone or this slot has to retire."""
+        while self._receive(wait=not self._orders):
+            if not self._orders:
+                continue
+            number, fields = self._orders.popleft()
+            if fields[0] in self._revoked:
+                self._revoked.discard(fields[0])
+                continue
+            task, function = self._tasks[number]
+            outcome = compute.carry_out(WorkOrder(task, *fields), function)
+            self._send('outcome', pack_outcome(outcome))
+            self._go_home()
+            if threading.active_count() > 1:
+                self._send('retire')
+                return
+
+    def _receive(self, *, wait: bool) -> bool:
+        """Take in what the caller has sent; False when it is gone."""
+        try:
+            data = self._connection.recv(_CHUNK, 0 if wait else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        self._buffer += data
+        for kind, *parts in unpack_frames(self._buffer):
+            self._take(kind, parts)
+        return True
+
+    def _take(self, kind: str, parts: list[Any]) -> None:
+        if kind == 'order':
+            self._orders.append((parts[0], parts[1]))
+        elif kind == 'revoke':
+            self._revoked.update(parts[0])
+        elif kind == 'task':
+            self._load(*parts)
+        elif kind == 'setup':
+            self._set_up(*parts)
+
+    def _set_up(self, path: list[str], folder: str) -> None:
+        sys.path[:] = path
+        with contextlib.suppress(OSError):  # the caller's folder may be gone by now
+            os.chdir(folder)
+            os.close(self._home)
+            self._home = os.open('.', diskio.LOOK)
+
+    def _load(self, number: int, task: tuple[Any, ...], given: str, payload: bytes) -> None:
+        """Unpickle a function. One that cannot be loaded fails each of its resources, by name."""
+        compute.bases[given] = task[2]
+        try:
+            import cloudpickle
+
+            function = cloudpickle.loads(payload)
+        except BaseException as error:  # the user's modules are run here and may raise anything
+            function = _failing(error)
+        _log_to_stderr()
+        self._tasks[number] = (Task(*task), function)
+        self._send('loaded')
+
+    def _send(self, *parts: Any) -> None:
+        with contextlib.suppress(OSError):  # the caller is gone: the files are final, that is enough
+            self._connection.sendall(pack_frame(*parts))
+
+    def _go_home(self) -> None:
+        """A function may have changed the folder; the next one starts where the caller stands."""
+        with contextlib.suppress(OSError):
+            os.fchdir(self._home)
+
+
+def _failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def _log_to_stderr() -> None:
+    """Where the function's modules set up no logging, its records from INFO up go to stderr.log."""
+    import logging
+
+    class Handler(logging.StreamHandler[Any]):
+        def emit(self, record: logging.LogRecord) -> None:
+            self.stream = sys.stderr
+            super().emit(record)
+
+    if not logging.root.handlers:
+        handler = Handler()
+        handler.setFormatter(logging.Formatter('%(levelname)s:%(name)s:%(message)s'))
+        logging.root.addHandler(handler)
+        logging.root.setLevel(logging.INFO)
+
+
+def _on_interrupt(_signal: int, _frame: Any) -> None:
+    if compute.current() is not None:
+        raise KeyboardInterrupt
+
+
+def main(descriptor: int) -> None:
+    """Run a slot on an inherited socket."""
+    compute.in_worker = True
+    signal.signal(signal.SIGINT, _on_interrupt)
+    connection = socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    diskio.close_in_children(connection)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    faulthandler.enable()  # to descriptor 2: a crash explains itself in its resource's stderr.log
+    slot = Slot(connection)
+    slot._receive(wait=True)
+    # What goes wrong before this line is seen on the terminal; afterwards nothing of ours is, and
+    # whoever waits for the end of the caller's stderr need not wait for us.
+    with open(os.devnull, 'wb') as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    slot.serve()

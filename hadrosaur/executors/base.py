@@ -1,0 +1,115 @@
+"""The contract of all executors, and how a function travels to another process.
+
+An executor takes orders and tells, through callbacks, what came of them. It knows neither project nor
+index. Every one keeps the same promises, which tests/contracts/ checks for each: it keeps going, it
+blames exactly the resource that failed, logs stay apart, the same files are left.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import ExecutorFault, HadrosaurWarning
+from ..records import Outcome, WorkOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    Function = Callable[[str, dict[str, Any], str], Any]
+
+LARGE_FUNCTION = 10_000_000  # bytes; above it, shipping the function is felt, and seldom meant
+
+
+class Listener(NamedTuple):
+    """Whom an executor tells. Called from any thread of the calling process, never from two at once."""
+
+    deliver: Callable[[list[Outcome]], None]
+    """Outcomes, many at a time where they come many at a time."""
+    started: Callable[[list[WorkOrder]], None]
+    """Orders whose function has been running for a second."""
+    dropped: Callable[[list[WorkOrder]], None]
+    """Orders that were cancelled before they were begun."""
+
+
+class Executor(ABC):
+    """Carries out orders.
+
+    Attributes:
+        capacity: How many orders it likes to have at hand; the runner keeps it supplied with those.
+        runs_at_once: An order runs as soon as it is submitted, so it need not be shown as queued.
+    """
+
+    capacity: int = 1
+    runs_at_once: bool = False
+
+    @abstractmethod
+    def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
+        """Take orders of one task, to be begun in ``delay`` seconds or later; returns at once."""
+
+    def step(self) -> bool:
+        """Do some work in the caller's own thread; True if there was any. Most executors have none."""
+        return False
+
+    @abstractmethod
+    def cancel(self, runs: Collection[str]) -> None:
+        """Drop those orders that are not begun, and kill those that are (error ``Cancelled``)."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Ctrl-C: interrupt what runs, drop the rest; returns when nothing of it runs any more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give everything back: processes, threads, descriptors. What is under way is abandoned."""
+
+
+_guard = threading.Lock()
+_packing = False
+
+
+def is_packing() -> bool:
+    """Is a function being pickled by us just now? Then a Project in it carries all its functions."""
+    return _packing
+
+
+def pack(function: Function) -> bytes:
+    """The function as bytes that `cloudpickle` makes: closures, lambdas and ``__main__`` work too.
+
+    Raises ExecutorFault, naming the function, where it holds something that cannot be pickled.
+    """
+    import cloudpickle
+
+    global _packing
+    name = getattr(function, '__qualname__', repr(function))
+    try:
+        with _guard:
+            _packing = True
+            payload: bytes = cloudpickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # reducers are other people's code and raise what they like
+        raise ExecutorFault(
+            f'the function {name} cannot be sent to another process: {error}',
+            hint="make what it needs inside the function, or use executor='inline' or 'threads'",
+        ) from error
+    finally:
+        _packing = False
+    if len(payload) > LARGE_FUNCTION:
+        warnings.warn(
+            f'the function {name} drags {len(payload) / 1e6:.0f} MB along to every worker; '
+            'load such data inside the function',
+            HadrosaurWarning,
+            stacklevel=2,
+        )
+    return payload
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1

@@ -1,0 +1,62 @@
+"""``executor='inline'``: in the caller's own thread, one after the other. Debuggers and examples like it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+from .. import compute
+from ..records import WorkOrder
+from .base import Executor, Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from .base import Function
+
+
+class InlineExecutor(Executor):
+    """Runs an order at each `step`."""
+
+    runs_at_once = True
+
+    def __init__(self, listener: Listener, workers: int | None = None) -> None:
+        self._tell = listener
+        self._waiting: list[tuple[float, int, WorkOrder, Function]] = []
+        self._count = itertools.count()
+
+    def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
+        """Take orders; they run when the caller steps."""
+        moment = time.monotonic() + delay if delay else 0.0
+        for order in orders:
+            heapq.heappush(self._waiting, (moment, next(self._count), order, function))
+
+    def step(self) -> bool:
+        """Run one order here and now. Raises KeyboardInterrupt, once it is written down."""
+        if not self._waiting:
+            return False
+        moment, _, order, function = self._waiting[0]
+        time.sleep(max(0.0, moment - time.monotonic()))
+        heapq.heappop(self._waiting)
+        outcome = compute.carry_out(order, function)
+        self._tell.deliver([outcome])
+        if outcome.exception is not None:
+            raise outcome.exception
+        return True
+
+    def cancel(self, runs: Collection[str]) -> None:
+        """Drop what waits; nothing runs while someone else has the thread."""
+        dropped = [item[2] for item in self._waiting if item[2].run in runs]
+        self._waiting = [item for item in self._waiting if item[2].run not in runs]
+        heapq.heapify(self._waiting)
+        if dropped:
+            self._tell.dropped(dropped)
+
+    def interrupt(self) -> None:
+        """Drop everything: Ctrl-C itself has reached the function already."""
+        self.cancel({item[2].run for item in self._waiting})
+
+    def close(self) -> None:
+        """Nothing is held."""

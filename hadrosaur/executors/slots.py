@@ -1,0 +1,555 @@
+"""Worker processes of our own: orders stream in, outcomes stream out, and a death costs one resource.
+
+One driver thread looks after all slots. Each slot has a queue of orders that it was sent and has not
+answered, and the head of that queue is the one that runs. From this one list follow exact blame, the
+clock of a timeout, ``phase='running'``, hand-over and cancelling.
+
+* About 30 ms of work is sent ahead, so that a slot never waits for its caller.
+* A slot that dies (its process is seen to end; a surviving child may keep the socket open) blames its
+  head, if the head's directory says that it was begun; the rest goes to other slots.
+* A slot that hangs on its head for a second loses its queue to idle ones. If it was quicker after all,
+  lock and run id make the double delivery harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .. import compute, diskio, settle
+from ..errors import Cancelled, Interrupted, TimedOut, WorkerDied
+from ..records import Outcome, WorkOrder
+from . import _slot
+from .base import Executor, Listener, pack, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from .base import Function
+
+AHEAD = 0.03  # seconds of work in a slot's queue
+DEEPEST = 256  # orders in a slot's queue at most
+LONG_RUN = 1.0  # seconds after which a head counts as running, and its queue is up for hand-over
+GATHER = 0.002  # seconds to let outcomes come together, while every slot has work ahead
+GRACE = 2.0  # seconds from interrupting to killing
+UNBEGUN_DEATHS = 3  # deaths before its order was even begun, after which an order is given up
+
+_PROGRAM = (
+    'import sys; sys.path.insert(0, sys.argv[1]); '
+    'from hadrosaur.executors._slot import main; main(int(sys.argv[2]))'
+)
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class _Ticket:
+    """An order on its way through the pool."""
+
+    __slots__ = ('deaths', 'number', 'order')
+
+    def __init__(self, order: WorkOrder, number: int) -> None:
+        self.order = order
+        self.number = number  # of its task, as the slots know it
+        self.deaths = 0
+
+
+class _Slot:
+    """The caller's side of one worker process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.connection = ours
+        self.queue: deque[_Ticket] = deque()
+        self.buffer = bytearray()
+        self.head_since = time.monotonic()
+        self.head_shown = False  # 'running' was told of the head
+        self.loading = 0  # functions that it was sent and has not loaded yet
+        self.known: set[int] = set()
+        self.pace = 0.0  # seconds per order, lately
+        self.verdict: tuple[str, str] | None = None  # (error type, reason), if it is we who kill it
+        self.kill_at: float | None = None  # when it was interrupted, and does not end by itself
+        self.process = subprocess.Popen(
+            [sys.executable, '-c', _PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        theirs.close()
+        diskio.close_in_children(ours)
+        self.pidfd = os.pidfd_open(self.process.pid) if hasattr(os, 'pidfd_open') else -1
+        self.send([_slot.pack_frame('setup', [str(part) for part in sys.path], _here())])
+
+    def send(self, frames: list[bytes]) -> None:
+        """Send frames; a slot that is gone is noticed by its death, not here."""
+        with contextlib.suppress(OSError):
+            self.connection.sendall(b''.join(frames))
+
+    def has_room(self) -> bool:
+        """Does it have less than `AHEAD` seconds of work?"""
+        if self.verdict:
+            return False
+        if not self.queue:
+            return True
+        if not self.pace:
+            return False
+        return len(self.queue) < min(DEEPEST, 1 + int(AHEAD / self.pace))
+
+    def start_head(self) -> None:
+        """The next in the queue is running from now on."""
+        self.head_since = time.monotonic()
+        self.head_shown = False
+
+    def head_age(self, now: float) -> float:
+        """Seconds that the head has been running; loading its function does not count."""
+        return 0.0 if self.loading or not self.queue else now - self.head_since
+
+    def note_pace(self, seconds: float, answers: int) -> None:
+        """Learn from answers that came together how long an order takes (moving average)."""
+        took = max(1e-5, seconds / answers)
+        self.pace = took if not self.pace else 0.7 * self.pace + 0.3 * took
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Signal its whole process group: what the function started goes with it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+    def discard(self) -> None:
+        """Give back descriptors and the process's entry in the kernel's table."""
+        self.kill()
+        self.process.wait()
+        diskio.close(self.connection)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+
+
+class SlotPool(Executor):
+    """``executor='processes'``: up to ``workers`` slots on this machine."""
+
+    def __init__(self, listener: Listener, workers: int | None = None) -> None:
+        self.workers = workers or processors()
+        self.capacity = (DEEPEST + 64) * self.workers
+        self._tell = listener
+        self._slots: list[_Slot] = []
+        self._retired: list[_Slot] = []
+        self._waiting: deque[_Ticket] = deque()
+        self._later: list[tuple[float, int, _Ticket]] = []
+        self._tickets: dict[str, _Ticket] = {}
+        self._tasks: dict[tuple[Any, int], tuple[int, bytes, Any]] = {}
+        self._frames: dict[int, bytes] = {}
+        self._inbox: deque[tuple[str, Any]] = deque()
+        self._results: list[Outcome] = []
+        self._thread: threading.Thread | None = None
+        self._guard = threading.Lock()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        for end in (self._wake_in, self._wake_out):
+            diskio.close_in_children(end)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_out, selectors.EVENT_READ, None)
+        self._asleep = True
+        self._closing = False
+        self._idle = threading.Condition(self._guard)
+        self._fault: BaseException | None = None
+
+    # --- the caller's side -------------------------------------------------------------------------
+
+    def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
+        """Take orders of one task; ``delay`` seconds are waited before they may run."""
+        number = self._number(orders[0], function)
+        tickets = [_Ticket(order, number) for order in orders]
+        self._ask('submit', (tickets, delay))
+
+    def _number(self, order: WorkOrder, function: Function) -> int:
+        """Slots know each (task, function) by a number; the function's bytes go to each slot once."""
+        key = (order.task, id(function))
+        known = self._tasks.get(key)
+        if known is None:
+            number = len(self._tasks)
+            # The function is kept alive, so that its id is not used again.
+            known = self._tasks[key] = (number, pack(function), function)
+            self._frames[number] = _slot.pack_frame(
+                'task', number, tuple(order.task), order.task.base_given, known[1]
+            )
+        return known[0]
+
+    def cancel(self, runs: Collection[str]) -> None:
+        """Drop what is not begun; kill the slots that run the rest."""
+        self._ask('cancel', set(runs))
+
+    def interrupt(self) -> None:
+        """Interrupt what runs, drop the rest, and wait until nothing runs."""
+        self._ask('interrupt', None)
+        with self._idle:
+            self._idle.wait_for(lambda: not self.busy or self._fault is not None, timeout=GRACE + 3)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until there is no work left."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self.busy or self._fault is not None, timeout)
+
+    @property
+    def busy(self) -> bool:
+        """Is there any work left?"""
+        return bool(self._tickets or self._inbox or self._results)
+
+    def close(self) -> None:
+        """End all slots. What is under way is killed and settled by whoever looks next."""
+        with self._guard:
+            if self._closing:
+                return
+            self._closing = True
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._wake()
+            thread.join()
+        for end in (self._wake_in, self._wake_out):
+            diskio.close(end)
+        self._selector.close()
+
+    def _ask(self, what: str, about: Any) -> None:
+        with self._guard:
+            if self._fault is not None:
+                raise self._fault
+            if what == 'submit':
+                self._tickets.update((ticket.order.run, ticket) for ticket in about[0])
+            self._inbox.append((what, about))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._drive, name='hadrosaur-driver', daemon=True)
+                self._thread.start()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._asleep:
+            with contextlib.suppress(BlockingIOError):
+                self._wake_in.send(b'.')
+
+    # --- the driver thread -------------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+        except BaseException as error:  # told to whoever waits: a dead driver must not be waited for
+            self._fault = error
+            raise
+        finally:
+            for slot in [*self._slots, *self._retired]:
+                slot.discard()
+            self._slots.clear()
+            self._retired.clear()
+            with self._idle:
+                self._idle.notify_all()
+
+    def _turn(self) -> None:
+        """One round: read what came, act on what was asked, look at the clocks, send, tell."""
+        self._asleep = True
+        timeout = 0.0 if self._inbox else self._until_next_event()
+        ready = self._selector.select(timeout)
+        self._asleep = False
+        if ready and self._all_have_work_ahead():
+            time.sleep(GATHER)
+            ready = self._selector.select(0)
+        for key, _ in ready:
+            self._read(key.data)
+        self._reap(ready)
+        while self._inbox:
+            self._act(*self._inbox.popleft())
+        self._look_at_clocks(time.monotonic())
+        self._dispatch()
+        self._tell_results()
+
+    def _until_next_event(self) -> float | None:
+        now = time.monotonic()
+        moments = [self._later[0][0]] if self._later else []
+        for slot in self._slots:
+            if slot.queue:
+                moments.append(self._next_moment(slot, now))
+        if not moments:
+            return None if hasattr(os, 'pidfd_open') or not self._slots else 0.2
+        wait = max(0.0, min(moments) - now)
+        return wait if hasattr(os, 'pidfd_open') else min(wait, 0.2)
+
+    def _next_moment(self, slot: _Slot, now: float) -> float:
+        """When the head of a slot is to be looked at next."""
+        if slot.kill_at is not None:
+            return slot.kill_at
+        if slot.loading:
+            return now + LONG_RUN
+        timeout = slot.queue[0].order.task.timeout
+        moments = [slot.head_since + timeout] if timeout and not slot.verdict else []
+        if not slot.head_shown:
+            moments.append(slot.head_since + LONG_RUN)
+        elif len(slot.queue) > 1:
+            moments.append(now + LONG_RUN)
+        return min(moments, default=now + 60.0)
+
+    def _all_have_work_ahead(self) -> bool:
+        return bool(self._slots) and all(len(slot.queue) > 2 for slot in self._slots)
+
+    def _read(self, slot: _Slot | None) -> None:
+        """Take in what a slot has said (None: someone woke us)."""
+        if slot is None:
+            with contextlib.suppress(BlockingIOError):
+                self._wake_out.recv(4096)
+            return
+        while True:
+            try:
+                data = slot.connection.recv(1 << 18, socket.MSG_DONTWAIT)
+            except (BlockingIOError, ConnectionError):
+                break
+            if not data:
+                self._unwatch(slot.connection)
+                break
+            slot.buffer += data
+            if len(data) < 1 << 18:
+                break
+        since, waiting = slot.head_since, len(slot.queue)
+        for kind, *parts in _slot.unpack_frames(slot.buffer):
+            self._hear(slot, kind, parts)
+        if answers := waiting - len(slot.queue):
+            slot.note_pace(time.monotonic() - since, answers)
+
+    def _hear(self, slot: _Slot, kind: str, parts: list[Any]) -> None:
+        if kind == 'outcome':
+            self._answered(slot, _slot.unpack_outcome(parts[0]))
+        elif kind == 'loaded':
+            slot.loading -= 1
+            slot.start_head()
+        elif kind == 'retire':
+            self._retire(slot)
+
+    def _answered(self, slot: _Slot, outcome: Outcome) -> None:
+        if slot.queue and slot.queue[0].order.run == outcome.run:
+            slot.queue.popleft()
+            slot.start_head()
+        # Else it was handed over, and this slot was quicker after all. The first answer counts.
+        self._resolve(outcome)
+
+    def _resolve(self, outcome: Outcome) -> None:
+        if self._tickets.pop(outcome.run, None) is not None:
+            self._results.append(outcome)
+
+    def _retire(self, slot: _Slot) -> None:
+        """It ends by itself, once the threads that a function left have ended."""
+        self._waiting.extendleft(reversed(slot.queue))
+        slot.queue.clear()
+        self._slots.remove(slot)
+        self._retired.append(slot)
+
+    def _reap(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        """Find the slots whose process has ended."""
+        if hasattr(os, 'pidfd_open') and not any(key.fd == key.data.pidfd for key, _ in ready if key.data):
+            return
+        for slot in [*self._slots, *self._retired]:
+            if slot.process.poll() is not None:
+                self._read(slot)  # what it said before it died
+                self._bury(slot)
+
+    def _bury(self, slot: _Slot) -> None:
+        """A slot is dead: its head is blamed if it was begun, the rest waits for another slot."""
+        self._unwatch(slot.connection)
+        self._unwatch(slot.pidfd)
+        for slots in (self._slots, self._retired):
+            if slot in slots:
+                slots.remove(slot)
+        slot.kill()  # what is left of its group
+        tickets = list(slot.queue)
+        slot.queue.clear()
+        if tickets and not self._blamed(slot, tickets[0]):
+            tickets[0].deaths += 1
+            self._requeue_or_give_up(slot, tickets[0])
+        self._waiting.extendleft(reversed(tickets[1:]))
+        slot.discard()
+
+    def _blamed(self, slot: _Slot, ticket: _Ticket) -> bool:
+        """Settle the head of a dead slot; False where its directory says that it was never begun."""
+        order = ticket.order
+        error_type, reason = slot.verdict or (WorkerDied.__name__, _how_it_died(slot.process.returncode))
+        found = settle.settle(
+            order.collection,
+            order.ident,
+            order.task.path,
+            order.folder,
+            lock=order.task.lock,
+            patience=1.0,
+            error_type=error_type,
+            reason=reason,
+            only_run=order.run,
+        )
+        if found.entry is not None and found.run == order.run:
+            self._resolve(Outcome(order.run, found.entry, fresh=True))
+            return True
+        return False
+
+    def _requeue_or_give_up(self, slot: _Slot, ticket: _Ticket) -> None:
+        if slot.verdict and slot.verdict[0] == Cancelled.__name__:
+            self._drop([ticket])
+        elif ticket.deaths < UNBEGUN_DEATHS:
+            self._waiting.appendleft(ticket)
+        else:
+            reason = f'{_how_it_died(slot.process.returncode)}, {ticket.deaths} times before it could begin'
+            self._resolve(compute.unsaved(ticket.order, WorkerDied.__name__, reason))
+
+    def _act(self, what: str, about: Any) -> None:
+        if what == 'submit':
+            tickets, delay = about
+            if delay:
+                moment = time.monotonic() + delay
+                for ticket in tickets:
+                    heapq.heappush(self._later, (moment, id(ticket), ticket))
+            else:
+                self._waiting.extend(tickets)
+        elif what == 'cancel':
+            self._cancel(about)
+        elif what == 'interrupt':
+            self._cancel(set(self._tickets), signal.SIGINT)
+
+    def _cancel(self, runs: set[str], number: int = signal.SIGKILL) -> None:
+        """Heads are signalled, everything behind them is dropped."""
+        dropped = [ticket for ticket in self._waiting if ticket.order.run in runs]
+        dropped += [ticket for _, _, ticket in self._later if ticket.order.run in runs]
+        self._waiting = deque(ticket for ticket in self._waiting if ticket.order.run not in runs)
+        self._later = [item for item in self._later if item[2].order.run not in runs]
+        heapq.heapify(self._later)
+        for slot in self._slots:
+            behind = [ticket for ticket in list(slot.queue)[1:] if ticket.order.run in runs]
+            self._revoke(slot, behind)
+            dropped += behind
+            if slot.queue and slot.queue[0].order.run in runs:
+                self._signal_head(slot, number)
+        self._drop(dropped)
+
+    def _signal_head(self, slot: _Slot, number: int) -> None:
+        if number == signal.SIGINT:
+            slot.verdict = (Interrupted.__name__, 'the run was interrupted (Ctrl-C)')
+            slot.kill_at = time.monotonic() + GRACE
+        else:
+            slot.verdict = (Cancelled.__name__, 'the run was cancelled')
+        slot.kill(number)
+
+    def _drop(self, tickets: list[_Ticket]) -> None:
+        if not tickets:
+            return
+        self._tell.dropped([ticket.order for ticket in tickets])
+        for ticket in tickets:
+            self._tickets.pop(ticket.order.run, None)
+        self._tell_if_idle()
+
+    def _revoke(self, slot: _Slot, tickets: list[_Ticket]) -> None:
+        if tickets:
+            for ticket in tickets:
+                slot.queue.remove(ticket)
+            slot.send([_slot.pack_frame('revoke', [ticket.order.run for ticket in tickets])])
+
+    def _look_at_clocks(self, now: float) -> None:
+        while self._later and self._later[0][0] <= now:
+            self._waiting.append(heapq.heappop(self._later)[2])
+        shown = []
+        for slot in self._slots:
+            if slot.kill_at is not None and now >= slot.kill_at:
+                slot.kill()
+            age = slot.head_age(now)
+            if not slot.queue or slot.verdict or slot.loading:
+                continue
+            timeout = slot.queue[0].order.task.timeout
+            if timeout and age >= timeout:
+                slot.verdict = (TimedOut.__name__, f'the run took longer than {timeout:g} s and was killed')
+                slot.kill()
+            elif age >= LONG_RUN:
+                if not slot.head_shown:
+                    slot.head_shown = True
+                    shown.append(slot.queue[0].order)
+                self._hand_over(slot)
+        if shown:
+            self._tell.started(shown)
+
+    def _hand_over(self, slot: _Slot) -> None:
+        """Its head takes long: what waits behind it goes to slots that have nothing to do."""
+        free = len(self._slots) < self.workers or any(not other.queue for other in self._slots)
+        if free and len(slot.queue) > 1 and not self._waiting:
+            behind = list(slot.queue)[1:]
+            self._revoke(slot, behind)
+            self._waiting.extend(behind)
+
+    def _dispatch(self) -> None:
+        """Send waiting orders to whoever has room, the least busy first, making slots as needed."""
+        while self._waiting:
+            slot = min(
+                (slot for slot in self._slots if slot.has_room()), key=lambda s: len(s.queue), default=None
+            )
+            if (slot is None or slot.queue) and len(self._slots) < self.workers:
+                slot = self._new_slot()
+            if slot is None:
+                return
+            self._supply(slot)
+
+    def _supply(self, slot: _Slot) -> None:
+        frames = []
+        share = 1 + len(self._waiting) // (2 * len(self._slots))  # leave something for the others
+        if not slot.queue:
+            slot.start_head()
+        while self._waiting and share and (not slot.queue or slot.has_room()):
+            share -= 1
+            ticket = self._waiting.popleft()
+            if ticket.order.run not in self._tickets:
+                continue  # answered after all by the slot that it was taken from
+            if ticket.number not in slot.known:
+                slot.known.add(ticket.number)
+                slot.loading += 1
+                frames.append(self._frames[ticket.number])
+            slot.queue.append(ticket)
+            frames.append(_slot.pack_frame('order', ticket.number, tuple(ticket.order)[1:]))
+        slot.send(frames)
+
+    def _new_slot(self) -> _Slot:
+        slot = _Slot()
+        self._slots.append(slot)
+        self._selector.register(slot.connection, selectors.EVENT_READ, slot)
+        if slot.pidfd >= 0:
+            self._selector.register(slot.pidfd, selectors.EVENT_READ, slot)
+        return slot
+
+    def _unwatch(self, what: Any) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(what)
+
+    def _tell_results(self) -> None:
+        if self._results:
+            try:
+                self._tell.deliver(self._results)
+            finally:
+                self._results = []
+            self._tell_if_idle()
+
+    def _tell_if_idle(self) -> None:
+        with self._idle:
+            if not self.busy:
+                self._idle.notify_all()
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return '/'
+
+
+def _how_it_died(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f'signal {-code}'
+        return f'the process that computed it was killed by {name}'
+    return f'the process that computed it exited with status {code}'

@@ -1,0 +1,194 @@
+"""What `Project.fetch` hands to the user: a dict, as documented, that knows a little more."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from . import directory, diskio
+from .directory import State
+from .records import Entry, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+_COMPLETED: dict[str, bool] = {'completed': True, 'pending': False, 'error': False}
+_PENDING: dict[str, bool] = {'completed': False, 'pending': True, 'error': False}
+_ERROR: dict[str, bool] = {'completed': False, 'pending': False, 'error': True}
+_DOCUMENT = {'completed': _COMPLETED, 'pending': _PENDING, 'error': _ERROR}
+
+
+def shown_paths(base: str) -> dict[str, str]:
+    """The documented paths of a resource whose directory is ``base``; storage ends with a slash."""
+    return {
+        'base': base,
+        'error': f'{base}/error.log',
+        'stdout': f'{base}/stdout.log',
+        'stderr': f'{base}/stderr.log',
+        'status': f'{base}/status.json',
+        'result': f'{base}/result.json',
+        'storage': f'{base}/storage/',
+    }
+
+
+class Resource(dict[str, Any]):
+    """A snapshot of one resource: a dict with the keys ``result``, ``status`` and ``_paths``.
+
+    ``res['paths']`` answers too, with the same mapping. What an attribute tells beyond the dict is
+    read from the directory when it is asked for. `wait` gives a new snapshot.
+    """
+
+    __slots__ = ('_at', '_entry', '_wait', 'collection', 'ident')
+
+    collection: str
+    ident: str
+
+    def __init__(
+        self,
+        collection: str,
+        ident: str,
+        status: Status,
+        result: Any,
+        *,
+        at: tuple[str, str, str, str],
+        wait: Callable[[Resource, float | None], Resource] | None = None,
+        entry: Entry | None = None,
+    ) -> None:
+        """``at``: base as shown, absolute base, the collection's folder, the resource's folder."""
+        dict.__init__(
+            self,
+            result=result,
+            status=_DOCUMENT[status].copy(),
+            _paths=shown_paths(f'{at[0]}/{at[2]}/{at[3]}' if at[0] != '.' else f'{at[2]}/{at[3]}'),
+        )
+        self.collection = collection
+        self.ident = ident
+        self._at = at
+        self._wait = wait
+        self._entry = entry
+
+    # The documentation calls the mapping by both names, and a JSON dump shows it once.
+
+    def __missing__(self, key: str) -> Any:
+        if key == 'paths':
+            return self['_paths']
+        raise KeyError(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, ``paths`` included, or ``default``."""
+        return dict.get(self, '_paths' if key == 'paths' else key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self, '_paths' if key == 'paths' else key)
+
+    @property
+    def status(self) -> Status:
+        """``'completed'``, ``'pending'`` or ``'error'``."""
+        return next(cast('Status', name) for name, value in self['status'].items() if value)
+
+    @property
+    def result(self) -> Any:
+        """What the function returned, as JSON gives it back; None unless completed."""
+        return self['result']
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Paths of the resource's directory and files."""
+        return cast('dict[str, str]', self['_paths'])
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The args of the last run."""
+        return self._known.args
+
+    @property
+    def error(self) -> str | None:
+        """The traceback of the last run, where it failed: the text of error.log."""
+        if self.status != 'error':
+            return None
+        text = self._in_folder(lambda folder: diskio.read(directory.ERROR, folder).decode(errors='replace'))
+        return text or self._known.error
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the last run began, as an aware UTC datetime."""
+        return self._known.started_at
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the last run was done, as an aware UTC datetime."""
+        return self._known.finished_at
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that the last run took."""
+        return self._known.duration
+
+    @property
+    def entry(self) -> Entry:
+        """The resource's row as its directory gives it."""
+        return self._known
+
+    def wait(self, seconds: float | None = None) -> Resource:
+        """A new snapshot, once the resource is no longer pending or ``seconds`` have passed."""
+        if self._wait is None or self.status != 'pending':
+            return self
+        return self._wait(self, seconds)
+
+    @property
+    def _known(self) -> Entry:
+        if self._entry is None:
+            self._entry = self._in_folder(self._read_entry) or Entry.make(
+                collection=self.collection, ident=self.ident, status=self.status
+            )
+        return self._entry
+
+    def _read_entry(self, folder: int) -> Entry:
+        record = directory.read_record(folder)
+        path = f'{self._at[2]}/{self._at[3]}'
+        return directory.entry_of(self.collection, self.ident, path, self.status, folder, record)
+
+    def _in_folder(self, look: Callable[[int], Any]) -> Any:
+        try:
+            with diskio.opened(f'{self._at[1]}/{self._at[2]}', diskio.LOOK) as parent:
+                with diskio.opened(self._at[3], diskio.LOOK, within=parent) as folder:
+                    return look(folder)
+        except OSError:
+            return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuilt, (self.collection, self.ident, dict(self), self._at, self._entry))
+
+
+def _rebuilt(
+    collection: str, ident: str, items: dict[str, Any], at: tuple[str, str, str, str], entry: Entry | None
+) -> Resource:
+    status = next(cast('Status', name) for name, value in items['status'].items() if value)
+    return Resource(collection, ident, status, items['result'], at=at, entry=entry)
+
+
+def read_state(collection_path: str, folder: str) -> tuple[State, bytes | None]:
+    """What a resource's directory says: its state, and the bytes of result.json where completed.
+
+    No lock, no database: four opens. ('absent', None) where there is no such directory.
+    """
+    try:
+        parent = os.open(collection_path, diskio.LOOK)
+    except OSError:
+        return 'absent', None
+    try:
+        opened = os.open(folder, diskio.LOOK, dir_fd=parent)
+    except FileNotFoundError:
+        return 'absent', None
+    finally:
+        os.close(parent)
+    try:
+        state = directory.read_status(opened)
+        if state != 'completed':
+            return state, None
+        return state, diskio.read(directory.RESULT, opened)
+    except FileNotFoundError:
+        return 'completed', None
+    finally:
+        os.close(opened)

@@ -1,0 +1,321 @@
+"""The index: one row for each resource, in one SQLite file that anybody may open.
+
+The directories are the truth; this is what makes them quick to ask. Everything in it can be rebuilt
+from them, so an index that is lost, old or damaged is replaced, never repaired, and nothing is ever
+decided by it alone. What a reader may rely on: a row that was written is there, unless the file was
+deleted or replaced, which is noticed before the next transaction; late writes of earlier runs are
+dropped; what is newer than this release, or not ours, is not touched.
+
+This is the only package that writes the file. It knows nothing of directories: who makes an `Index`
+tells it how to fill a new one.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import IndexFault
+from ..records import Entry, ErrorGroup
+from . import _asking, _summary, _writing
+from ._connection import transaction
+from ._connections import Connections
+from ._finding import one_text
+from ._opening import BareFile, IndexFile
+from ._query import Query
+from ._writing import Key, Statement, statements
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from ._finding import Moment, Several
+
+__all__ = ['Index', 'Query']
+
+
+class Index:
+    """The rows of one base directory.
+
+    Opens nothing until it is used, and then again whenever it must. May be shared by threads and used
+    after a fork.
+
+    Args:
+        path: The index file.
+        lock_path: The file that is locked while the index is opened, written or replaced.
+        session: To whom pending rows belong that are written from here.
+        refill: Fills a new, empty index from the directories. It must use the index that it is given.
+        upgrade: Brings the index file (path, stored revision) to this release's revision.
+        read_only: Never write, and never make a file in the index's folder.
+
+    Attributes:
+        session: As above; may be set later.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        lock_path: Path | str,
+        session: str | None = None,
+        refill: Callable[[Index], None] | None = None,
+        upgrade: Callable[[Path, str], None] | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self.session = session
+        self._file: IndexFile | None = IndexFile(
+            os.path.abspath(path),
+            os.path.abspath(lock_path),
+            fill=None if refill is None else partial(_fill, refill),
+            upgrade=None if upgrade is None else lambda file, stored: upgrade(Path(file), stored),
+            read_only=read_only,
+        )
+        self._connections = Connections(self._file)
+
+    @classmethod
+    def _of_new_file(cls, path: str) -> Index:
+        """An index on a file that nobody else knows."""
+        index = cls.__new__(cls)
+        index.session = None
+        index._file = None
+        index._connections = Connections(BareFile(path))
+        return index
+
+    def close(self) -> None:
+        """Let the connections go; the index may be used again and opens anew."""
+        self._connections.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, '_connections'):
+            self._connections.close()
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether writing is impossible, by choice or by what the file system allows."""
+        return not self._connections.is_writable()
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def queue(self, entries: Sequence[Entry]) -> None:
+        """Write rows of resources that were asked for; a row that is pending already stays as it is."""
+        self._put(statements().queue, _writing.pending_rows(entries, self.session))
+
+    def start(self, keys: Sequence[Key], started_at: str | None = None) -> None:
+        """Mark pending rows as running, since ``started_at`` (ISO-8601 as `format_time` makes it) or now."""
+        change = {'now': _writing.now()}
+        change['at'] = started_at or change['now']
+        self._touch(statements().start, keys, change)
+
+    def disown(self, keys: Sequence[Key]) -> None:
+        """Pending rows of this session belong to nobody: it turned out that others compute them."""
+        self._touch(statements().disown, keys, {'now': _writing.now(), 'mine': self.session})
+
+    def finish(self, entries: Sequence[Entry]) -> None:
+        """Write rows of resources that are done; dropped where the stored row is of a later attempt."""
+        for entry in entries:
+            if entry.status == 'pending':
+                raise ValueError(f'{entry.collection}/{entry.ident} is pending, not done')
+        self._put(statements().finish, _writing.final_rows(entries))
+
+    def replace(self, entries: Sequence[Entry]) -> None:
+        """Write rows whatever is stored. A pending one without a session gets this one's."""
+        self._put(statements().replace, _writing.rows(entries, self.session))
+
+    def forget(self, keys: Sequence[Key]) -> None:
+        """Delete rows."""
+        self._touch(statements().forget, keys, {})
+
+    def merge(
+        self, changes: Sequence[tuple[Entry, str | None]], removed: Sequence[tuple[str, str, str]] = ()
+    ) -> tuple[int, int, int]:
+        """Write what was found in folders, where the rows have not moved since; one transaction.
+
+        Args:
+            changes: Entries, and what the row's ``changed`` was before the folder was read; None: there
+                was no row. A pending entry without a session keeps the row's.
+            removed: (collection, ident, changed) of rows whose folder is gone.
+
+        Returns:
+            Numbers of rows that were added, updated and removed.
+        """
+        known = statements()
+        new = known.add.rows(_writing.rows((entry for entry, was in changes if was is None), None))
+        moved = [
+            known.update.values(**_writing.cells(entry), was=was, of=entry.collection, named=entry.ident)
+            for entry, was in changes
+            if was is not None
+        ]
+        gone = [known.remove.values(of=of, named=named, was=was) for of, named, was in removed]
+
+        def write(driver: sqlite3.Connection) -> tuple[int, int, int]:
+            with transaction(driver):
+                return (
+                    _changed(driver, known.add.text, new),
+                    _changed(driver, known.update.text, moved),
+                    _changed(driver, known.remove.text, gone),
+                )
+
+        return self._connections.write(write)
+
+    def _put(self, statement: Statement, rows: list[_writing.Row]) -> None:
+        self._write(statement.text, statement.rows(rows))
+
+    def _touch(self, statement: Statement, keys: Iterable[Key], change: Mapping[str, Any]) -> None:
+        self._write(statement.text, [statement.values(of=of, named=named, **change) for of, named in keys])
+
+    def _write(self, text: str, values: list[_writing.Row]) -> None:
+        if len(values) == 1:  # a statement by itself is a transaction
+            self._connections.write(lambda driver: driver.execute(text, values[0]))
+        elif values:
+            self._connections.write(lambda driver: _write_all(driver, text, values))
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def get(self, collection: str, ident: str) -> Entry | None:
+        """The row of one resource."""
+        text = one_text()
+        found = self._connections.read(lambda driver: driver.execute(text, (collection, ident)).fetchone())
+        return None if found is None else Entry(found)
+
+    def find(
+        self,
+        collection: Several | None = None,
+        *,
+        status: Several | None = None,
+        ident: Several | None = None,
+        error_type: Several | None = None,
+        error: Several | None = None,
+        args: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        min_duration: float | None = None,
+        stale: bool | None = None,
+        versions: Mapping[str, str | None] | None = None,
+        error_group: Several | None = None,
+        order_by: str | None = '-finished_at',
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Query:
+        """Rows that pass every filter; a filter given several values passes what passes one of them.
+
+        Args:
+            collection: Name.
+            status: ``pending``, ``completed`` or ``error``.
+            ident: Ident, or a pattern of `fnmatch`.
+            error_type: Class of the exception.
+            error: Part of the message; case does not matter.
+            args: What the args hold, on their top level. Compared as canonical JSON: True and 1 differ,
+                so do 1 and 1.0, and a name that is missing is not null.
+            since: Finished, or else started, then or later. A datetime (local time if it has no zone), a
+                date, ISO-8601 text of either, or a timedelta: so long ago.
+            until: The same, then or earlier; a date counts to its end.
+            min_duration: Seconds at least.
+            stale: True: done, and made by another version of the function than ``versions`` tells.
+                False: the others.
+            versions: The functions' present versions, by collection; None, or not named: never stale.
+            error_group: Fingerprint of the cause.
+            order_by: Column, or ``-column`` for downwards. What is NULL comes last, ties follow
+                (collection, ident), and so does None.
+            limit: So many rows at most.
+            offset: Without the first ones.
+
+        Raises:
+            ValueError: An unknown status or column, or no point in time; the message says what is meant.
+        """
+        filters = {
+            'collection': collection,
+            'status': status,
+            'ident': ident,
+            'error_type': error_type,
+            'error_group': error_group,
+            'error': error,
+            'args': args,
+            'since': since,
+            'until': until,
+            'min_duration': min_duration,
+            'stale': stale,
+            'versions': versions,
+        }
+        return Query(self._connections, filters, order_by=order_by, limit=limit, offset=offset)
+
+    def collections(self) -> list[str]:
+        """Names of the collections that have rows, in order."""
+        return self._connections.read(_summary.collections)
+
+    def count(self, collection: str | None = None) -> dict[str, dict[str, int]]:
+        """Rows by status: ``{collection: {'total', 'completed', 'error', 'pending'}}``."""
+        return self._connections.read(lambda driver: _summary.count(driver, collection))
+
+    def stats(self, collection: str | None = None) -> dict[str, dict[str, Any]]:
+        """`count`, with the seconds that runs took: ``'duration': {'p50', 'p95', 'max'}``."""
+        return self._connections.read(lambda driver: _summary.stats(driver, collection))
+
+    def error_groups(self, collection: str | None = None) -> list[ErrorGroup]:
+        """Failures grouped by cause, most frequent first."""
+        return self._connections.read(lambda driver: _summary.error_groups(driver, collection))
+
+    def sql(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        seconds: float = _asking.SECONDS,
+    ) -> list[dict[str, Any]]:
+        """Rows that a statement of SQLite's own SQL gives; it reads only, and for a limited time.
+
+        Raises:
+            HadrosaurError: It is no SQL, would do more than read, or takes longer.
+        """
+        return self._connections.ask(lambda driver: _asking.ask(driver, query, params, seconds))
+
+    def pending_sessions(self) -> list[str | None]:
+        """The sessions that have pending rows; None: a row that belongs to nobody."""
+        text = "SELECT DISTINCT session FROM resources WHERE status = 'pending'"
+        return self._connections.read(lambda driver: [session for (session,) in driver.execute(text)])
+
+    def pending(self, sessions: Collection[str | None]) -> list[Entry]:
+        """The pending rows of some sessions."""
+        asked = set(sessions)
+        return [entry for entry in self.find(status='pending', order_by=None) if entry.session in asked]
+
+    def scan(self, collection: str | None = None) -> Iterator[Entry]:
+        """All rows ordered by (collection, ident), as they are at one moment, bookkeeping included."""
+        return iter(self.find(collection, order_by=None))
+
+    def mask(self, sessions: Collection[str | None]) -> None:
+        """Where the index cannot be written: show pending rows of dead sessions as interrupted."""
+        if self._file is not None:
+            self._file.reader.dead = frozenset(sessions)
+            self._connections.close()
+
+    # --- the file ----------------------------------------------------------------------------------
+
+    def rebuild(self) -> None:
+        """Build a new index from the directories and put it in the place of what is there.
+
+        What hadrosaur did not make, or a newer release did, or what is damaged, is kept beside it.
+
+        Raises:
+            IndexFault: It cannot be written.
+        """
+        if self._file is None:
+            raise IndexFault('an index that is being built cannot be rebuilt')
+        self._connections.close()
+        self._file.rebuild()
+
+
+def _fill(refill: Callable[[Index], None], path: str) -> None:
+    with closing(Index._of_new_file(path)) as index:
+        refill(index)
+
+
+def _changed(driver: sqlite3.Connection, text: str, values: list[_writing.Row]) -> int:
+    return driver.executemany(text, values).rowcount if values else 0
+
+
+def _write_all(driver: sqlite3.Connection, text: str, values: list[_writing.Row]) -> None:
+    with transaction(driver):
+        driver.executemany(text, values)

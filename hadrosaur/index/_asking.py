@@ -1,0 +1,79 @@
+"""SQL of the user's own: it reads, for a limited time, and does nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HadrosaurError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SECONDS = 30.0
+"""How long a statement may run, unless its caller says otherwise."""
+
+_STEPS = 10_000
+"""SQLite's steps between two looks at the clock: well under a millisecond."""
+
+LONGEST_VALUE = 100_000_000
+"""Bytes of one value, so that nobody fills the memory with `zeroblob`."""
+
+_ACTIONS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
+_PRAGMAS = frozenset(
+    {
+        'application_id', 'collation_list', 'compile_options', 'database_list', 'encoding',
+        'foreign_key_list', 'freelist_count', 'function_list', 'index_info', 'index_list', 'index_xinfo',
+        'integrity_check', 'journal_mode', 'page_count', 'page_size', 'quick_check', 'schema_version',
+        'table_info', 'table_list', 'table_xinfo', 'user_version',
+    }
+)  # fmt: skip
+"""PRAGMAs that tell and do not change."""
+
+_WITH_ARGUMENT = frozenset(name for name in _PRAGMAS if name.endswith(('_info', '_xinfo', '_list', '_check')))
+"""Those that may be given an argument: a table, an index, a number of complaints."""
+
+
+def ask(
+    driver: sqlite3.Connection, query: str, values: Sequence[Any] | Mapping[str, Any], seconds: float
+) -> list[dict[str, Any]]:
+    """Rows as dicts; a name that occurs twice gets a number.
+
+    Raises:
+        HadrosaurError: It is no SQL, it would write, or it takes too long.
+    """
+    deadline = time.monotonic() + seconds
+    driver.execute('PRAGMA query_only = ON')
+    driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+    driver.set_authorizer(_authorize)
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+    try:
+        cursor = driver.execute(query, values)
+        names = _distinct([column[0] for column in cursor.description or ()])
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+    except (sqlite3.Error, sqlite3.Warning, ValueError, TypeError) as fault:
+        if time.monotonic() > deadline:
+            raise HadrosaurError(f'the statement was stopped after {seconds:g} seconds', hint='ask for less')
+        raise HadrosaurError(f'SQLite refuses the statement: {fault}', hint='only reading is allowed')
+
+
+def _authorize(action: int, first: str | None, second: str | None, *_where: str | None) -> int:
+    if action in _ACTIONS:
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_FUNCTION:
+        return sqlite3.SQLITE_DENY if second == 'load_extension' else sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS and (not second or first in _WITH_ARGUMENT):
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY
+
+
+def _distinct(names: list[str]) -> list[str]:
+    taken: list[str] = []
+    for name in names:
+        free, number = name, 1
+        while free in taken:
+            number += 1
+            free = f'{name}:{number}'
+        taken.append(free)
+    return taken

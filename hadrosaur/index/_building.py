@@ -1,0 +1,94 @@
+"""Making an index file, and putting it in the place of another.
+
+A new index is built beside, whole, and renamed into place as the last act. What stood there goes
+first, the file before its -wal: an old -wal must never meet the new file, and a file that lost its
+-wal must never look whole. Cut off anywhere, there is the old index, the new one, or none; and none
+is built again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import IndexFault
+from ._connection import SIDES, connect, engine
+from ._gate import gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Fill = 'Callable[[str], None]'
+
+
+def build(path: str, fill: Callable[[str], None] | None) -> None:
+    """Make an index at ``path`` and fill it; whole or not at all."""
+    delete(path)
+    try:
+        _create(path)
+        if fill is not None:
+            fill(path)
+        _settle(path)
+    except BaseException:
+        delete(path)
+        raise
+
+
+def _create(path: str) -> None:
+    from .. import schema
+
+    with gate, engine(path, 'rwc').connect() as connection:
+        connection.exec_driver_sql('PRAGMA journal_mode = WAL')
+        connection.exec_driver_sql('BEGIN IMMEDIATE')
+        schema.create(connection)
+        connection.exec_driver_sql('COMMIT')
+
+
+def _settle(path: str) -> None:
+    """Bring all that the -wal holds into the file itself, and have no -wal."""
+    driver = connect(path, 'rw')
+    with gate:
+        driver.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+        driver.close()
+    if os.path.exists(path + '-wal'):
+        raise IndexFault(f'the new index {path} is still in use by what filled it')
+
+
+def place(new: str, path: str, *, aside: str | None) -> None:
+    """Put the new index where the old one is; the old one is renamed to ``aside``, or deleted."""
+    for side in SIDES:
+        with contextlib.suppress(FileNotFoundError):
+            if aside is None:
+                os.unlink(path + side)
+            else:
+                os.rename(path + side, aside + side)
+    os.replace(new, path)
+
+
+def delete(path: str) -> None:
+    """Delete an index file and what belongs to it."""
+    for side in SIDES:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + side)
+
+
+def workplace(path: str, lock_path: str) -> str:
+    """Where the new index is built: in the lock's folder, or beside the index on another file system."""
+    folder, name = os.path.split(path)
+    hidden = os.path.dirname(lock_path)
+    if os.stat(hidden).st_dev == os.stat(folder).st_dev:
+        return os.path.join(hidden, name + '.new')
+    return os.path.join(folder, f'.{name}.new')
+
+
+def aside(path: str, why: str) -> str:
+    """A free name for an index that is set aside: ``index.sqlite3.damaged-20260131T180000``."""
+    name = f'{path}.{why}-{time.strftime("%Y%m%dT%H%M%S", time.gmtime())}'
+    number = 1
+    free = name
+    while os.path.lexists(free):
+        number += 1
+        free = f'{name}-{number}'
+    return free

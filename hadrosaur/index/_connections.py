@@ -1,0 +1,182 @@
+"""The open connections of one index: lent out for one transaction each.
+
+As many are open as were ever in use at once, which is one for each thread that works at the same time;
+they stay open, because opening costs as much as twenty transactions. Writers of one process queue up
+here: where SQLite makes them wait, it sleeps, and too long.
+
+Before each transaction the files are looked at. Whoever deletes or replaces an index under an open
+connection would otherwise not be noticed: SQLite goes on to write into the files without a name.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ..errors import IndexFault
+from ._gate import gate, let_go_in_children
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ._connection import Held
+
+T = TypeVar('T')
+
+TRIES = 5
+"""How often a transaction is begun again because the index was replaced or mended under it."""
+
+CHUNK = 1000
+"""Rows that are read at a time where many are streamed: 1 ms of work, and half a megabyte."""
+
+MOST_IDLE = 16
+"""Connections that are kept when nobody uses them; each has a page cache of 2 MB."""
+
+_kept_open: list[Held] = []
+"""In a forked child, the parent's connections that may not be closed."""
+
+
+class Opener(Protocol):
+    """Where connections come from, and who mends the index when they fail."""
+
+    def open(self, *, writing: bool) -> Held:
+        """A new connection."""
+
+    def open_to_ask(self) -> Held:
+        """A new connection that only reads, whatever is done with it."""
+
+    def lost(self, held: Held) -> None:
+        """The files are no longer those that ``held`` opened: make sure that there are good ones."""
+
+    def failed(self, held: Held, fault: sqlite3.Error) -> None:
+        """SQLite refused: mend what can be mended and return, or raise what the user should see."""
+
+
+class Connections:
+    """Runs transactions on connections that it keeps open."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self._idle: list[Held] = []
+        self._all: set[Held] = set()
+        self._writing = threading.Lock()
+        let_go_in_children(self)
+
+    def read(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Run an action that only reads; its statements may see different states of the index."""
+        return self._run(action, writing=False)
+
+    def write(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Run an action that writes, in one transaction."""
+        with self._writing:
+            return self._run(action, writing=True)
+
+    def _run(self, action: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
+        for _ in range(TRIES):
+            held = self._take(writing)
+            try:
+                if writing and held.lock is not None:
+                    held.lock.share()
+                try:
+                    if held.is_current():
+                        with gate:
+                            result = action(held.driver)
+                        self._give_back(held)
+                        return result
+                finally:
+                    if writing and held.lock is not None:
+                        held.lock.release()
+            except sqlite3.Error as fault:
+                self._drop(held)
+                self._opener.failed(held, fault)
+            except BaseException:
+                self._drop(held)
+                raise
+            else:
+                self._drop(held)
+                self._opener.lost(held)
+        raise IndexFault('the index was replaced again and again while it was in use')
+
+    def stream(self, text: str, values: tuple[Any, ...]) -> Iterator[list[Any]]:
+        """Lists of rows, as they were when the first was asked for; writing goes on meanwhile."""
+        held = self._current()
+        try:
+            with gate:
+                cursor = held.driver.execute(text, values)
+            while True:
+                with gate:
+                    rows = cursor.fetchmany(CHUNK)
+                if not rows:
+                    return
+                yield rows
+        except sqlite3.Error as fault:
+            if held in self._all:  # else it was closed by `let_go`
+                self._opener.failed(held, fault)
+            raise IndexFault('the index was mended, or the process forked, during a query', hint='ask again')
+        finally:
+            self._drop(held)
+
+    def ask(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Run an action on a connection of its own that cannot write, whatever the action does to it."""
+        self.read(lambda driver: None)  # mends what is to be mended
+        held = self._opener.open_to_ask()
+        self._all.add(held)
+        try:
+            with gate:
+                return action(held.driver)
+        finally:
+            self._drop(held)
+
+    def is_writable(self) -> bool:
+        """Whether the index opens for writing."""
+        held = self._take(False)
+        self._give_back(held)
+        return held.is_writable
+
+    def _current(self) -> Held:
+        """A connection of its own, never one that others will use."""
+        self.read(lambda driver: None)  # mends what is to be mended
+        held = self._opener.open(writing=False)
+        self._all.add(held)
+        return held
+
+    def _take(self, writing: bool) -> Held:
+        while self._idle:
+            try:
+                held = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if held.is_writable or not writing:
+                return held
+            self._drop(held)
+        held = self._opener.open(writing=writing)
+        self._all.add(held)
+        return held
+
+    def _give_back(self, held: Held) -> None:
+        if held.is_kept and len(self._idle) < MOST_IDLE:
+            self._idle.append(held)
+        else:
+            self._drop(held)
+
+    def _drop(self, held: Held) -> None:
+        self._all.discard(held)
+        held.close()
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use as soon as it is given back."""
+        for held in list(self._all):
+            held.is_kept = False
+        idle, self._idle = self._idle, []
+        for held in idle:
+            self._drop(held)
+
+    def let_go(self) -> None:
+        """In a forked child: close the parent's connections, whoever used them."""
+        for held in self._all:
+            if not held.close_copy():
+                _kept_open.append(held)
+        self._all = set()
+        self._idle = []
+        self._writing = threading.Lock()

@@ -1,0 +1,79 @@
+"""Forking while SQLite is in use.
+
+A forked child has copies of the parent's connections, but not of its locks: POSIX locks stay with the
+process that took them. SQLite does not know that. A connection that the child opens beside the copies
+is counted with them, believes that the locks are there, and takes none. Measured (SQLite 3.40): the
+parent closes its own, is the last that holds a lock, and deletes the -wal into which the child writes;
+the child's rows are gone.
+
+So the copies go first. No thread is inside SQLite while the process forks (the `gate` waits for those
+that are), therefore every copy is at rest, and the child closes them all before it opens its own. At
+rest, closing gives back locks that the child never had, and touches nothing of the parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Protocol
+
+PATIENCE = 65.0
+"""Seconds that a fork waits for threads inside SQLite: a little more than they wait for each other
+(`_connection.BUSY_SECONDS`)."""
+
+
+class Gate:
+    """Counts the threads that are inside SQLite. A context manager; may be nested."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._left = threading.Condition(self._lock)
+        self._inside = 0
+        self._awaited = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._awaited:
+                self._left.notify_all()
+
+    def close(self) -> None:
+        """Wait until nobody is inside, and let nobody in."""
+        self._lock.acquire()
+        self._awaited = True
+        self._left.wait_for(lambda: self._inside <= 0, PATIENCE)
+
+    def open(self) -> None:
+        """Undo `close`."""
+        self._awaited = False
+        self._lock.release()
+
+
+class Inherited(Protocol):
+    """What must let go of its descriptors in a forked child."""
+
+    def let_go(self) -> None:
+        """Close what the parent opened; called in the child, by its only thread."""
+
+
+gate = Gate()
+_inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
+
+
+def let_go_in_children(owner: Inherited) -> None:
+    """Call ``owner.let_go`` in every child that is forked from now on."""
+    _inherited.add(owner)
+
+
+def _in_child() -> None:
+    gate.__init__()  # type: ignore[misc]  # as new: the threads that it counted are not here
+    for owner in list(_inherited):
+        owner.let_go()
+
+
+os.register_at_fork(before=gate.close, after_in_parent=gate.open, after_in_child=_in_child)

@@ -1,0 +1,74 @@
+"""The lock of the index file: shared by who opens it or writes into it, exclusive for who replaces it.
+
+SQLite's own locks guard the content of a file; this one guards which file is the index. Each
+connection has a lock object of its own, since a flock belongs to an opening of the lock file: so
+threads and processes keep each other out in one way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from ._gate import let_go_in_children
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class IndexLock:
+    """One opening of the lock file. Blocks until it gets what it asks for."""
+
+    def __init__(self, path: str) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.dirname(path))
+        self._fd = os.open(path, _FLAGS, 0o666)
+        let_go_in_children(self)
+
+    def share(self) -> None:
+        """Keep replacers out until `release`."""
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def own(self) -> None:
+        """Keep everybody out until `release`."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """`share`, for a with block."""
+        self.share()
+        try:
+            yield
+        finally:
+            self.release()
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """`own`, for a with block."""
+        self.own()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Give back lock and descriptor."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # the user's function may have closed it
+                os.close(fd)
+
+    def let_go(self) -> None:
+        """Close, never unlock: a child shares the opening, and unlocking would take the parent's lock."""
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,176 @@
+"""Reading an index that cannot be written: a read-only disk, no permission, no space.
+
+SQLite wants to write even where it only reads: a database in WAL mode has a shared -shm file. So there
+are four ways, tried in turn: read the file as it is (its -shm exists, or can be made); read it as one
+that nobody changes (no -wal, or an empty one); copy both to a temporary folder and read there; build
+an index from the directories in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import warnings
+import weakref
+from typing import TYPE_CHECKING
+
+from ..errors import HadrosaurWarning, IndexBusy, IndexFault
+from ..records import COLUMNS
+from ._building import build
+from ._connection import Held, close, configure, connect, contents, main_inode
+from ._examining import Trouble, examine, is_busy, is_damage, is_missing, is_unreachable
+from ._gate import gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from ._connection import Mark
+
+TRIES = 3
+"""How often a copy is begun again because the index was written meanwhile."""
+
+
+class ReadOnlyFile:
+    """Opens an index for reading, and never writes into its folder.
+
+    Attributes:
+        dead: Sessions whose pending rows are shown as interrupted.
+    """
+
+    def __init__(self, path: str, remedy: str, fill: Callable[[str], None] | None) -> None:
+        self._path = path
+        self._remedy = remedy
+        self._fill = fill
+        self._distrusted: Mark | None = None  # the contents of an index that proved damaged
+        self._stand_in: tuple[str, str, Mark] | None = None  # path, kind, of which contents
+        self.dead: Collection[str | None] = ()
+
+    def open(self) -> Held:
+        """A connection that reads; what it reads from depends on what can be read."""
+        held = self._open()
+        if self.dead:
+            with gate:
+                show_interrupted(held.driver, self.dead)
+        return held
+
+    def _open(self) -> Held:
+        if is_missing(self._path) or contents(self._path) == self._distrusted:
+            return self._open_built()
+        try:
+            found = self._open_itself()
+        except OSError as fault:
+            raise IndexFault(f'{self._path} cannot be read: {fault}')
+        except sqlite3.Error as fault:
+            if is_busy(fault):
+                raise IndexBusy(f'{self._path} is kept locked by another process')
+            raise IndexFault(f'{self._path} cannot be read: {fault}')
+        if isinstance(found, Held):
+            return found
+        if found.kind == 'damaged':
+            self.distrust(found.detail)
+        return self._open_built()
+
+    def _open_itself(self) -> Held | Trouble:
+        path = self._path
+        try:
+            return self._attempt(path, 'ro', lambda: main_inode(path))
+        except sqlite3.Error as fault:
+            if not is_unreachable(fault):
+                raise
+        if not any(contents(path)[1][2:3]):  # its size
+            return self._attempt(path, 'immutable', lambda: contents(path))
+        return self._attempt(self._copied(), 'rw', lambda: contents(path))
+
+    def _attempt(self, path: str, mode: str, look: Callable[[], Mark]) -> Held | Trouble:
+        driver: sqlite3.Connection | None = None
+        try:
+            driver = connect(path, mode)
+            with gate:
+                found = examine(driver, self._path, self._remedy)
+            if found is None:
+                configure(driver)
+                held = Held(driver, look)
+                driver = None
+                return held
+            return found
+        except sqlite3.DatabaseError as fault:
+            if not is_damage(fault):
+                raise
+            return Trouble('damaged', str(fault))
+        finally:
+            if driver is not None:
+                close(driver)
+
+    def distrust(self, reason: str) -> None:
+        """The index proved damaged: read from one that is built for the moment, until it changes."""
+        self._distrusted = contents(self._path)
+        warnings.warn(
+            f'{self._path} is damaged ({reason}) and cannot be replaced here; '
+            'the directories are read instead',
+            HadrosaurWarning,
+            stacklevel=2,
+        )
+
+    def _copied(self) -> str:
+        for _ in range(TRIES):
+            before = contents(self._path)
+            if self._stand_in is not None and self._stand_in[1:] == ('copy', before):
+                return self._stand_in[0]
+            copy = self._new_stand_in()
+            for side in ('', '-wal'):
+                shutil.copyfile(self._path + side, copy + side)
+            if contents(self._path) == before:
+                self._stand_in = (copy, 'copy', before)
+                return copy
+        raise IndexBusy(f'{self._path} is written faster than it can be copied', hint='try again')
+
+    def _open_built(self) -> Held:
+        path, source = self._path, contents(self._path)
+        if self._stand_in is None or self._stand_in[1:] != ('built', source):
+            built = self._new_stand_in()
+            build(built, self._fill)
+            self._stand_in = (built, 'built', source)
+        driver = connect(self._stand_in[0], 'rw')
+        configure(driver)
+        return Held(driver, lambda: contents(path))
+
+    def _new_stand_in(self) -> str:
+        folder = tempfile.mkdtemp(prefix='hadrosaur-')
+        weakref.finalize(self, _remove, folder, os.getpid())
+        return os.path.join(folder, os.path.basename(self._path))
+
+
+def _remove(folder: str, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child leaves it to its maker
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_INTERRUPTED = {
+    'status': "'error'",
+    'phase': 'NULL',
+    'error_type': "'Interrupted'",
+    'error': "'the process that asked for it is gone'",
+    'session': 'NULL',
+}
+
+
+def show_interrupted(driver: sqlite3.Connection, dead: Collection[str | None]) -> None:
+    """On this connection, show pending rows of dead sessions as what recovery would make of them.
+
+    A temporary view of the table's name stands before the table itself.
+    """
+    driver.execute('CREATE TEMP TABLE hadrosaur_dead (session)')
+    driver.executemany('INSERT INTO temp.hadrosaur_dead VALUES (?)', [(session,) for session in dead])
+    is_dead = (
+        "stored.status = 'pending' AND EXISTS"
+        ' (SELECT 1 FROM temp.hadrosaur_dead AS d WHERE d.session IS stored.session)'
+    )
+    cells = ', '.join(
+        f'CASE WHEN {is_dead} THEN {_INTERRUPTED[name]} ELSE stored.{name} END AS {name}'
+        if name in _INTERRUPTED
+        else f'stored.{name} AS {name}'
+        for name in COLUMNS
+    )
+    driver.execute(f'CREATE TEMP VIEW resources AS SELECT {cells} FROM main.resources AS stored')

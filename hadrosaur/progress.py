@@ -1,0 +1,134 @@
+"""Show on stderr how a batch goes: a live line on a terminal or in a notebook, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .records import Counts, Entry
+
+LIVE_INTERVAL = 0.1  # seconds between refreshes of a live line
+PLAIN_INTERVAL = 5.0  # seconds between lines where stderr goes to a file or a pipe
+
+
+class Display(Protocol):
+    """Something that shows counts."""
+
+    def __call__(self, counts: Counts, entry: Entry | None) -> None:
+        """Show how it stands; ``entry`` is what has just been computed."""
+
+    def close(self) -> None:
+        """Show the last state and leave the terminal as it was."""
+
+
+def show(name: str, total: int | None = None) -> Display:
+    """A display that fits where stderr goes. ``total``: how many there are, if that is known."""
+    if 'ipykernel' in sys.modules or (sys.stderr is not None and sys.stderr.isatty()):
+        return _Live(name, total)
+    return _Plain(name, total)
+
+
+class _Paced:
+    """Shows at most once per interval, and at the end."""
+
+    interval = PLAIN_INTERVAL
+
+    def __init__(self, name: str, total: int | None) -> None:
+        self.name = name
+        self.total = total
+        self.last_error = ''
+        self.started = time.monotonic()
+        self._shown_at = self.started
+        self._counts: Counts | None = None
+
+    def __call__(self, counts: Counts, entry: Entry | None) -> None:
+        self._counts = counts
+        if entry is not None and entry.error_type:
+            self.last_error = f'{entry.ident}: {entry.error_type}: {entry.error}'
+        if time.monotonic() - self._shown_at >= self.interval:
+            self._shown_at = time.monotonic()
+            self.draw(counts)
+
+    def close(self) -> None:
+        if self._counts is not None:
+            self.draw(self._counts)
+
+    def draw(self, counts: Counts) -> None:
+        raise AssertionError('drawn by a subclass')  # pragma: no cover
+
+    def numbers(self, counts: Counts) -> dict[str, Any]:
+        """What there is to show: done, of how many, errors, per second, seconds to go."""
+        done = counts.completed + counts.error
+        computed = done - counts.reused
+        rate = computed / max(1e-6, time.monotonic() - self.started)
+        left = self.total - done if self.total is not None else None
+        return {
+            'done': done,
+            'error': counts.error,
+            'rate': rate,
+            'eta': left / rate if left is not None and rate else None,
+        }
+
+
+class _Plain(_Paced):
+    def draw(self, counts: Counts) -> None:
+        shown = self.numbers(counts)
+        of = f'/{self.total}' if self.total is not None else ''
+        eta = f', {_duration(shown["eta"])} to go' if shown['eta'] else ''
+        line = f'{self.name}: {shown["done"]}{of} done, {shown["error"]} failed, {shown["rate"]:.0f}/s{eta}'
+        print(line, file=sys.stderr, flush=True)
+
+
+class _Live(_Paced):
+    interval = LIVE_INTERVAL
+
+    def __init__(self, name: str, total: int | None) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__(name, total)
+        # No refreshing thread: with a second thread alive, functions run inline could not be captured
+        # by descriptors.
+        self._live = Live(console=Console(stderr=True), auto_refresh=False, redirect_stdout=False,
+                          redirect_stderr=False)  # fmt: skip
+        self._live.start()
+
+    def draw(self, counts: Counts) -> None:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = self.numbers(counts)
+        row = Table.grid(padding=(0, 1))
+        cells: list[Any] = [Text(self.name, style='bold')]
+        if self.total is not None:
+            cells.append(ProgressBar(total=max(1, self.total), completed=shown['done'], width=24))
+        of = f'/{self.total}' if self.total is not None else ''
+        cells.append(Text(f'{shown["done"]}{of}'))
+        cells.append(Text(f'{shown["error"]} failed', style='red' if shown['error'] else 'dim'))
+        cells.append(Text(f'{shown["rate"]:.0f}/s', style='dim'))
+        if shown['eta']:
+            cells.append(Text(f'{_duration(shown["eta"])} to go', style='dim'))
+        row.add_row(*cells)
+        screen = Table.grid()
+        screen.add_row(row)
+        if self.last_error:
+            screen.add_row(
+                Text(f'last error: {self.last_error}', style='dim', no_wrap=True, overflow='ellipsis')
+            )
+        self._live.update(screen, refresh=True)
+
+    def close(self) -> None:
+        super().close()
+        self._live.stop()
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f'{whole} s'
+    if whole < 3600:
+        return f'{whole // 60} min {whole % 60:02} s'
+    return f'{whole // 3600} h {whole % 3600 // 60:02} min'

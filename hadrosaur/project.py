@@ -1,0 +1,543 @@
+"""`Project`: the public face. Everything else is reached through it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import canonical, compute, directory, reindex, settle
+from .basedir import BaseDirectory
+from .fetcher import Fetcher, failed, not_found
+from .handle import Resource
+from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, ReindexReport, Task
+from .recovery import recover
+from .registry import Collection, Registry
+from .runner import Background, Batch
+from .store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from .index import Index, Query
+    from .records import WorkOrder
+
+    Function = TypeVar('Function', bound=Callable[..., Any])
+
+
+class Project:
+    """A base directory of collections of resources, and the functions that compute them.
+
+    Args:
+        base: The base directory; made if it is not there. Returned paths are relative if it is.
+        durable: Wait for the disk before a result is acknowledged, so that a power cut loses nothing.
+        index: Where the index is, if not in the base: a local path, where the base is on a network file
+            system (SQLite's WAL needs memory shared between the processes of one machine).
+        create: False: the base must hold a project already, and nothing is made there.
+
+    Raises:
+        BaseIsNotADirectory: The base is a file.
+        NotAProject: ``create=False``, and there is nothing of ours.
+
+    Nothing is opened before the first use. A Project can be shared by threads, used after a fork, and
+    pickled; inside a worker it is inert.
+    """
+
+    def __init__(
+        self,
+        base: str | os.PathLike[str],
+        *,
+        durable: bool = False,
+        index: str | os.PathLike[str] | None = None,
+        create: bool = True,
+    ) -> None:
+        given = os.path.normpath(os.fspath(base))
+        self._base = BaseDirectory(given, compute.bases.get(given) if compute.in_worker else None)
+        self._durable = durable
+        self._index_path = os.path.abspath(os.fspath(index)) if index is not None else None
+        self._make_parts()
+        if compute.in_worker:
+            return
+        if create:
+            self._base.make()
+        else:
+            reindex.require_project(self._base)
+
+    def _make_parts(self) -> None:
+        self._registry = Registry(self._base)
+        self._store = Store(self._base, self._open_index, recover)
+        self._background = Background(self._store)
+        self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off)
+        self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
+        self._exit_hook: Callable[[], None] | None = None
+
+    @property
+    def base(self) -> str:
+        """The base directory as it was given, normalised."""
+        return self._base.given
+
+    @property
+    def path(self) -> str:
+        """The base directory's absolute path."""
+        return self._base.path
+
+    @property
+    def collections(self) -> list[str]:
+        """Names of the collections registered here or found on the disk."""
+        return self._registry.names()
+
+    def __repr__(self) -> str:
+        return f'Project({self._base.given!r})'
+
+    # --- registering -------------------------------------------------------------------------------
+
+    def resource(
+        self,
+        name: str,
+        *,
+        background: bool = False,
+        retries: int = 0,
+        retry_delay: float = 0.0,
+        retry_backoff: float = 1.0,
+        timeout: float | None = None,
+        keep_storage: bool = False,
+        version: str | int | None = None,
+        on_args_change: str = 'warn',
+        on_version_change: str = 'warn',
+        expires_after: float | None = None,
+        capture: str = 'auto',
+    ) -> Callable[[Function], Function]:
+        """Register the decorated function as the one that computes a collection's resources.
+
+        The function is called as ``function(ident, args, subdir)``: a str, a dict as JSON gives it back,
+        and the absolute path of the resource's storage folder. It returns any JSON value, and is itself
+        returned unchanged.
+
+        Args:
+            name: The collection's name; its folder is made.
+            background: ``fetch`` returns at once, and the resource is computed by a worker process.
+            retries: How often a failed run is tried again.
+            retry_delay: Seconds before the first retry.
+            retry_backoff: What the delay is multiplied by for each further retry.
+            timeout: Seconds one run of the function may take; it is killed then, with what it started.
+            keep_storage: Leave what an earlier run put into storage.
+            version: Of the function: a saved result of another version is handled by
+                ``on_version_change``.
+            on_args_change: What fetching a computed resource with other args does: ``'warn'`` and
+                return the saved result, ``'recompute'``, ``'error'`` or ``'keep'``.
+            on_version_change: The same for another version.
+            expires_after: Seconds after which a saved result is computed again.
+            capture: How output is caught: ``'auto'``, ``'descriptors'``, ``'streams'`` or ``'off'``.
+
+        Raises:
+            InvalidIdent: The name cannot name a folder.
+            DuplicateCollection: Another function has that name.
+            ValueError: An option has no such value.
+        """
+        task = Task(
+            collection=name,
+            folder=canonical.collection_folder(name),
+            base=self._base.path,
+            base_given=self._base.given,
+            keep_storage=keep_storage,
+            version=None if version is None else str(version),
+            capture=capture,
+            durable=self._durable,
+            expires_after=expires_after,
+            timeout=timeout,
+        )
+
+        def register(function: Function) -> Function:
+            self._registry.add(
+                Collection(
+                    name,
+                    function,
+                    task,
+                    background,
+                    retries,
+                    retry_delay,
+                    retry_backoff,
+                    on_args_change,
+                    on_version_change,
+                )
+            )
+            return function
+
+        return register
+
+    # --- one resource ------------------------------------------------------------------------------
+
+    def fetch(
+        self,
+        collection: str,
+        ident: str | int,
+        args: Mapping[str, Any] | None = None,
+        *,
+        recompute: bool = False,
+        background: bool | None = None,
+        wait: bool | float = False,
+        echo: bool = False,
+        raise_error: bool = False,
+    ) -> Resource:
+        """The resource: computed now if it has not been, from disk if it has.
+
+        Args:
+            collection: A registered collection.
+            ident: Names the resource in it: any text, or a whole number.
+            args: What the function gets as well: a dict of JSON values. None: what the last run had.
+            recompute: Compute it again.
+            background: Return at once, with the status pending. None: as the collection says.
+            wait: Where it is pending, wait for it: True, or for that many seconds.
+            echo: Show its output here too, while it runs.
+            raise_error: Raise where it ended in error.
+
+        Returns:
+            ``{'result': …, 'status': {…}, '_paths': {…}}``, see `Resource`. If the function raised, the
+            status is error, the result None, and the traceback in error.log; the next fetch tries again.
+            If it is being computed elsewhere, the status is pending.
+
+        Raises:
+            UnknownCollection: No such collection.
+            InvalidIdent, InvalidArgs: Refused, before anything is written.
+            ResourceFailed: ``raise_error=True``, and it ended in error.
+        """
+        known = self._registry.find(collection) or self._registry.get(collection)
+        text = canonical.ident_text(ident, collection)
+        state: directory.State | None = None
+        if not recompute:
+            state, found = self._fetcher.saved(known, text, args)
+            if found is not None:
+                return found
+        resource = self._fetcher.obtain(
+            self._registry.get(collection),
+            text,
+            args,
+            state,
+            recompute=recompute,
+            background=background,
+            wait=wait,
+            echo=echo,
+        )
+        if raise_error and resource.status == 'error':
+            raise failed(resource)
+        return resource
+
+    def get(self, collection: str, ident: str | int) -> Resource:
+        """Look at a resource without ever computing it.
+
+        Raises:
+            ResourceNotFound: It was never asked for.
+        """
+        known = self._registry.get_any(collection)
+        text = canonical.ident_text(ident, collection)
+        resource = self._fetcher.get(known, text)
+        if resource is None:
+            raise not_found(self._base, collection, text)
+        return resource
+
+    # --- many resources ----------------------------------------------------------------------------
+
+    def fetch_many(
+        self,
+        collection: str,
+        idents: Iterable[Any],
+        args: Mapping[str, Any] | None = None,
+        *,
+        workers: int | None = None,
+        executor: Any = 'processes',
+        recompute: bool = False,
+        retry_errors: bool = True,
+        progress: bool | Callable[[Counts], None] | None = None,
+    ) -> Batch:
+        """Many resources, in parallel; each one is yielded as it finishes, and a bad one never stops the rest.
+
+        Args:
+            collection: A registered collection.
+            idents: Idents, (ident, args) pairs, or a mapping of ident to args; taken lazily, so that it
+                may be a generator of millions.
+            args: For those that bring none.
+            workers: How many are computed at once; None: as many as there are processors.
+            executor: ``'processes'`` or ``'inline'``.
+            recompute: Compute those that are there again.
+            retry_errors: Compute those that ended in error again.
+            progress: True shows it on stderr; a function is called with the `Counts` at each change.
+
+        Returns:
+            A `Batch`: iterate it, or call ``.wait()``.
+        """
+        known = self._registry.get(collection)
+        store = self._fetcher.store()
+        is_nested = store is not self._store
+        display = self._display(progress, collection, idents)
+        batch = Batch(
+            store,
+            known,
+            idents,
+            dict(args) if args is not None else None,
+            workers=workers,
+            executor='inline' if is_nested else executor,
+            recompute=recompute,
+            retry_errors=retry_errors,
+            progress=display,
+            on_end=self._batch_ended,
+        )
+        self._batches.add(batch)
+        self._register_exit()
+        return batch
+
+    def _display(self, wanted: Any, name: str, idents: Any) -> Callable[[Counts, Entry | None], None] | None:
+        if wanted is True:
+            from .progress import show
+
+            return show(name, len(idents) if isinstance(idents, Sized) else None)
+        if not wanted:
+            return None
+        call: Callable[[Counts], None] = wanted
+        return lambda counts, _: call(counts)
+
+    def _batch_ended(self, batch: Batch) -> None:
+        self._batches.discard(batch)
+        if close := getattr(batch.progress, 'close', None):
+            close()
+
+    # --- background --------------------------------------------------------------------------------
+
+    def _send_off(self, collection: Collection, order: WorkOrder) -> None:
+        self._register_exit()
+        self._background.send_off(collection, order)
+
+    def _register_exit(self) -> None:
+        """At interpreter exit, background work is waited for and unfinished batches are stopped."""
+        if self._exit_hook is None and not compute.in_worker:
+            pid, me = os.getpid(), weakref.ref(self)
+
+            def at_exit() -> None:
+                project = me()
+                if project is not None and os.getpid() == pid:
+                    project.close()
+
+            self._exit_hook = atexit.register(at_exit)
+
+    def wait(
+        self, collection: str | None = None, ident: str | int | None = None, *, timeout: float | None = None
+    ) -> bool:
+        """Wait for the background work of this Project (of one collection or resource); True if it is done.
+
+        Args:
+            collection: Only this one's.
+            ident: Only this resource.
+            timeout: Seconds to wait at most.
+        """
+        text = None if ident is None else canonical.ident_text(ident)
+        return self._background.wait(collection, text, timeout)
+
+    def cancel(self, collection: str, ident: str | int | None = None) -> int:
+        """Stop computing a resource, or all of a collection's; returns how many were on their way.
+
+        Those not begun are as if never asked for; those that run are killed, with what they started, and
+        end in error ``Cancelled``.
+        """
+        self._registry.get_any(collection)
+        text = None if ident is None else canonical.ident_text(ident, collection)
+        found = [self._background.dispatcher, *(batch.dispatcher for batch in list(self._batches))]
+        count = 0
+        for dispatcher in found:
+            if dispatcher is not None and (runs := dispatcher.flying(collection, text)):
+                count += len(runs)
+                dispatcher.cancel(runs)
+        return count
+
+    # --- asking the index --------------------------------------------------------------------------
+
+    def query(
+        self,
+        collection: str | None = None,
+        *,
+        status: Any = None,
+        ident: Any = None,
+        error_type: Any = None,
+        error: Any = None,
+        args: Mapping[str, Any] | None = None,
+        since: Any = None,
+        until: Any = None,
+        min_duration: float | None = None,
+        stale: bool | None = None,
+        order_by: str = '-finished_at',
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Query:
+        """Rows of the index: a sequence of `Entry`, read when it is iterated, indexed or counted.
+
+        Args:
+            collection: Only of this one.
+            status: ``'pending'``, ``'completed'`` or ``'error'``; like the next three, one or several.
+            ident: A glob, as `fnmatch` has it.
+            error_type: The exception's name.
+            error: Part of the error's summary, in upper or lower case.
+            args: Top-level keys and what they equal.
+            since: Finished (started, if not finished) at or after: a datetime, a date, ISO-8601 text, or
+                a timedelta before now.
+            until: The same, at or before.
+            min_duration: Took at least so many seconds.
+            stale: True: made by another version of the function than the registered one; False: not.
+            order_by: A column, with a ``-`` before it for descending; what is not known comes last.
+            limit: At most so many.
+            offset: Leave out so many first.
+
+        Raises:
+            ValueError: No such status or column.
+            UnknownCollection: No such collection.
+        """
+        if collection is not None:
+            self._registry.get_any(collection)
+        return self._index().find(
+            collection,
+            status=status,
+            ident=ident,
+            error_type=error_type,
+            error=error,
+            args=args,
+            since=since,
+            until=until,
+            min_duration=min_duration,
+            stale=stale,
+            versions=self._registry.versions(),
+            order_by=order_by,
+            limit=limit,
+            offset=offset,
+        )
+
+    def stats(self, collection: str | None = None) -> dict[str, Any]:
+        """Per collection: ``total``, ``completed``, ``error``, ``pending``, and of ``duration`` p50, p95, max."""
+        if collection is not None:
+            self._registry.get_any(collection)
+        found: dict[str, Any] = self._index().stats(collection)
+        return found
+
+    def error_groups(self, collection: str | None = None) -> list[ErrorGroup]:
+        """Failures grouped by cause, most frequent first."""
+        if collection is not None:
+            self._registry.get_any(collection)
+        return self._index().error_groups(collection)
+
+    def sql(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
+        """Run a SELECT on the index, which cannot be changed by it; rows as dicts."""
+        return self._index().sql(query, params)
+
+    def explain(
+        self, collection: str, ident: str | int, args: Mapping[str, Any] | None = None
+    ) -> Explanation:
+        """Would a fetch compute, and why."""
+        known = self._registry.get_any(collection)
+        text = canonical.ident_text(ident, collection)
+        given = None if args is None else canonical.args_json(args, collection, text)
+        return self._fetcher.explain(known, text, given)
+
+    # --- keeping index and directories together ----------------------------------------------------
+
+    def reindex(
+        self,
+        collection: str | None = None,
+        *,
+        changed_only: bool = False,
+        fresh: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> ReindexReport:
+        """Make the index agree with the directories, after they were edited by hand.
+
+        Args:
+            collection: Only this one.
+            changed_only: Read only folders whose status.json was written since the index last saw it.
+            fresh: Set the index aside and make a new one; the way out if it is damaged or not ours.
+            progress: Called with the number of folders read so far.
+        """
+        if collection is not None:
+            self._registry.get_any(collection)
+        if fresh:
+            self._store.index.rebuild()
+        return reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
+
+    def check(self, *, fix: bool = False, deep: bool = False) -> CheckReport:
+        """In words, every way in which index and directories disagree.
+
+        Args:
+            fix: Mend what can be mended.
+            deep: Compare checksums too: lists results that were edited or damaged. Reads every result.
+        """
+        return reindex.check(self._store, fix=fix, deep=deep)
+
+    def remove(self, collection: str, ident: str | int) -> None:
+        """Delete a resource: its folder and its row.
+
+        Raises:
+            ResourceNotFound: There is none.
+            ResourceError: It is being computed.
+        """
+        known = self._registry.get_any(collection)
+        text = canonical.ident_text(ident, collection)
+        folder = directory.find_folder(known.task.path, text)
+        removed = settle.remove(known.name, text, known.task.path, folder, lock=known.task.lock)
+        self._store.write_row(known.name, text, None)
+        if not removed:
+            raise not_found(self._base, collection, text)
+
+    def _index(self) -> Index:
+        """The index, with nothing of dead sessions in it."""
+        recover(self._store)
+        return self._store.index
+
+    def _open_index(self) -> Index:
+        from .index import Index
+
+        self._base.prepare()
+        return Index(
+            self._index_path or self._base.index_path,
+            lock_path=self._base.index_lock_path,
+            refill=lambda index: reindex.refill(self._base, index),
+        )
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Wait for background work (``cancel=True``: kill it), end batches, close the index.
+
+        The Project opens again when it is used again.
+        """
+        self._background.close(cancel=cancel)
+        for batch in list(self._batches):
+            batch.close()
+        self._store.close()
+        if self._exit_hook is not None:
+            atexit.unregister(self._exit_hook)
+            self._exit_hook = None
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- pickling ----------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Base and registry. Functions that cannot be imported travel only with our own orders."""
+        from .executors import base
+
+        carried, left_out = self._registry.carried(everything=base.is_packing())
+        return {
+            'given': self._base.given,
+            'path': self._base.path,
+            'durable': self._durable,
+            'index_path': self._index_path,
+            'collections': carried,
+            'left_out': left_out,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._base = BaseDirectory(state['given'], state['path'])
+        self._durable = state['durable']
+        self._index_path = state['index_path']
+        self._make_parts()
+        self._registry.restore(state['collections'], state['left_out'])

@@ -1,0 +1,308 @@
+"""The frozen values that pass between the floors.
+
+A `WorkOrder` goes to a worker, an `Outcome` comes back, an `Entry` is what the index holds of one
+resource. Each survives pickling to a machine that has only the package and the file system.
+
+An `Entry` is a tuple of plain values, in the order of `COLUMNS`, exactly as SQLite and record.json
+keep them: a million rows are read in seconds, because times and args are parsed only when asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import namedtuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Status = Literal['pending', 'completed', 'error']
+STATUSES: tuple[Status, ...] = ('pending', 'completed', 'error')
+
+COLUMNS = (
+    'collection',
+    'ident',
+    'status',
+    'phase',
+    'args',
+    'args_hash',
+    'attempt',
+    'queued_at',
+    'started_at',
+    'finished_at',
+    'duration',
+    'error_type',
+    'error',
+    'error_group',
+    'host',
+    'pid',
+    'cpu_seconds',
+    'max_rss',
+    'version',
+    'path',
+    'session',
+    'changed',
+    'seen_mtime_ns',
+)
+"""The columns of the index table ``resources``, in order; an Entry holds one value for each."""
+
+PUBLIC_COLUMNS = COLUMNS[:20]
+"""What a user sees of an Entry; the last three are the index's own bookkeeping."""
+
+_POSITION = {name: position for position, name in enumerate(COLUMNS)}
+_TIMES = frozenset({'queued_at', 'started_at', 'finished_at'})
+
+
+def format_time(seconds: float) -> str:
+    """ISO-8601 UTC text with microseconds and a Z, from seconds since the epoch.
+
+    The width is fixed, so that texts sort as times do; SQLite's date functions take it.
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec='microseconds')[:26] + 'Z'
+
+
+def parse_time(text: str) -> datetime:
+    """The aware UTC datetime that `format_time` wrote."""
+    return datetime.fromisoformat(text)
+
+
+if TYPE_CHECKING:
+
+    class _Row(tuple[Any, ...]):
+        """The raw cells that are shown as they are."""
+
+        collection: str
+        ident: str
+        status: Status
+        phase: Literal['queued', 'running'] | None
+        args_hash: str | None
+        attempt: int
+        duration: float | None
+        error_type: str | None
+        error: str | None
+        error_group: str | None
+        host: str | None
+        pid: int | None
+        cpu_seconds: float | None
+        max_rss: int | None
+        version: str | None
+        path: str
+        session: str | None
+        changed: str | None
+        seen_mtime_ns: int | None
+
+else:
+    _Row = namedtuple('_Row', COLUMNS)
+
+
+class Entry(_Row):
+    """One resource as the index knows it: attributes (`entry.status`) or items (`entry['status']`).
+
+    Times are aware UTC datetimes, ``args`` is a dict, ``duration`` and ``cpu_seconds`` are seconds,
+    ``max_rss`` is bytes, ``path`` is relative to the base directory. What is not known is None.
+    """
+
+    __slots__ = ()
+    __new__ = tuple.__new__  # from one iterable of cells
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (tuple(self),)
+
+    @classmethod
+    def make(cls, **values: Any) -> Entry:
+        """An Entry from raw column values by name; what is not named is None."""
+        unknown = values.keys() - _POSITION.keys()
+        if unknown:
+            raise TypeError(f'no such column: {", ".join(sorted(unknown))}')
+        return cls(map(values.get, COLUMNS))
+
+    def change(self, **values: Any) -> Entry:
+        """The same Entry with some raw column values replaced."""
+        cells = list(self)
+        for name, value in values.items():
+            cells[_POSITION[name]] = value
+        return Entry(cells)
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The args of the last run, as JSON gives them back."""
+        text = self.raw('args')
+        return json.loads(text) if text else {}
+
+    @property
+    def queued_at(self) -> datetime | None:
+        """When the resource was asked for."""
+        return self._time('queued_at')
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the function was called."""
+        return self._time('started_at')
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the function was done, whatever came of it."""
+        return self._time('finished_at')
+
+    def _time(self, name: str) -> datetime | None:
+        text = self.raw(name)
+        return parse_time(text) if text else None
+
+    def raw(self, name: str) -> Any:
+        """The cell as SQLite and record.json keep it: times and args as text."""
+        return tuple.__getitem__(self, _POSITION[name])
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            if key not in _POSITION:
+                raise KeyError(key)
+            return getattr(self, key)
+        return tuple.__getitem__(self, key)
+
+    def keys(self) -> tuple[str, ...]:
+        """The public column names, so that ``dict(entry)`` works."""
+        return PUBLIC_COLUMNS
+
+    def as_json(self) -> dict[str, Any]:
+        """The public columns as JSON holds them: times as ISO-8601 text, args as an object."""
+        values = {name: tuple.__getitem__(self, _POSITION[name]) for name in PUBLIC_COLUMNS}
+        values['args'] = self.args
+        return values
+
+    def __repr__(self) -> str:
+        shown = ', '.join(
+            f'{name}={self.raw(name) if name in _TIMES else getattr(self, name)!r}'
+            for name in PUBLIC_COLUMNS
+            if self.raw(name) is not None
+        )
+        return f'Entry({shown})'
+
+
+class Task(NamedTuple):
+    """What all orders of one collection share: where it is, and how its function is run."""
+
+    collection: str
+    folder: str  # name of the collection's folder
+    base: str  # absolute path of the base directory
+    base_given: str  # the base as the user wrote it, so that a worker elsewhere finds the same place
+    keep_storage: bool = False
+    version: str | None = None
+    capture: str = 'auto'
+    durable: bool = False
+    lock: str = 'folder'  # what is locked: the folder's own descriptor, or a file in it
+    expires_after: float | None = None  # seconds a result stays good
+    timeout: float | None = None  # seconds one run may take
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the collection's folder."""
+        return f'{self.base}/{self.folder}'
+
+
+class WorkOrder(NamedTuple):
+    """Compute one resource in one directory. Carries all a worker needs but the function itself."""
+
+    task: Task
+    run: str  # unique per order: makes a delivery that is repeated harmless
+    ident: str
+    folder: str  # name of the resource's folder inside the collection's
+    args: str  # canonical JSON
+    args_hash: str
+    queued_at: str
+    attempt: int = 1  # the least number that this run's attempt may get
+    recompute: str = 'no'  # 'no'; 'changed': if args, version or age differ; 'yes'
+    chain: tuple[tuple[str, str], ...] = ()  # the resources whose functions asked for this one
+
+    @property
+    def collection(self) -> str:
+        """The collection's name."""
+        return self.task.collection
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(collection, ident)."""
+        return (self.task.collection, self.ident)
+
+
+class Outcome(NamedTuple):
+    """What came of one order. Always returned, never raised."""
+
+    run: str  # of the order that is answered
+    entry: Entry  # the row as it is now; status 'pending': someone else is computing it
+    result: bytes | None = None  # result.json, where it is short
+    fresh: bool = False  # True: this order ran the function; False: it was there already
+    nested: tuple[Entry, ...] = ()  # rows of what the function fetched
+    exception: BaseException | None = None  # to be raised again in the caller: Ctrl-C, inline only
+
+
+class Counts(NamedTuple):
+    """How a batch went: numbers of distinct resources."""
+
+    total: int = 0
+    completed: int = 0  # those reused included
+    error: int = 0
+    pending: int = 0
+    reused: int = 0  # completed before this batch, so not computed by it
+
+
+class ReindexReport(NamedTuple):
+    """What `reindex` did: numbers of folders and rows."""
+
+    scanned: int
+    added: int
+    updated: int
+    removed: int
+    unreadable: list[tuple[str, str]]  # (path, reason)
+
+
+class ErrorGroup(NamedTuple):
+    """Failures that share a cause."""
+
+    group: str  # fingerprint
+    count: int  # type: ignore[assignment]  # the word users know; tuple.count is not needed here
+    type: str
+    pattern: str  # the message with what varies masked
+    frame: str | None  # the user's own place in the code
+    collection: str
+    example: str  # ident of one of them
+    first: datetime | None
+    last: datetime | None
+
+
+class Finding(NamedTuple):
+    """One way in which index and directories disagree."""
+
+    problem: str  # one word: missing-row, missing-folder, status, …
+    collection: str
+    ident: str
+    detail: str
+    mended: bool = False
+
+
+class CheckReport(NamedTuple):
+    """What `check` found; empty findings mean that index and directories agree."""
+
+    scanned: int
+    findings: list[Finding]
+
+    @property
+    def remaining(self) -> list[Finding]:
+        """What was found and not mended."""
+        return [finding for finding in self.findings if not finding.mended]
+
+
+class Explanation(NamedTuple):
+    """Would a fetch compute, and why."""
+
+    computes: bool
+    reason: str
+
+
+def error_counts(entries: Iterable[Entry]) -> dict[str, int]:
+    """Number of failures by exception type, most frequent first."""
+    tally: dict[str, int] = {}
+    for entry in entries:
+        if entry.error_type:
+            tally[entry.error_type] = tally.get(entry.error_type, 0) + 1
+    return dict(sorted(tally.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,204 @@
+"""The collections of a project: which function computes them, and how."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from . import canonical, capture, compute, diskio
+from .directory import STATUS
+from .errors import DuplicateCollection, InvalidIdent, UnknownCollection
+from .records import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .basedir import BaseDirectory
+
+POLICIES = ('warn', 'recompute', 'error', 'keep')
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A registered function and how its resources are computed (see `Project.resource`)."""
+
+    name: str
+    function: Callable[..., Any]
+    task: Task
+    background: bool = False
+    retries: int = 0
+    retry_delay: float = 0.0
+    retry_backoff: float = 1.0
+    on_args_change: str = 'warn'
+    on_version_change: str = 'warn'
+
+    @property
+    def is_versioned(self) -> bool:
+        """Does a saved result have to be compared with its record before it is served?"""
+        return self.task.version is not None or self.task.expires_after is not None
+
+    @property
+    def needs_slot(self) -> bool:
+        """Does computing it need a process that can be killed, or somebody who waits meanwhile?"""
+        return self.task.timeout is not None or bool(self.retries and self.retry_delay)
+
+    def delay_before(self, retry: int) -> float:
+        """Seconds to wait before the given retry (1 is the first)."""
+        return self.retry_delay * self.retry_backoff ** (retry - 1)
+
+    def check(self) -> None:
+        """Raises ValueError for an option that has no such value."""
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise ValueError(f'retries must be a whole number from 0 up, not {self.retries!r}')
+        for name, value, least in (
+            ('retry_delay', self.retry_delay, 0),
+            ('retry_backoff', self.retry_backoff, 1),
+        ):
+            if not _is_number(value) or value < least:
+                raise ValueError(f'{name} must be a number from {least} up, not {value!r}')
+        for name in ('timeout', 'expires_after'):
+            seconds = getattr(self.task, name)
+            if seconds is not None and (not _is_number(seconds) or seconds <= 0):
+                raise ValueError(f'{name} must be a number of seconds above 0, or None, not {seconds!r}')
+        for name in ('on_args_change', 'on_version_change'):
+            if getattr(self, name) not in POLICIES:
+                raise ValueError(_choose(name, POLICIES, getattr(self, name)))
+        if self.task.capture not in capture.WAYS:
+            raise ValueError(_choose('capture', capture.WAYS, self.task.capture))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _choose(name: str, choices: tuple[str, ...], given: object) -> str:
+    return f'{name} must be one of {", ".join(map(repr, choices))}, not {given!r}'
+
+
+class Registry:
+    """Collections by name, and those that are only on the disk."""
+
+    def __init__(self, base: BaseDirectory) -> None:
+        self._base = base
+        self._known: dict[str, Collection] = {}
+        self._left_out: frozenset[str] = frozenset()
+        self.find = self._known.get
+        """The registered collection of that name, or None: the fast way."""
+
+    def add(self, collection: Collection) -> None:
+        """Register a collection and make its folder. Raises ValueError or DuplicateCollection.
+
+        The same function again is fine: a notebook cell or a module may be run twice.
+        """
+        collection.check()
+        known = self._known.get(collection.name)
+        if known is not None and whereabouts(known.function) != whereabouts(collection.function):
+            raise DuplicateCollection(
+                f'the collection {collection.name!r} has a function already: '
+                f'{".".join(whereabouts(known.function))}',
+                hint='give one of them another name',
+            )
+        if not compute.in_worker:
+            with contextlib.suppress(PermissionError):  # a base that can only be read
+                os.makedirs(collection.task.path, exist_ok=True)
+        self._known[collection.name] = collection
+
+    def get(self, name: str) -> Collection:
+        """A registered collection, ready to be computed. Raises UnknownCollection."""
+        collection = self._known.get(name)
+        if collection is None:
+            raise self._unknown(name)
+        lock = self._lock()
+        if collection.task.lock != lock:
+            collection = replace(collection, task=collection.task._replace(lock=lock))
+            self._known[name] = collection
+        return collection
+
+    def get_any(self, name: str) -> Collection:
+        """A registered collection, or one that is only on the disk and cannot be computed here."""
+        if name in self._known:
+            return self.get(name)
+        with contextlib.suppress(InvalidIdent):
+            folder = canonical.collection_folder(name)
+            if os.path.isdir(self._base.collection_path(folder)):
+                task = Task(name, folder, self._base.path, self._base.given, lock=self._lock())
+                return Collection(name, _not_registered, task)
+        raise self._unknown(name)
+
+    def _lock(self) -> str:
+        return 'folder' if compute.in_worker else self._base.lock
+
+    def versions(self) -> dict[str, str | None]:
+        """By collection, the version of its registered function."""
+        return {name: known.task.version for name, known in self._known.items()}
+
+    def names(self) -> list[str]:
+        """Names of the collections registered here or found on the disk."""
+        found = (canonical.ident_of_folder(name) for name in collection_folders(self._base.path))
+        return sorted({*self._known, *(name for name in found if name is not None)})
+
+    def _unknown(self, name: Any) -> UnknownCollection:
+        if name in self._left_out:
+            return UnknownCollection(
+                f'the function of {name!r} was left out when this Project was pickled: it cannot be imported',
+                hint='define it in a module',
+            )
+        known = self.names()
+        close = difflib.get_close_matches(str(name), known, 1)
+        if close:
+            hint = f'did you mean {close[0]!r}?'
+        else:
+            hint = f'known are: {", ".join(known)}' if known else 'no collection is registered'
+        return UnknownCollection(f'no collection is called {name!r}', hint=hint)
+
+    def carried(self, *, everything: bool) -> tuple[dict[str, Collection], frozenset[str]]:
+        """What is pickled with a Project: (collections, names left out as they cannot be imported)."""
+        carried = {
+            name: known for name, known in self._known.items() if everything or _is_importable(known.function)
+        }
+        return carried, self._left_out | (self._known.keys() - carried.keys())
+
+    def restore(self, carried: dict[str, Collection], left_out: frozenset[str]) -> None:
+        """Take in what `carried` gave."""
+        self._known.update(carried)
+        self._left_out = left_out
+
+
+def collection_folders(base: str) -> Iterator[str]:
+    """Names of the folders in a base that hold at least one resource."""
+    try:
+        names = sorted(diskio.list_folders(base))
+    except OSError:
+        return
+    for name in names:
+        if not name.startswith('.') and _holds_resources(f'{base}/{name}'):
+            yield name
+
+
+def _holds_resources(path: str) -> bool:
+    try:
+        return any(os.path.lexists(f'{path}/{name}/{STATUS}') for name in diskio.list_folders(path))
+    except OSError:
+        return False
+
+
+def whereabouts(function: Any) -> tuple[str, str]:
+    """(module, qualified name) of a function or of a callable object's class."""
+    kind = function if hasattr(function, '__qualname__') else type(function)
+    return (str(getattr(function, '__module__', '')), str(getattr(kind, '__qualname__', repr(function))))
+
+
+def _is_importable(function: Any) -> bool:
+    module, name = whereabouts(function)
+    found: Any = sys.modules.get(module) if module != '__main__' else None
+    for part in name.split('.'):
+        found = getattr(found, part, None)
+    return found is function
+
+
+def _not_registered(*_: Any) -> Any:
+    raise UnknownCollection('no function is registered for this collection here')

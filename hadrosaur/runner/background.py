@@ -1,0 +1,69 @@
+"""Work that goes on while the program does something else."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from .. import compute
+from .dispatcher import Dispatcher, Flight
+
+if TYPE_CHECKING:
+    from ..records import WorkOrder
+    from ..registry import Collection
+    from ..store import Store
+
+
+class Background:
+    """Slots that are made at the first use and kept warm until `close`; a forked child has its own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._guard = threading.Lock()
+        self._made: tuple[int, Dispatcher] | None = None
+
+    @property
+    def dispatcher(self) -> Dispatcher | None:
+        """What carries it out, once it was started in this process."""
+        return self._made[1] if self._made is not None and self._made[0] == os.getpid() else None
+
+    def send_off(self, collection: Collection, order: WorkOrder) -> None:
+        """Have an order carried out; its directory says pending before this returns."""
+        with self._guard:
+            dispatcher = self.dispatcher
+            if dispatcher is None:
+                dispatcher = Dispatcher(self._store, 'processes', None, keep=False)
+                self._made = (os.getpid(), dispatcher)
+        if dispatcher.flying(order.collection, order.ident):
+            return
+        self._store.queue([order])  # first: a pending folder that no living session owns is settled
+        if compute.enqueue(order):
+            dispatcher.take([Flight(collection, order)])
+        else:
+            self._store.disown([order.key])
+
+    def wait(self, collection: str | None, ident: str | None, timeout: float | None) -> bool:
+        """Wait until nothing of this is under way; False if that took longer than ``timeout`` seconds."""
+        dispatcher = self.dispatcher
+        if dispatcher is None:
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while dispatcher.flying(collection, ident):
+            left = 1.0 if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            dispatcher.news.clear()
+            if dispatcher.flying(collection, ident):
+                dispatcher.news.wait(min(1.0, left))
+        return True
+
+    def close(self, *, cancel: bool) -> None:
+        """Wait for what is under way, or kill it; then give the slots back."""
+        dispatcher = self.dispatcher
+        if dispatcher is not None:
+            if not cancel:
+                self.wait(None, None, None)
+            dispatcher.stop(interrupt=False)
+        self._made = None

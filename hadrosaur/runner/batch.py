@@ -1,0 +1,349 @@
+"""Many resources of one collection, pulled lazily from the user's iterable, yielded as they finish."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import canonical, directory, settle
+from ..errors import HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
+from ..handle import Resource
+from ..records import Counts, Entry, Outcome
+from .dispatcher import Dispatcher, Flight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..registry import Collection
+    from ..store import Store
+
+GROUP = 64  # orders per transaction, when there is a stream of them
+PATIENCE = 0.05  # seconds to pull idents before what was pulled is handed over
+IDLE_POLL = 0.05  # seconds between looks at a resource that someone else computes, growing to:
+IDLE_POLL_MOST = 1.0
+REFILL = 0.75  # of the executor's capacity: below it, more of the user's idents are pulled
+
+
+class _Item(NamedTuple):
+    ident: Any
+    args: Any
+
+
+class Batch(Iterator[Resource]):
+    """Many resources of one collection: iterate it for resources as they finish, or `wait`.
+
+    Nothing is computed before the first iteration. Resources that fail are yielded like the others.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        collection: Collection,
+        idents: Iterable[Any],
+        args: dict[str, Any] | None = None,
+        *,
+        workers: int | None = None,
+        executor: Any = 'processes',
+        recompute: bool = False,
+        retry_errors: bool = True,
+        progress: Callable[[Counts, Entry | None], None] | None = None,
+        on_end: Callable[[Batch], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._collection = collection
+        self._source = _items(idents, args)
+        self._executor = executor
+        self._workers = workers
+        self._recompute = recompute
+        self._retry_errors = retry_errors
+        self.progress = progress
+        self._on_end = on_end
+        self._dispatcher: Dispatcher | None = None
+        self._ready: deque[Resource] = deque()
+        self._in_flight: set[str] = set()  # idents, to merge repeats
+        self._elsewhere: list[Flight] = []
+        self._exhausted = self._ended = False
+        self._tally = {'total': 0, 'completed': 0, 'error': 0, 'reused': 0}
+
+    @property
+    def dispatcher(self) -> Dispatcher | None:
+        """What carries it out, once it was started."""
+        return self._dispatcher
+
+    @property
+    def counts(self) -> Counts:
+        """How it stands: distinct resources asked for so far, and what became of them."""
+        done = self._tally['completed'] + self._tally['error']
+        return Counts(
+            self._tally['total'],
+            self._tally['completed'],
+            self._tally['error'],
+            self._tally['total'] - done,
+            self._tally['reused'],
+        )
+
+    def wait(self) -> Counts:
+        """Compute everything; resources are not kept. Returns the counts."""
+        for _ in self:
+            pass
+        return self.counts
+
+    def cancel(self) -> None:
+        """Stop: what is not begun is as if never asked for, what runs ends in error ``Cancelled``."""
+        self._exhausted = True
+        if self._dispatcher is not None:
+            self._dispatcher.stopping = True
+            self._dispatcher.cancel(self._dispatcher.flying(None))
+        self._tally['total'] -= len(self._elsewhere)
+        self._elsewhere.clear()
+        if self._dispatcher is None:
+            self._ended = True
+
+    def __iter__(self) -> Batch:
+        return self
+
+    def __next__(self) -> Resource:
+        try:
+            resource = self._next()
+        except BaseException as error:
+            self._end(interrupt=isinstance(error, KeyboardInterrupt))
+            raise
+        if resource is None:
+            self._end(interrupt=False)
+            raise StopIteration
+        return resource
+
+    def _next(self) -> Resource | None:
+        while not self._ended:
+            self._take_finished()
+            if not self._ready:
+                self._fill()
+            if self._ready:
+                return self._ready.popleft()
+            if self._is_over():
+                return None
+            self._work_or_wait()
+        return None
+
+    def _is_over(self) -> bool:
+        dispatcher = self._dispatcher
+        if not self._exhausted or self._elsewhere:
+            return False
+        return dispatcher is None or not (len(dispatcher) or dispatcher.finished)
+
+    def _work_or_wait(self) -> None:
+        dispatcher = self._started_dispatcher()
+        dispatcher.news.clear()
+        if dispatcher.finished or dispatcher.executor.step() or self._is_over():
+            return
+        next_poll = min((flight.next_poll for flight in self._elsewhere), default=None)
+        dispatcher.news.wait(None if next_poll is None else max(0.001, next_poll - time.monotonic()))
+
+    def _take_finished(self) -> None:
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            return
+        if dispatcher.dropped:
+            self._tally['total'] -= dispatcher.dropped
+            dispatcher.dropped = 0
+        while dispatcher.finished:
+            flight, outcome = dispatcher.finished.popleft()
+            if outcome.entry.status == 'pending':
+                self._elsewhere.append(flight)
+                flight.next_poll = time.monotonic() + flight.pause
+            else:
+                self._land(flight, outcome)
+        if self._elsewhere and not self._ended:
+            self._poll_elsewhere(time.monotonic())
+
+    def _land(self, flight: Flight, outcome: Outcome) -> None:
+        resource = self._store.resource_of(flight.collection, flight.order, outcome)
+        self._in_flight.discard(flight.order.ident)
+        self._add(resource, outcome.entry, reused=not outcome.fresh)
+
+    def _add(self, resource: Resource, entry: Entry | None, *, reused: bool) -> None:
+        status = resource.status
+        self._tally['completed' if status == 'completed' else 'error'] += 1
+        if reused and status == 'completed':
+            self._tally['reused'] += 1
+        self._ready.append(resource)
+        if self.progress is not None:
+            self.progress(self.counts, entry)
+
+    # --- pulling the user's idents -----------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Pull idents until the executor has enough, or something is ready to be yielded."""
+        if self._exhausted or (self._dispatcher and not self._is_hungry(REFILL)):
+            return
+        deadline = time.monotonic() + PATIENCE
+        group: list[Flight] = []
+        while len(self._ready) < GROUP:
+            item = next(self._source, None)
+            if item is None:
+                self._exhausted = True
+                break
+            flight = self._flight_of(item)
+            if flight is not None:
+                group.append(flight)
+            late = time.monotonic() > deadline
+            # A hungry executor gets the first ones at once, a busy one a transaction's worth.
+            if len(group) >= (GROUP if self._dispatcher and len(self._dispatcher) >= 4 else 1):
+                self._submit(group)
+                group = []
+                if not self._is_hungry(1.0):
+                    break
+            if late:
+                break
+        if group:
+            self._submit(group)
+
+    def _is_hungry(self, share: float) -> bool:
+        if self._dispatcher is None:
+            return True
+        return len(self._dispatcher) < max(1.0, share * self._dispatcher.executor.capacity)
+
+    def _started_dispatcher(self) -> Dispatcher:
+        if self._dispatcher is None:
+            self._dispatcher = Dispatcher(self._store, self._executor, self._workers)
+        return self._dispatcher
+
+    def _submit(self, group: list[Flight]) -> None:
+        self._started_dispatcher().submit(group)
+
+    def _flight_of(self, item: _Item) -> Flight | None:
+        """What is to be computed; None where it is done, being done, or cannot be."""
+        collection = self._collection
+        try:
+            ident = canonical.ident_text(item.ident, collection.name)
+            args = None if item.args is None else canonical.args_json(item.args, collection.name, ident)
+        except (InvalidIdent, InvalidArgs) as error:
+            self._refuse(item.ident, error)
+            return None
+        if ident in self._in_flight:
+            return None
+        self._tally['total'] += 1
+        folder, state, data = self._store.read(collection, ident)
+        changed = False
+        if state == 'completed' and not self._recompute:
+            if data is not None and not (changed := self._store.is_outdated(collection, ident, folder, args)):
+                if self._reuse(ident, folder, data):
+                    return None
+        if state == 'error' and not self._retry_errors and not self._recompute:
+            self._add(self._store.resource(collection, ident, folder, 'error'), None, reused=True)
+            return None
+        self._in_flight.add(ident)
+        how = 'yes' if self._recompute else 'changed' if changed else 'no'
+        order = self._store.order(collection, ident, args, folder, is_new=state == 'absent', recompute=how)
+        flight = Flight(collection, order)
+        if state == 'pending' and self._store.is_awaited(collection, ident, folder):
+            self._started_dispatcher()
+            self._elsewhere.append(flight)
+            return None
+        return flight
+
+    def _reuse(self, ident: str, folder: str, data: bytes) -> bool:
+        try:
+            value = directory.parse_result(data)
+        except ValueError:
+            return False
+        resource = self._store.resource(self._collection, ident, folder, 'completed', value)
+        self._add(resource, None, reused=True)
+        return True
+
+    def _refuse(self, given: Any, error: HadrosaurError) -> None:
+        """A bad ident among many is a counted error that names it; the rest goes on."""
+        self._tally['total'] += 1
+        entry = Entry.make(
+            collection=self._collection.name,
+            ident=given if isinstance(given, str) else repr(given),
+            status='error',
+            args='{}',
+            attempt=1,
+            error_type=type(error).__name__,
+            error=str(error),
+        )
+        resource = self._store.resource(self._collection, entry.ident, '%invalid', 'error', entry=entry)
+        self._add(resource, entry, reused=False)
+
+    # --- resources that someone else computes ------------------------------------------------------
+
+    def _poll_elsewhere(self, now: float) -> None:
+        again: list[Flight] = []
+        still: list[Flight] = []
+        for flight in self._elsewhere:
+            if flight.next_poll > now:
+                still.append(flight)
+            elif not self._is_done_elsewhere(flight, now):
+                (again if self._is_given_up(flight, now) else still).append(flight)
+        self._elsewhere = still
+        for flight in again:
+            self._submit([flight])
+
+    def _is_done_elsewhere(self, flight: Flight, now: float) -> bool:
+        collection, order = flight.collection, flight.order
+        _, state, data = self._store.read(collection, order.ident)
+        if state == 'error':
+            settled = settle.settle(
+                collection.name, order.ident, collection.task.path, order.folder, lock=collection.task.lock
+            )
+            if settled.entry is not None:
+                self._land(flight, Outcome(order.run, settled.entry))
+                return True
+        if state == 'completed' and data is not None:
+            self._in_flight.discard(order.ident)
+            return self._reuse(order.ident, order.folder, data)
+        flight.pause = min(max(IDLE_POLL, flight.pause * 1.5), IDLE_POLL_MOST)
+        flight.next_poll = now + flight.pause
+        return False
+
+    def _is_given_up(self, flight: Flight, now: float) -> bool:
+        """Has whoever computed it gone? The lock is probed once a second at most."""
+        if now - flight.probed < 1.0:
+            return False
+        flight.probed = now
+        return not self._store.is_awaited(flight.collection, flight.order.ident, flight.order.folder)
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def _end(self, *, interrupt: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._dispatcher is not None:
+            self._dispatcher.stop(interrupt=interrupt)
+            self._take_finished()
+        if self._on_end is not None:
+            self._on_end(self)
+
+    def close(self) -> None:
+        """Stop what runs and give everything back; called by itself at the end."""
+        self._end(interrupt=True)
+
+    def __del__(self) -> None:
+        if getattr(self, '_ended', True):
+            return
+        if self._dispatcher is None and not self._tally['total']:
+            warnings.warn(
+                'a batch of fetch_many was dropped before it was started: iterate it, or call .wait()',
+                HadrosaurWarning,
+                stacklevel=2,
+            )
+        self._end(interrupt=False)
+
+
+def _items(idents: Iterable[Any], args: dict[str, Any] | None) -> Iterator[_Item]:
+    """Idents, (ident, args) pairs, or a mapping of ident to args; one at a time."""
+    if isinstance(idents, (str, bytes)):
+        raise TypeError(
+            f'fetch_many takes many idents, not one text; for one, write [{idents!r}] or call fetch'
+        )
+    pairs: Iterable[Any] = idents.items() if isinstance(idents, Mapping) else idents
+    for item in pairs:
+        if isinstance(item, tuple) and len(item) == 2:
+            yield _Item(item[0], item[1] if item[1] is not None else args)
+        else:
+            yield _Item(item, args)

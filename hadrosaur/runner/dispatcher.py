@@ -1,0 +1,174 @@
+"""Orders on their way: handed to an executor, written into the index, tried again where they failed."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnknownExecutor
+from ..executors.base import Executor, Listener
+from ..records import Outcome, WorkOrder
+from ..store import is_worth_a_retry, retry_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..registry import Collection
+    from ..store import Store
+
+EXECUTORS = {
+    'inline': 'hadrosaur.executors.inline:InlineExecutor',
+    'processes': 'hadrosaur.executors.slots:SlotPool',
+}
+"""Executors by name: import path of the class, loaded when asked for."""
+
+
+def make_executor(executor: Any, listener: Listener, workers: int | None) -> Executor:
+    """The executor of that name. Raises UnknownExecutor, or ValueError for a bad number of workers."""
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ValueError(f'workers must be a whole number from 1 up, not {workers!r}')
+    path = EXECUTORS.get(executor) if isinstance(executor, str) else None
+    if path is None:
+        raise UnknownExecutor(
+            f'no executor is called {executor!r}', hint=f'choose one of: {", ".join(map(repr, EXECUTORS))}'
+        )
+    module, _, name = path.partition(':')
+    made: Executor = getattr(importlib.import_module(module), name)(listener, workers)
+    return made
+
+
+class Flight:
+    """One resource on its way: its present order, and how often it was tried."""
+
+    __slots__ = ('collection', 'next_poll', 'order', 'pause', 'probed', 'retries')
+
+    def __init__(self, collection: Collection, order: WorkOrder) -> None:
+        self.collection = collection
+        self.order = order
+        self.retries = 0
+        self.pause = self.next_poll = self.probed = 0.0  # while someone else computes it
+
+
+class Dispatcher:
+    """Hands orders to an executor, writes outcomes into the index, tries failed ones again.
+
+    Attributes:
+        finished: What came of the flights, oldest first, for whoever takes it.
+        executor: The executor.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Any,
+        workers: int | None,
+        *,
+        keep: bool = True,
+        on_change: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._keep = keep
+        self._on_change = on_change
+        self._flights: dict[str, Flight] = {}
+        self.finished: deque[tuple[Flight, Outcome]] = deque()
+        self.dropped = 0
+        self.stopping = False
+        self.news = threading.Event()
+        listener = Listener(self._deliver, self._started, self._dropped)
+        self.executor = make_executor(executor, listener, workers)
+
+    def __len__(self) -> int:
+        """How many flights are on their way."""
+        return len(self._flights)
+
+    def submit(self, flights: list[Flight]) -> None:
+        """Queue flights of one collection in the index, then hand them over."""
+        self._store.queue([flight.order for flight in flights], running=self.executor.runs_at_once)
+        self.take(flights)
+
+    def take(self, flights: list[Flight]) -> None:
+        """Hand over flights that are queued in the index already."""
+        for flight in flights:
+            self._flights[flight.order.run] = flight
+        self._hand_over(flights, 0.0)
+
+    def _hand_over(self, flights: list[Flight], delay: float) -> None:
+        try:
+            function = flights[0].collection.function
+            self.executor.submit([flight.order for flight in flights], function, delay=delay)
+        except BaseException:
+            self._dropped([flight.order for flight in flights])
+            raise
+
+    def flying(self, collection: str | None, ident: str | None = None) -> set[str]:
+        """Run ids of what is on its way: all, a collection's, or one resource's."""
+        return {
+            run
+            for run, flight in list(self._flights.items())
+            if collection in (None, flight.order.collection) and ident in (None, flight.order.ident)
+        }
+
+    def _deliver(self, outcomes: list[Outcome]) -> None:
+        self._store.finish(outcomes)
+        for outcome in outcomes:
+            flight = self._flights.get(outcome.run)
+            if flight is None:
+                continue
+            if self._is_tried_again(flight, outcome):
+                continue
+            if self._keep:
+                self.finished.append((flight, outcome))
+            del self._flights[outcome.run]  # last: a flight is on its way, or finished, or both
+            if self._on_change is not None:
+                self._on_change(outcome)
+        self.news.set()
+
+    def _is_tried_again(self, flight: Flight, outcome: Outcome) -> bool:
+        """A waiting retry holds up nobody: the executor keeps it until its time has come."""
+        if self.stopping or flight.retries >= flight.collection.retries or not is_worth_a_retry(outcome):
+            return False
+        flight.retries += 1
+        flight.order = retry_order(flight.order, outcome)
+        self._flights[flight.order.run] = flight
+        del self._flights[outcome.run]
+        self._store.queue([flight.order])
+        self._hand_over([flight], flight.collection.delay_before(flight.retries))
+        return True
+
+    def _started(self, orders: list[WorkOrder]) -> None:
+        self._store.started(orders)
+
+    def _dropped(self, orders: list[WorkOrder]) -> None:
+        self._store.withdraw(orders)
+        self.dropped += sum(order.run in self._flights for order in orders)
+        for order in orders:
+            self._flights.pop(order.run, None)
+        self.news.set()
+
+    def cancel(self, runs: set[str]) -> None:
+        """Stop these flights: those not begun are as if never asked for."""
+        self.executor.cancel(runs)
+
+    def stop(self, *, interrupt: bool) -> None:
+        """End everything, and leave nothing pending."""
+        self.stopping = True
+        if self._flights:
+            if interrupt:
+                self.executor.interrupt()
+            else:
+                self.executor.cancel(set(self._flights))
+                self._await_none(5.0)
+        self.executor.close()
+        if self._flights:  # killed in mid-run when the executor closed
+            self._store.withdraw([flight.order for flight in self._flights.values()])
+            self._flights.clear()
+
+    def _await_none(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._flights and time.monotonic() < deadline:
+            self.news.clear()
+            if self._flights:
+                self.news.wait(0.2)

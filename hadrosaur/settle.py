@@ -1,0 +1,159 @@
+"""Settle one folder whose computing process is gone: decide, under its lock, what it is.
+
+    status final                             stays as it is
+    pending or damaged, and the record
+        is final                             status.json is rewritten from it
+        says begun, or is damaged            error, Interrupted (or the reason given)
+        says queued, or there is none        never begun: status.json goes, as if never asked for
+
+Settling twice changes nothing the second time. A folder whose lock is held is being computed, and is
+left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any, NamedTuple
+
+from . import directory, diskio, fingerprint
+from .directory import Claim
+from .errors import Interrupted, ResourceError
+from .records import Entry, format_time
+
+REASON = 'the process that computed it was cut off before the function was done'
+
+
+class Settled(NamedTuple):
+    """What a folder is after settling.
+
+    ``entry`` is its row, or None where it was never begun (or is not there); ``busy`` says that
+    someone is computing it now; ``run`` is the run id in its record.
+    """
+
+    entry: Entry | None
+    busy: bool = False
+    run: str | None = None
+
+
+def settle(
+    collection: str,
+    ident: str,
+    collection_path: str,
+    folder: str,
+    *,
+    lock: str = 'folder',
+    patience: float = directory.LOCK_PATIENCE,
+    error_type: str = Interrupted.__name__,
+    reason: str = REASON,
+    only_run: str | None = None,
+) -> Settled:
+    """Settle the folder of a resource.
+
+    Args:
+        collection: The collection's name.
+        ident: The resource's ident.
+        collection_path: Absolute path of the collection's folder.
+        folder: Name of the resource's folder in it.
+        lock: What is locked there (see `BaseDirectory.lock`).
+        patience: Seconds to wait for the lock.
+        error_type: What a run that was cut off ended in.
+        reason: The same in words.
+        only_run: Blame only a run of this id; a run of another id is left as it is found.
+    """
+    try:
+        claim = Claim.take(collection_path, folder, lock=lock, make=False, patience=patience)
+    except (FileNotFoundError, NotADirectoryError):
+        return Settled(None)
+    except OSError:  # not ours to change (a read-only base, a link): left alone
+        return Settled(None, busy=True)
+    if claim is None:
+        return Settled(None, busy=True)
+    try:
+        return _Settling(claim, collection, ident, error_type, reason).settle(only_run)
+    finally:
+        claim.release()
+
+
+def remove(collection: str, ident: str, collection_path: str, folder: str, *, lock: str = 'folder') -> bool:
+    """Delete a resource's folder, under its lock; False where there is none.
+
+    Raises ResourceError while it is being computed.
+    """
+    try:
+        claim = Claim.take(collection_path, folder, lock=lock, make=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if claim is None:
+        raise ResourceError(
+            f'{collection}/{ident} is being computed',
+            collection=collection,
+            ident=ident,
+            hint='cancel it first',
+        )
+    try:
+        # status.json first: from then on nobody takes what is left for a resource.
+        diskio.remove(directory.STATUS, claim.folder)
+        with diskio.opened(collection_path, diskio.LOOK) as parent:
+            diskio.remove_tree(folder, parent)
+    finally:
+        claim.release()
+    return True
+
+
+class _Settling(NamedTuple):
+    claim: Claim
+    collection: str
+    ident: str
+    error_type: str
+    reason: str
+
+    def settle(self, only_run: str | None) -> Settled:
+        folder = self.claim.folder
+        on_disk = directory.read_status(folder)
+        record = directory.read_record(folder)
+        run = record.get('run') if record else None
+        state = directory.believed(on_disk, record, folder)
+        if state == 'absent':
+            self._forget(on_disk)
+            return Settled(None)
+        if state == 'pending':
+            if only_run is not None and run != only_run:
+                return Settled(None, run=run)
+            return Settled(self._interrupt(record or {}), run=run)
+        if on_disk != state:
+            self.claim.set_status(state)  # type: ignore[arg-type]
+        return Settled(self._entry(state, record), run=run)
+
+    def _entry(self, state: Any, record: dict[str, Any] | None) -> Entry:
+        path = f'{os.path.basename(self.claim.collection_path)}/{self.claim.name}'
+        return directory.entry_of(self.collection, self.ident, path, state, self.claim.folder, record)
+
+    def _interrupt(self, record: dict[str, Any]) -> Entry:
+        entry = self._entry('pending', record).change(
+            status='error',
+            phase=None,
+            finished_at=format_time(time.time()),
+            error_type=self.error_type,
+            error=self.reason,
+            error_group=fingerprint.fingerprint(self.error_type, self.reason, None),
+        )
+        with contextlib.suppress(OSError):
+            text = f'{self.error_type}: {self.reason}\n'.encode()
+            diskio.replace(directory.ERROR, text, self.claim.folder)
+        self.claim.write_record(directory.record_bytes(entry, 'error', str(record.get('run'))))
+        return entry.change(seen_mtime_ns=self.claim.set_status('error'))
+
+    def _forget(self, on_disk: directory.State) -> None:
+        """As if never asked for; the folder goes too where nothing but ours was in it."""
+        folder = self.claim.folder
+        if on_disk != 'absent':
+            diskio.remove(directory.STATUS, folder)
+        for name in (directory.RECORD, directory.LOCK):
+            with contextlib.suppress(OSError):
+                diskio.remove(name, folder)
+        with contextlib.suppress(OSError):
+            os.rmdir(directory.STORAGE, dir_fd=folder)
+        with contextlib.suppress(OSError), diskio.opened(self.claim.collection_path, diskio.LOOK) as parent:
+            os.rmdir(self.claim.name, dir_fd=parent)

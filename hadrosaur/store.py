@@ -1,0 +1,316 @@
+"""A base directory together with its index: what `fetch` and `fetch_many` do to both, in order.
+
+Files first, index second. Where the index cannot be written after the files are final, that is a
+warning and not an error: the files are the truth, and the row follows at the next opening or reindex.
+
+`FilesOnly` is the same inside a worker: there the index is out of reach, and the rows of what a
+function fetches travel with its own outcome.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from . import canonical, compute, directory, diskio, settle
+from .errors import ArgsChangedWarning, HadrosaurWarning, IndexFault, InvalidArgs, VersionChangedWarning
+from .handle import Resource, read_state
+from .records import Entry, Outcome, WorkOrder, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .basedir import BaseDirectory
+    from .index import Index
+    from .registry import Collection
+
+
+class Store:
+    """One project's directories and index."""
+
+    def __init__(
+        self,
+        base: BaseDirectory,
+        open_index: Callable[[], Index],
+        recover: Callable[[Store], object] | None = None,
+    ) -> None:
+        self.base = base
+        self._open_index = open_index
+        self._recover = recover
+        self._index: Index | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def index(self) -> Index:
+        """The index; at the first use it is opened, and what dead processes left is settled."""
+        if self._index is None:
+            with self._guard:
+                opened = self._index is None
+                self._index = self._index or self._open_index()
+            if opened and self._recover is not None:
+                self._recover(self)
+        return self._index
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def read(self, collection: Collection, ident: str) -> tuple[str, directory.State, bytes | None]:
+        """(folder, state, bytes of the result) of a resource, without lock or index."""
+        path = collection.task.path
+        folder = directory.find_folder(path, ident)
+        return (folder, *read_state(path, folder))
+
+    def record(self, collection: Collection, folder: str) -> dict[str, Any] | None:
+        """The record.json of a resource, None where there is none."""
+        try:
+            with diskio.opened(collection.task.path, diskio.LOOK) as parent:
+                with diskio.opened(folder, diskio.LOOK, within=parent) as opened:
+                    return directory.read_record(opened)
+        except OSError:
+            return None
+
+    def is_locked(self, collection: Collection, folder: str) -> bool:
+        """Is someone computing the resource?"""
+        path = (
+            collection.task.path if collection.task.lock == 'folder' else f'{collection.task.path}/{folder}'
+        )
+        name = folder if collection.task.lock == 'folder' else directory.LOCK
+        try:
+            with diskio.opened(path, diskio.LOOK) as parent:
+                return diskio.is_locked(name, parent)
+        except OSError:
+            return False
+
+    def is_awaited(self, collection: Collection, ident: str, folder: str) -> bool:
+        """Is someone computing the resource, or has a living process queued it?"""
+        if self.is_locked(collection, folder):
+            return True
+        return self._is_queued(collection.name, ident)
+
+    def _is_queued(self, collection: str, ident: str) -> bool:
+        row = self.index.get(collection, ident)
+        return row is not None and row.status == 'pending' and self.base.is_alive(row.session)
+
+    def settle(self, collection: Collection, ident: str, folder: str) -> settle.Settled:
+        """Settle a folder that nobody computes, and put what it is into the index."""
+        settled = settle.settle(
+            collection.name, ident, collection.task.path, folder, lock=collection.task.lock
+        )
+        if not settled.busy:
+            self.write_row(collection.name, ident, settled.entry)
+        return settled
+
+    def write_row(self, collection: str, ident: str, entry: Entry | None) -> None:
+        """Make the row what the folder is: ``entry``, or no row."""
+        if entry is None:
+            self._try(lambda: self.index.forget([(collection, ident)]))
+        else:
+            self._try(lambda: self.index.replace([entry]))
+
+    def is_outdated(
+        self, collection: Collection, ident: str, folder: str, args: str | None, *, stacklevel: int = 6
+    ) -> bool:
+        """Is a completed resource to be computed again, by the collection's policies?
+
+        Args:
+            collection: The collection.
+            ident: The resource's ident.
+            folder: Its folder.
+            args: Canonical JSON of the args given, None where none were: then they are not compared.
+            stacklevel: Frames from here to the user's call, for the warning.
+
+        Raises InvalidArgs where a policy says ``'error'``.
+        """
+        if args is None and not collection.is_versioned:
+            return False
+        why = compute.differs(self.record(collection, folder) or {}, args, collection.task)
+        if why is None or why == 'age':
+            return why is not None
+        policy = collection.on_args_change if why == 'args' else collection.on_version_change
+        if policy in ('recompute', 'keep'):
+            return policy == 'recompute'
+        category = ArgsChangedWarning if why == 'args' else VersionChangedWarning
+        what = 'with other args' if why == 'args' else 'by another version of its function'
+        message = f'{collection.name}/{ident} was computed {what}'
+        if policy == 'error':
+            raise InvalidArgs(message, collection=collection.name, ident=ident, hint='recompute=True')
+        warnings.warn(
+            f'{message}; the saved result is returned (recompute=True computes it again)',
+            category,
+            stacklevel=stacklevel,
+        )
+        return False
+
+    # --- orders and outcomes -----------------------------------------------------------------------
+
+    def order(
+        self,
+        collection: Collection,
+        ident: str,
+        args: str | None,
+        folder: str,
+        *,
+        is_new: bool = False,
+        recompute: str = 'no',
+    ) -> WorkOrder:
+        """An order for a resource. Without ``args`` (canonical JSON) those of the last run are repeated."""
+        if args is None:
+            record = None if is_new else self.record(collection, folder)
+            args = (directory.recorded_args(record) if record else None) or '{}'
+        running = compute.current()
+        return WorkOrder(
+            task=collection.task,
+            run=secrets.token_hex(8),
+            ident=ident,
+            folder=folder,
+            args=args,
+            args_hash=canonical.args_hash(args),
+            queued_at=format_time(time.time()),
+            recompute=recompute,
+            chain=compute.chain_of(running) if running else (),
+        )
+
+    def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> None:
+        """Write the rows of orders that are about to be carried out (``running``: this very moment)."""
+        index = self.index
+        index.session = self.base.session()  # a forked child has one of its own
+        index.queue([_queued(order, 'running' if running else 'queued') for order in orders])
+
+    def started(self, orders: Sequence[WorkOrder]) -> None:
+        """Write that these orders run."""
+        self._try(lambda: self.index.start([order.key for order in orders]))
+
+    def finish(self, outcomes: Sequence[Outcome]) -> None:
+        """Write the rows of outcomes, and of what was fetched on the way."""
+        rows: list[Entry] = []
+        elsewhere: list[tuple[str, str]] = []
+        for outcome in outcomes:
+            rows.extend(outcome.nested)
+            if outcome.entry.status == 'pending':
+                elsewhere.append((outcome.entry.collection, outcome.entry.ident))
+            else:
+                rows.append(outcome.entry)
+        if rows:
+            self._try(lambda: self.index.finish(rows))
+        if elsewhere:
+            self.disown(elsewhere)
+
+    def disown(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Pending rows of ours that someone else turned out to compute are nobody's: the lock decides."""
+        self._try(lambda: self.index.disown(keys))
+
+    def withdraw(self, orders: Sequence[WorkOrder]) -> None:
+        """Orders that were never begun: their resources become again what their folders say."""
+        for order in orders:
+            settled = settle.settle(
+                order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock
+            )
+            if settled.busy:
+                self.disown([order.key])
+            else:
+                self.write_row(order.collection, order.ident, settled.entry)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        """Files are final by now: an index that cannot be written costs a warning, not a result."""
+        try:
+            write()
+        except IndexFault as error:
+            warnings.warn(
+                f'the index of {self.base.given!r} could not be written: {error}; the files are complete, '
+                f'and `hadrosaur reindex {self.base.given}` brings the index up to date',
+                HadrosaurWarning,
+                stacklevel=2,
+            )
+
+    # --- resources ---------------------------------------------------------------------------------
+
+    def resource(
+        self,
+        collection: Collection,
+        ident: str,
+        folder: str,
+        status: Any,
+        result: Any = None,
+        *,
+        wait: Callable[..., Resource] | None = None,
+        entry: Entry | None = None,
+    ) -> Resource:
+        """What the user gets."""
+        at = (self.base.given, self.base.path, collection.task.folder, folder)
+        return Resource(collection.name, ident, status, result, at=at, wait=wait, entry=entry)
+
+    def resource_of(self, collection: Collection, order: WorkOrder, outcome: Outcome) -> Resource:
+        """The resource that an outcome tells of; a long result is read from its file."""
+        status, result = outcome.entry.status, None
+        if status == 'completed':
+            data = outcome.result
+            if data is None:
+                _, data = read_state(order.task.path, order.folder)
+            result = directory.parse_result(data) if data is not None else None
+        return self.resource(collection, order.ident, order.folder, status, result, entry=outcome.entry)
+
+    def close(self) -> None:
+        """Close the index and end the session."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+        self.base.end_session()
+
+
+class FilesOnly(Store):
+    """A store inside a worker or a resource's function: rows travel with the outcome that is under way."""
+
+    def __init__(self, base: BaseDirectory, running: compute.Running | None) -> None:
+        super().__init__(base, _no_index)
+        self._running = running
+
+    def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> None:
+        """Nothing: the caller's index is out of reach."""
+
+    def started(self, orders: Sequence[WorkOrder]) -> None:
+        """Nothing."""
+
+    def finish(self, outcomes: Sequence[Outcome]) -> None:
+        """Have the rows travel."""
+        if self._running is not None:
+            for outcome in outcomes:
+                compute.add_nested(self._running, outcome)
+
+    def write_row(self, collection: str, ident: str, entry: Entry | None) -> None:
+        """Nothing."""
+
+    def _is_queued(self, collection: str, ident: str) -> bool:
+        return False
+
+
+def _no_index() -> Index:
+    raise IndexFault(
+        "the index is out of reach inside a resource's function", hint='query it from the caller'
+    )
+
+
+def _queued(order: WorkOrder, phase: str) -> Entry:
+    return Entry.make(
+        collection=order.task.collection,
+        ident=order.ident,
+        status='pending',
+        phase=phase,
+        args=order.args,
+        args_hash=order.args_hash,
+        attempt=order.attempt,
+        queued_at=order.queued_at,
+        version=order.task.version,
+        path=f'{order.task.folder}/{order.folder}',
+    )
+
+
+def is_worth_a_retry(outcome: Outcome) -> bool:
+    """Was it the function that failed? A cancelled or interrupted run is not tried again."""
+    return outcome.entry.status == 'error' and outcome.entry.error_type not in ('Cancelled', 'Interrupted')
+
+
+def retry_order(order: WorkOrder, outcome: Outcome) -> WorkOrder:
+    """The order of the next attempt, after a failed one."""
+    return order._replace(run=secrets.token_hex(8), attempt=outcome.entry.attempt + 1)

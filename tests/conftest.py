@@ -1,0 +1,63 @@
+"""What tests share: a project in a fresh folder, programs run as a user would, and no stray processes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from hadrosaur import Project
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A base directory that does not exist yet."""
+    return tmp_path / 'base'
+
+
+@pytest.fixture
+def proj(base):
+    """A project, closed at the end."""
+    project = Project(base)
+    yield project
+    project.close(cancel=True)
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Run (or start) a Python program given as text, in its own process, as a user would."""
+    started = []
+
+    def run(source, *args, start=False, check=True, **more):
+        path = tmp_path / f'program{len(started)}.py'
+        path.write_text(textwrap.dedent(source), encoding='utf-8')
+        command = [sys.executable, str(path), *map(str, args)]
+        more.setdefault('cwd', tmp_path)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+        started.append(process)
+        if start:
+            return process
+        out, err = process.communicate(timeout=100)
+        done = subprocess.CompletedProcess(command, process.returncode, out, err)
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def _no_stray_threads():
+    """A test that leaves a thread of ours behind has not cleaned up."""
+    yield
+    stray = [thread.name for thread in threading.enumerate() if thread.name.startswith('hadrosaur')]
+    assert not stray or os.environ.get('HADROSAUR_ALLOW_THREADS'), stray

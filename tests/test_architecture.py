@@ -1,0 +1,137 @@
+"""Item 8: the floors of the house, light imports, and a front page that is true."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hadrosaur
+
+PACKAGE = Path(hadrosaur.__file__).parent
+
+FLOORS = {
+    'cli': 8,
+    'project': 7,
+    'runner': 6, 'fetcher': 6, 'reindex': 6, 'recovery': 6, 'progress': 6, 'echo': 5.5,
+    'executors.inline': 5.2, 'executors.threads': 5.2, 'executors.futures': 5.2, 'executors.dask': 5.2,
+    'executors.slots': 5.1, 'executors._slot': 5.05,
+    'executors.base': 5, 'store': 5, 'registry': 4.5,
+    'compute': 4, 'settle': 4, 'handle': 4, 'index': 4, 'upgrade': 4,
+    'directory': 3, 'basedir': 3, 'capture': 3, 'metrics': 3, 'schema': 3,
+    'diskio': 2,
+    'records': 1, 'canonical': 1, 'fingerprint': 1,
+    'errors': 0,
+}  # fmt: skip
+FREE = {'__init__', '__main__', 'executors'}  # the front page, its door, an empty folder page
+
+HEAVY = ('sqlalchemy', 'alembic', 'click', 'rich', 'cloudpickle')
+
+
+def module_name(path):
+    """``runner.batch`` for hadrosaur/runner/batch.py."""
+    parts = list(path.relative_to(PACKAGE).with_suffix('').parts)
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' and len(parts) > 1 else parts)
+
+
+def room(module):
+    """The name in FLOORS that a module belongs to: itself, or the package that it is a part of."""
+    while module and module not in FLOORS and module not in FREE:
+        module = module.rpartition('.')[0]
+    return module
+
+
+def imported(path):
+    """Modules of the package that a file imports, inside functions and for types too."""
+    here = ['hadrosaur', *path.relative_to(PACKAGE).with_suffix('').parts][:-1]
+    for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = here[: len(here) - node.level + 1] if node.level else []
+            module = '.'.join([*start, node.module] if node.module else start)
+            names = [f'{module}.{alias.name}' for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith('hadrosaur.') and room(name.removeprefix('hadrosaur.')):
+                yield node.lineno, room(name.removeprefix('hadrosaur.'))
+
+
+SOURCES = sorted(path for path in PACKAGE.rglob('*.py') if 'migrations' not in path.parts)
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=module_name)
+def test_imports_go_only_downward(path):
+    """A module imports only from floors below its own (DESIGN: Modules and floors)."""
+    own = room(module_name(path))
+
+    assert own, f'{path} has no floor: give it one in FLOORS, before its first line is written'
+    if own in FREE:
+        return
+    for line, other in imported(path):
+        assert other == own or FLOORS[other] < FLOORS[own], (
+            f'{path}:{line} (floor {FLOORS[own]}) imports {other} (floor {FLOORS[other]}): move what both '
+            'need to a floor below, or hand it in as an argument'
+        )
+
+
+def modules_after(statement):
+    """Names of the modules that are loaded after a statement, in a fresh interpreter."""
+    program = f'{statement}\nimport json, sys; print(json.dumps(sorted(sys.modules)))'
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    'statement',
+    [
+        'import hadrosaur',
+        'import hadrosaur.executors._slot',
+        'import hadrosaur.compute, hadrosaur.settle, hadrosaur.handle',
+        'from hadrosaur import Project; import tempfile; Project(tempfile.mkdtemp())',
+    ],
+)
+def test_light_imports(statement):
+    """Neither ``import hadrosaur`` nor a worker loads any of the heavy modules."""
+    loaded = {name.partition('.')[0] for name in modules_after(statement)}
+
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_cached_fetch_loads_no_sqlalchemy(tmp_path):
+    """A computed resource is served from its directory alone."""
+    from hadrosaur import Project
+
+    proj = Project(tmp_path / 'base')
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    proj.fetch('coll', 'one')
+    proj.close()
+    program = (
+        f'from hadrosaur import Project; proj = Project({str(tmp_path / "base")!r})\n'
+        'proj.resource("coll")(lambda ident, args, subdir: 1)\n'
+        'assert proj.fetch("coll", "one")["result"] == "one"'
+    )
+
+    assert 'sqlalchemy' not in modules_after(program)
+    assert 'sqlite3' not in modules_after(program)
+
+
+def test_front_page_is_sorted_and_true():
+    """``hadrosaur.__all__`` lists, in order, exactly what the package shows."""
+    shown = {
+        name
+        for name, value in vars(hadrosaur).items()
+        if not name.startswith('_') and not isinstance(value, type(sys))
+    }
+
+    assert sorted(hadrosaur.__all__) == hadrosaur.__all__
+    assert shown == set(hadrosaur.__all__)
+
+
+@pytest.mark.parametrize('name', hadrosaur.__all__)
+def test_exported_names_are_documented(name):
+    """What we export we explain: each name has a docstring."""
+    assert (getattr(hadrosaur, name).__doc__ or '').strip()
