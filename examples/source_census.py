@@ -62,9 +62,8 @@ for resource in batch:
         functions += resource['result']['functions']
 
 counts = batch.counts
-print(
-    f'{counts.total} files: {counts.completed} completed ({counts.reused} of them before), {counts.error} failed'
-)
+before = f' ({counts.reused} of them before)' if counts.reused else ''
+print(f'{counts.total} files: {counts.completed} completed{before}, {counts.error} failed')
 print(f'{lines} lines, {functions} functions')
 for group in proj.error_groups('stdlib'):
     print(f'  {group.count:4} {group.type}: {group.pattern}')

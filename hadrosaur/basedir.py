@@ -101,7 +101,7 @@ class BaseDirectory:
             return self._make_format()
         if found['format'] > FORMAT:
             raise ProjectError(
-                f'{self.given!r} has directory format {found["format"]}, and this release knows up to {FORMAT}',
+                f'{self.given!r} has directory format {found["format"]}; this release knows up to {FORMAT}',
                 hint='pip install --upgrade hadrosaur',
             )
         return found

@@ -50,7 +50,7 @@ def capturing(way: str, logs: tuple[int, int]) -> contextlib.AbstractContextMana
 
 def _text_stream(fd: int) -> TextIO:
     """Line-buffered, so that ``tail -f`` shows what is printed; never a reason for a function to fail."""
-    return open(fd, 'w', buffering=1, encoding='utf-8', errors='backslashreplace', closefd=False)  # noqa: SIM115
+    return open(fd, 'w', buffering=1, encoding='utf-8', errors='backslashreplace', closefd=False)
 
 
 # --- descriptors -----------------------------------------------------------------------------------
@@ -172,7 +172,6 @@ def _install() -> Callable[[], None]:
     originals = (sys.stdout, sys.stderr)
     start = threading.Thread.start
 
-    @functools.wraps(start)
     def start_in_context(thread: Any) -> None:
         if _logs_here.get() is not None:
             thread.run = functools.partial(contextvars.copy_context().run, thread.run)
@@ -188,7 +187,7 @@ def _install() -> Callable[[], None]:
             threading.Thread.start = start  # type: ignore[method-assign]
 
     sys.stdout, sys.stderr = routers
-    threading.Thread.start = start_in_context  # type: ignore[method-assign]
+    threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     return undo
 
 

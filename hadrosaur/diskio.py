@@ -202,8 +202,9 @@ def list_folders(path: str) -> Iterator[str]:
 
 
 def same(fd: int, known: os.stat_result) -> os.stat_result | None:
-    """What ``fd`` is now, if it is still the file it was: a function may close every descriptor, and
-    numbers are used again.
+    """What ``fd`` is now, if it is still the file it was; else None.
+
+    A function may close every descriptor, and numbers are used again.
     """
     try:
         now = os.fstat(fd)
@@ -318,3 +319,10 @@ def opened(name: str, flags: int = FOLDER, *, within: int | None = None) -> Iter
         yield fd
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def opened_below(parent: str, name: str) -> Iterator[int]:
+    """A folder in a folder, neither of them a symlink, to reach what is in it; closed at the end."""
+    with opened(parent, LOOK) as above, opened(name, LOOK, within=above) as folder:
+        yield folder

@@ -111,10 +111,9 @@ class Fetcher:
     ) -> tuple[State, bytes | None]:
         """A pending or damaged resource that nobody computes is what it is once settled."""
         store = self.store()
-        if not store.is_awaited(collection, ident, folder):
-            if not store.settle(collection, ident, folder).busy:
-                return read_state(collection.task.path, folder)
-        return 'pending', None
+        if store.is_awaited(collection, ident, folder) or store.settle(collection, ident, folder).busy:
+            return 'pending', None
+        return read_state(collection.task.path, folder)
 
     # --- computed ----------------------------------------------------------------------------------
 

@@ -151,9 +151,8 @@ class Resource(dict[str, Any]):
 
     def _in_folder(self, look: Callable[[int], Any]) -> Any:
         try:
-            with diskio.opened(f'{self._at[1]}/{self._at[2]}', diskio.LOOK) as parent:
-                with diskio.opened(self._at[3], diskio.LOOK, within=parent) as folder:
-                    return look(folder)
+            with diskio.opened_below(f'{self._at[1]}/{self._at[2]}', self._at[3]) as folder:
+                return look(folder)
         except OSError:
             return None
 

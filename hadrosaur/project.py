@@ -251,7 +251,7 @@ class Project:
         retry_errors: bool = True,
         progress: bool | Callable[[Counts], None] | None = None,
     ) -> Batch:
-        """Many resources, in parallel; each one is yielded as it finishes, and a bad one never stops the rest.
+        """Many resources, in parallel, each yielded as it finishes; a bad one never stops the rest.
 
         Args:
             collection: A registered collection.
@@ -410,7 +410,7 @@ class Project:
         )
 
     def stats(self, collection: str | None = None) -> dict[str, Any]:
-        """Per collection: ``total``, ``completed``, ``error``, ``pending``, and of ``duration`` p50, p95, max."""
+        """Per collection: ``total``, ``completed``, ``error``, ``pending``; ``duration``: p50, p95, max."""
         if collection is not None:
             self._registry.get_any(collection)
         found: dict[str, Any] = self._index().stats(collection)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import namedtuple
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,7 +104,13 @@ class Entry(_Row):
     """
 
     __slots__ = ()
-    __new__ = tuple.__new__  # from one iterable of cells
+    if TYPE_CHECKING:
+
+        def __new__(cls, cells: Iterable[Any]) -> Self:
+            """From one iterable of cells."""
+
+    else:
+        __new__ = tuple.__new__  # from one iterable of cells
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return (tuple(self),)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def recover(store: Store) -> int:
-    """Settle the pending rows whose process is gone; returns how many. On a read-only base they are masked."""
+    """Settle the pending rows whose process is gone (read-only: mask them); returns how many."""
     index = store.index
     dead = [session for session in index.pending_sessions() if not store.base.is_alive(session)]
     if not dead:

@@ -271,11 +271,10 @@ class _Checking:
         self._note(problem, entry.collection, entry.ident, detail)
 
     def _examine_result(self, found: Folder, entry: Entry) -> None:
-        path = f'{self._store.base.path}/{os.path.dirname(found.name)}'
-        with diskio.opened(path, diskio.LOOK) as parent:
-            with diskio.opened(os.path.basename(found.name), diskio.LOOK, within=parent) as opened:
-                data = directory.read_result(opened) if self._deep else b''
-                record = directory.read_record(opened) or {}
+        path, name = os.path.split(f'{self._store.base.path}/{found.name}')
+        with diskio.opened_below(path, name) as opened:
+            data = directory.read_result(opened) if self._deep else b''
+            record = directory.read_record(opened) or {}
         if data is None:
             self._note('damaged', entry.collection, entry.ident, f'{directory.RESULT} does not parse')
         elif self._deep and record.get('result_sha256') not in (None, directory.checksum(data)):

@@ -65,9 +65,8 @@ class Store:
     def record(self, collection: Collection, folder: str) -> dict[str, Any] | None:
         """The record.json of a resource, None where there is none."""
         try:
-            with diskio.opened(collection.task.path, diskio.LOOK) as parent:
-                with diskio.opened(folder, diskio.LOOK, within=parent) as opened:
-                    return directory.read_record(opened)
+            with diskio.opened_below(collection.task.path, folder) as opened:
+                return directory.read_record(opened)
         except OSError:
             return None
 

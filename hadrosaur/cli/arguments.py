@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -46,8 +46,13 @@ class Moment(Type):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A timedelta for ``2h``; ISO text, which the Project reads as time of this machine, as it is."""
-        match = _SPAN(value)
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
+        if isinstance(value, str) and (match := _SPAN(value)):
+            return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f'{value!r} is no time: write 2026-01-31, 2026-01-31T18:00, or 2h, 7d ago', param, ctx)
+        return value
 
 
 class JSONObject(Type):

@@ -17,7 +17,7 @@ from .projects import opened
 
 if TYPE_CHECKING:
     from ..project import Project
-    from ..records import CheckReport, ReindexReport
+    from ..records import CheckReport, Finding, ReindexReport
 
 
 # --- check -----------------------------------------------------------------------------------------
@@ -57,16 +57,18 @@ def _write_findings(report: CheckReport) -> None:
         columns = [
             Column('problem'),
             Column('collection'),
-            Column('ident'),
-            Column('mended', lambda mended: 'yes' if mended else 'no'),
+            Column('ident', folded=True),
+            Column('mended'),
             Column('detail', cut=True),
         ]
-        rows = (
-            (each.problem, each.collection, each.ident, each.mended, each.detail) for each in report.findings
-        )
-        output.write_table(columns, rows)
+        output.write_table(columns, map(_cells, report.findings))
     left = f'{len(report.findings)} found, {len(report.remaining)} left'
     output.note(f'{report.scanned} folders: {left if report.findings else "all agree with the index"}')
+
+
+def _cells(found: Finding) -> tuple[str, ...]:
+    mended = 'yes' if found.mended else 'no'
+    return (found.problem, found.collection, found.ident, mended, found.detail)
 
 
 # --- reindex ---------------------------------------------------------------------------------------

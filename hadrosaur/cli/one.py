@@ -80,17 +80,16 @@ def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
     yield 'ran on', f'{entry.host}, process {entry.pid}' if entry.host else None
     yield from _what_came_of_it(resource)
     for name, path in resource.paths.items():
-        yield 'directory' if name == 'base' else name, path
+        yield 'directory' if name == 'base' else os.path.basename(path.rstrip('/')), path
 
 
 def _what_came_of_it(resource: Resource) -> Iterator[tuple[str, Any]]:
     entry = resource.entry
     if resource.status == 'error':
-        yield 'error type', entry.error_type
-        yield 'message', entry.error
-        yield 'group', entry.error_group
+        yield 'error', f'{entry.error_type}: {entry.error}'
+        yield 'error group', entry.error_group
     elif resource.status == 'completed':
-        yield 'value', output.shortened(output.json_text(resource.result), LONGEST_RESULT)
+        yield 'result', output.shortened(output.json_text(resource.result), LONGEST_RESULT)
 
 
 # --- logs ------------------------------------------------------------------------------------------

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n', '\uff1d', '\uff0b', '\uff0d', '\uff20')
 """What makes a spreadsheet take a cell for a formula; the last four are full-width = + - @."""
+
+LEAST_CUT = 24
+"""Columns of the screen that a long text gets at least, before other columns are left out for it."""
 
 _STATUS_STYLES = {'completed': 'green', 'error': 'red', 'pending': 'yellow'}
 
@@ -65,10 +70,21 @@ def local(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone().strftime('%Y-%m-%d %H:%M:%S')
 
 
+def lately(moment: datetime | None) -> str | None:
+    """The same in short: today's times without the day, older ones without seconds."""
+    if moment is None:
+        return None
+    here = moment.astimezone()
+    is_today = here.date() == here.now(here.tzinfo).date()
+    return here.strftime('%H:%M:%S' if is_today else '%Y-%m-%d %H:%M')
+
+
 def seconds(number: float | None) -> str | None:
     """A duration for people."""
     if number is None:
         return None
+    if number < 1:
+        return f'{number * 1000:.3g} ms'
     if number < 60:
         return f'{number:.3g} s'
     whole = round(number)
@@ -100,20 +116,24 @@ def shortened(text: str, length: int) -> str:
 class Column(NamedTuple):
     """A column of a table.
 
-    ``show`` makes text for a terminal of a value; elsewhere the value stands as it is. A column that is
-    ``cut`` loses what does not fit on the terminal; others are folded if it comes to the worst.
+    ``show`` makes text for a terminal of a value; elsewhere the value stands as it is. Where a terminal
+    is too narrow, ``spare`` columns are left out, from the right; then ``cut`` ones lose their ends,
+    while ``folded`` ones go on in the next line.
     """
 
     title: str
     show: Callable[[Any], str | None] | None = None
     right: bool = False
     cut: bool = False
+    folded: bool = False
+    spare: bool = False
 
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table to stdout."""
     if is_terminal():
-        draw(drawn(columns, rows))
+        console = terminal()
+        console.print(drawn(columns, rows, console.width))
         return
     write = sys.stdout.write
     write('\t'.join(column.title for column in columns) + '\n')
@@ -125,32 +145,55 @@ def _cell(value: Any) -> str:
     return '' if value is None else visible(str(value))
 
 
-def drawn(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Table:
-    """A table for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
+def terminal() -> Console:
+    """The terminal that stdout is; what is printed there is never read as markup."""
+    from rich.console import Console
 
+    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+
+
+def drawn(columns: Sequence[Column], rows: Iterable[Sequence[Any]], width: int) -> Table:
+    """A table for a terminal of that width."""
+    from rich.table import Table
+
+    texts = [
+        [
+            _cell(column.show(value) if column.show and value is not None else value)
+            for column, value in zip(columns, row, strict=True)
+        ]
+        for row in rows
+    ]
     table = Table(box=None, pad_edge=False, header_style='bold')
-    for column in columns:
-        # Where there is not enough room, a cut column gives way before the others.
-        justify = 'right' if column.right else 'left'
-        table.add_column(Text(column.title), justify=justify, no_wrap=not column.cut)  # type: ignore[arg-type]
-    for row in rows:
-        cells = []
-        for column, value in zip(columns, row, strict=True):
-            text = _cell(column.show(value) if column.show and value is not None else value)
-            style = _STATUS_STYLES.get(text, '') if column.title == 'status' else ''
-            overflow: Any = 'ellipsis' if column.cut else 'fold'
-            cells.append(Text(text, style=style, no_wrap=column.cut, overflow=overflow))
-        table.add_row(*cells)
+    kept = _that_fit(columns, texts, width)
+    for column in (columns[position] for position in kept):
+        justify: Any = 'right' if column.right else 'left'
+        table.add_column(column.title, justify=justify, no_wrap=not (column.cut or column.folded))
+    for row in texts:
+        table.add_row(*(_styled(columns[position], row[position]) for position in kept))
     return table
 
 
-def draw(table: Table) -> None:
-    """Print what `drawn` made."""
-    from rich.console import Console
+def _that_fit(columns: Sequence[Column], texts: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Positions of the columns that there is room for."""
+    from rich.cells import cell_len
 
-    Console(file=sys.stdout, markup=False, highlight=False, emoji=False).print(table)
+    needed = []
+    for position, column in enumerate(columns):
+        longest = max((cell_len(row[position]) for row in texts), default=0)
+        least = min(longest, LEAST_CUT) if column.cut or column.folded else longest
+        needed.append(max(least, cell_len(column.title)) + 2)
+    kept = list(range(len(columns)))
+    for position in reversed(range(len(columns))):
+        if columns[position].spare and sum(needed[each] for each in kept) - 2 > width:
+            kept.remove(position)
+    return kept
+
+
+def _styled(column: Column, text: str) -> Text:
+    from rich.text import Text
+
+    style = _STATUS_STYLES.get(text, '') if column.title == 'status' else ''
+    return Text(text, style=style, no_wrap=column.cut, overflow='ellipsis' if column.cut else 'fold')
 
 
 def write_fields(fields: Iterable[tuple[str, Any]]) -> None:
@@ -198,11 +241,19 @@ def write_csv(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write CSV to stdout, with cells that no spreadsheet takes for formulas."""
     import csv
 
-    table = csv.writer(sys.stdout, lineterminator='\n')
+    table = csv.writer(_Lines())
     shown = visible if is_terminal() else str
     table.writerow([inert(title) for title in titles])
     for row in rows:
         table.writerow([inert(shown(value)) if isinstance(value, str) else value for value in row])
+
+
+class _Lines:
+    """Ends lines as Unix does; the csv module quotes a lone CR only if its own line ends have one."""
+
+    def write(self, line: str) -> int:
+        """Take a line of CSV, which the csv module writes at once."""
+        return sys.stdout.write(line.removesuffix('\r\n') + '\n')
 
 
 def inert(text: str) -> str:

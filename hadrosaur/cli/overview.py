@@ -87,8 +87,8 @@ _COUNTS = ('total', 'completed', 'error', 'pending')
 
 
 def _columns(state: dict[str, Any]) -> list[Column]:
-    columns = [Column('collection'), *(Column(name, right=True) for name in _COUNTS)]
-    columns += [Column(name, output.seconds, right=True) for name in ('p50', 'p95', 'max')]
+    columns = [Column('collection', folded=True), *(Column(name, right=True) for name in _COUNTS)]
+    columns += [Column(name, output.seconds, right=True, spare=True) for name in ('p50', 'p95', 'max')]
     if _is_running(state):
         columns += [Column('rate', lambda rate: f'{rate:.3g}/s', right=True)]
         columns += [Column('to go', output.seconds, right=True)]
@@ -120,13 +120,13 @@ def _watch(look: Callable[[], dict[str, Any]]) -> None:
             output.write_table(_columns(state), _rows(state))
             print(flush=True)
             time.sleep(INTERVAL)
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(markup=False, highlight=False), auto_refresh=False) as live:
+    console = output.terminal()
+    with Live(console=console, auto_refresh=False) as live:
         while True:
             state = look()
-            live.update(output.drawn(_columns(state), _rows(state)), refresh=True)
+            live.update(output.drawn(_columns(state), _rows(state), console.width), refresh=True)
             time.sleep(INTERVAL)
 
 
@@ -159,9 +159,9 @@ def errors(base: str, collection: str | None, as_json: bool) -> None:
         Column('count', right=True),
         Column('type'),
         Column('collection'),
-        Column('example'),
-        Column('last', output.local),
-        Column('frame'),
+        Column('example', folded=True),
+        Column('last', output.lately, spare=True),
+        Column('frame', cut=True, spare=True),
         Column('pattern', cut=True),
     ]
     output.write_table(columns, (_group_cells(group) for group in groups))

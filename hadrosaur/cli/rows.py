@@ -88,12 +88,12 @@ def _write_csv(rows: Iterable[Entry]) -> None:
 
 
 _COLUMNS = {
-    'collection': Column('collection'),
-    'ident': Column('ident'),
+    'collection': Column('collection', folded=True),
+    'ident': Column('ident', folded=True),
     'status': Column('status'),
-    'finished_at': Column('finished', output.local),
-    'duration': Column('took', output.seconds, right=True),
-    'error_type': Column('error type'),
+    'finished_at': Column('finished', output.lately, spare=True),
+    'duration': Column('took', output.seconds, right=True, spare=True),
+    'error_type': Column('error type', folded=True),
     'error': Column('error', cut=True),
 }
 
@@ -144,6 +144,6 @@ def sql(base: str, statement: str, form: str | None) -> None:
     elif form == 'csv':
         output.write_csv(titles, map(list, cells))
     elif rows:
-        output.write_table([Column(title) for title in titles], map(list, cells))
+        output.write_table([Column(title, folded=True) for title in titles], map(list, cells))
     else:
         output.note('no rows')

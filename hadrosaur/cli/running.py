@@ -217,7 +217,7 @@ def _report(
         columns = [
             Column('count', right=True),
             Column('type'),
-            Column('example'),
+            Column('example', folded=True),
             Column('message', cut=True),
         ]
         order = ('count', 'type', 'example', 'message')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ _WITH_ARGUMENT = frozenset(name for name in _PRAGMAS if name.endswith(('_info', 
 """Those that may be given an argument: a table, an index, a number of complaints."""
 
 
+_TABLES = ('json_each', 'json_tree', *(f'pragma_{name}' for name in sorted(_PRAGMAS)))
+"""Tables that SQLite makes when they are first named, which the authorizer would take for writing."""
+
+
 def ask(
     driver: sqlite3.Connection, query: str, values: Sequence[Any] | Mapping[str, Any], seconds: float
 ) -> list[dict[str, Any]]:
@@ -44,6 +49,9 @@ def ask(
         HadrosaurError: It is no SQL, it would write, or it takes too long.
     """
     deadline = time.monotonic() + seconds
+    for table in _TABLES:
+        with contextlib.suppress(sqlite3.Error):  # not every release has all of them
+            driver.execute(f'SELECT 1 FROM {table} LIMIT 0')
     driver.execute('PRAGMA query_only = ON')
     driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     driver.set_authorizer(_authorize)
@@ -63,9 +71,13 @@ def _authorize(action: int, first: str | None, second: str | None, *_where: str 
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_FUNCTION:
         return sqlite3.SQLITE_DENY if second == 'load_extension' else sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS and (not second or first in _WITH_ARGUMENT):
+    if action == sqlite3.SQLITE_PRAGMA and _only_tells((first or '').lower(), second):
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
+
+
+def _only_tells(pragma: str, argument: str | None) -> bool:
+    return pragma in _WITH_ARGUMENT or (pragma in _PRAGMAS and not argument)
 
 
 def _distinct(names: list[str]) -> list[str]:

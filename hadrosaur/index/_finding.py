@@ -247,12 +247,15 @@ def _compiled(shape: Shape, counts: bool) -> str:
     statement: Select[Any]
     statement = select(func.count()).select_from(resources) if counts else _ordered(shape)
     for kind in shape.kinds:
-        if kind == 'collection' and _finds_few(shape):
+        if kind == 'collection' and (_finds_few(shape) or _BY_CAUSE & set(shape.kinds)):
             name = _plain(resources.c.collection)
             statement = statement.where(name.in_(bindparam('collection', expanding=True)))
         else:
             statement = statement.where(_clause(kind))
     return _text(statement)
+
+
+_BY_CAUSE = frozenset({'error_type', 'error_group'})  # have indexes that are in the usual order, too
 
 
 def _finds_few(shape: Shape) -> bool:

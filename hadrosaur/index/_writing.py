@@ -133,8 +133,8 @@ def _next_change(stored: ColumnElement[str], now: ColumnElement[str]) -> ColumnE
     from sqlalchemy import Integer, case, cast, func
 
     seconds = len('2026-01-01T00:00:00.')
-    micros = cast(func.substr(now, seconds + 1, 6), Integer) + 1
-    later = func.substr(now, 1, seconds).op('||')(func.printf('%06dZ', micros.op('%')(1_000_000)))
+    micros = (cast(func.substr(now, seconds + 1, 6), Integer) + 1) % 1_000_000
+    later = func.substr(now, 1, seconds).op('||')(func.printf('%06dZ', micros))
     return case((stored == now, later), else_=now)
 
 

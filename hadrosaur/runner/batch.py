@@ -227,16 +227,10 @@ class Batch(Iterator[Resource]):
             return None
         self._tally['total'] += 1
         folder, state, data = self._store.read(collection, ident)
-        changed = False
-        if state == 'completed' and not self._recompute:
-            if data is not None and not (changed := self._store.is_outdated(collection, ident, folder, args)):
-                if self._reuse(ident, folder, data):
-                    return None
-        if state == 'error' and not self._retry_errors and not self._recompute:
-            self._add(self._store.resource(collection, ident, folder, 'error'), None, reused=True)
+        if not self._recompute and self._is_there(ident, args, folder, state, data):
             return None
         self._in_flight.add(ident)
-        how = 'yes' if self._recompute else 'changed' if changed else 'no'
+        how = 'yes' if self._recompute else 'changed' if state == 'completed' else 'no'
         order = self._store.order(collection, ident, args, folder, is_new=state == 'absent', recompute=how)
         flight = Flight(collection, order)
         if state == 'pending' and self._store.is_awaited(collection, ident, folder):
@@ -244,6 +238,18 @@ class Batch(Iterator[Resource]):
             self._elsewhere.append(flight)
             return None
         return flight
+
+    def _is_there(
+        self, ident: str, args: str | None, folder: str, state: directory.State, data: bytes | None
+    ) -> bool:
+        """Is the resource done, and to be yielded as it is?"""
+        if state == 'completed' and data is not None:
+            outdated = self._store.is_outdated(self._collection, ident, folder, args)
+            return not outdated and self._reuse(ident, folder, data)
+        if state == 'error' and not self._retry_errors:
+            self._add(self._store.resource(self._collection, ident, folder, 'error'), None, reused=True)
+            return True
+        return False
 
     def _reuse(self, ident: str, folder: str, data: bytes) -> bool:
         try:
