@@ -7,6 +7,7 @@
         .hadrosaur/
             format.json        format of the directory, and what is locked (see `BaseDirectory.lock`)
             index.lock         shared by writers of the index, exclusive for its rebuilding
+            cancel/            requests to whoever computes a resource, one file each
             sessions/          one locked file per calling process: a pending row belongs to a session,
                                and when the file's lock is free its process is gone
         <collection>/<ident>/  the resources, see directory.py
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -35,6 +37,7 @@ HIDDEN = '.hadrosaur'
 FORMAT_FILE = 'format.json'
 INDEX_LOCK = 'index.lock'
 SESSIONS = 'sessions'
+CANCEL = 'cancel'
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -172,3 +175,34 @@ class BaseDirectory:
             diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions,
         ):
             diskio.remove(session, sessions)
+
+
+# Requests to cancel. Whoever computes a resource, in another process or on another machine, looks into
+# this folder once a second; a file names the resource's directory relative to the base.
+
+
+def request_cancel(base: str, path: str) -> None:
+    """Ask whoever computes the resource in ``path`` to cancel it."""
+    os.makedirs(f'{base}/{HIDDEN}/{CANCEL}', exist_ok=True)
+    with diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
+        diskio.replace(_request_name(path), path.encode(), folder)
+
+
+def cancel_requests(base: str) -> set[str]:
+    """The directories, relative to the base, whose computation somebody wants cancelled."""
+    try:
+        with diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
+            names = [name for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}') if name[0] != '.']
+            return {diskio.read(name, folder).decode() for name in names}
+    except (OSError, UnicodeDecodeError):  # none was ever made; or one has just been answered
+        return set()
+
+
+def drop_cancel_request(base: str, path: str) -> None:
+    """The request was answered, or there is nobody to answer it."""
+    with contextlib.suppress(OSError), diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
+        diskio.remove(_request_name(path), folder)
+
+
+def _request_name(path: str) -> str:
+    return hashlib.blake2b(path.encode(), digest_size=16).hexdigest()

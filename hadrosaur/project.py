@@ -9,7 +9,7 @@ from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import canonical, compute, directory, reindex, settle
-from .basedir import BaseDirectory
+from .basedir import BaseDirectory, request_cancel
 from .fetcher import Fetcher, failed, not_found
 from .handle import Resource
 from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, ReindexReport, Task
@@ -259,7 +259,8 @@ class Project:
                 may be a generator of millions.
             args: For those that bring none.
             workers: How many are computed at once; None: as many as there are processors.
-            executor: ``'processes'`` or ``'inline'``.
+            executor: ``'processes'``, ``'threads'`` or ``'inline'``; or any `concurrent.futures.Executor`,
+                a `dask.distributed.Client`, or the address of a dask scheduler, ``'dask:tcp://host:port'``.
             recompute: Compute those that are there again.
             retry_errors: Compute those that ended in error again.
             progress: True shows it on stderr; a function is called with the `Counts` at each change.
@@ -347,6 +348,16 @@ class Project:
             if dispatcher is not None and (runs := dispatcher.flying(collection, text)):
                 count += len(runs)
                 dispatcher.cancel(runs)
+        return count + self._cancel_elsewhere(collection, text)
+
+    def _cancel_elsewhere(self, collection: str, ident: str | None) -> int:
+        """Leave requests for what other processes compute; they look for them once a second."""
+        count = 0
+        session = self._base.session()
+        for entry in self._index().find(collection, status='pending'):
+            if ident in (None, entry.ident) and entry.session != session:
+                request_cancel(self._base.path, entry.path)
+                count += 1
         return count
 
     # --- asking the index --------------------------------------------------------------------------

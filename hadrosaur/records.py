@@ -226,6 +226,11 @@ class WorkOrder(NamedTuple):
         return self.task.collection
 
     @property
+    def path(self) -> str:
+        """The resource's directory relative to the base."""
+        return f'{self.task.folder}/{self.folder}'
+
+    @property
     def key(self) -> tuple[str, str]:
         """(collection, ident)."""
         return (self.task.collection, self.ident)

@@ -219,7 +219,7 @@ def test_warnings_of_a_run(place):
         ('jobs:project', 2, "'project' in 'jobs' is not there; it has jobs:proj"),
         ('jobs:books', 2, "'books' in 'jobs' is no Project; it has jobs:proj"),
         ('json:proj', 2, 'it has none'),
-        ('json.py:proj', 2, "another module called 'json'"),
+        ('sub/json.py:proj', 2, "another module called 'json'"),
         ('a.b.py:proj', 2, 'has a dot'),
         ('quits:proj', 2, 'asked to exit'),
         ('sub.jobs:proj', 3, "no collection is called 'books'"),
@@ -228,16 +228,11 @@ def test_warnings_of_a_run(place):
 @pytest.mark.parametrize('verb', ['run', 'retry', 'reproduce'])
 def test_targets_that_are_none(verb, target, code, words, place):
     """A MODULE:PROJ that is none is answered by what is wrong and what there is, without a traceback."""
-    for name in ('json.py', 'a.b.py'):
-        (place / name).write_text(JOBS)
+    (place / 'a.b.py').write_text(JOBS)
     (place / 'quits.py').write_text('import sys; sys.exit("no")')
-    (place / 'sub').mkdir()
-    (place / 'sub/jobs.py').write_text('from hadrosaur import Project\nproj = Project("base")')
-    if target.startswith('json'):  # as a module it is the standard library's, unless the folder's is first
-        (place / 'json.py').rename(place / 'elsewhere.py')
-        target = target.replace('json.py', 'here/json.py')
-        (place / 'here').mkdir()
-        (place / 'here/json.py').write_text(JOBS)
+    for name, text in (('jobs', 'from hadrosaur import Project; proj = Project("base")'), ('json', JOBS)):
+        (place / 'sub').mkdir(exist_ok=True)
+        (place / f'sub/{name}.py').write_text(text)
     done = hadro(verb, target, 'books', *([] if verb == 'retry' else ['emma']), cwd=place)
 
     assert done.returncode == code, done.stderr

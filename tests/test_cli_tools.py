@@ -61,7 +61,8 @@ def command(*args):
 
 def hadro(*args, cwd, **more):
     """Run the command line as a user would."""
-    return subprocess.run(command(*args), cwd=cwd, capture_output=True, text=True, timeout=100, **more)
+    more = {'text': True, 'timeout': 100, **more}
+    return subprocess.run(command(*args), cwd=cwd, capture_output=True, **more)
 
 
 def on_terminal(*args, cwd, width=100, **more):

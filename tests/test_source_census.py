@@ -132,7 +132,8 @@ def test_hand_edits_and_a_deleted_index(census, tmp_path):
     report = json.loads(hadrosaur('reindex', base, '--json'))
     with Project(base, create=False) as proj:
         rows = {entry.ident: entry.as_json() for entry in proj.query('stdlib')}
-        assert not proj.check().findings
+        found = [(finding.problem, finding.ident) for finding in proj.check().findings]
+        assert found == [('foreign-record', 'copy.of.abc')]  # which says where the copy came from
     for name in ('index.sqlite3', 'index.sqlite3-wal', 'index.sqlite3-shm'):
         (base / name).unlink(missing_ok=True)
     with Project(base, create=False) as proj:

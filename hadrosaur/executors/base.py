@@ -7,6 +7,7 @@ blames exactly the resource that failed, logs stay apart, the same files are lef
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import threading
@@ -77,7 +78,14 @@ def is_packing() -> bool:
     return _packing
 
 
-def pack(function: Function) -> bytes:
+class Packed(NamedTuple):
+    """A function as bytes, which only a slot opens."""
+
+    digest: str
+    payload: bytes
+
+
+def pack(function: Function) -> Packed:
     """The function as bytes that `cloudpickle` makes: closures, lambdas and ``__main__`` work too.
 
     Raises ExecutorFault, naming the function, where it holds something that cannot be pickled.
@@ -104,7 +112,7 @@ def pack(function: Function) -> bytes:
             HadrosaurWarning,
             stacklevel=2,
         )
-    return payload
+    return Packed(hashlib.blake2b(payload, digest_size=16).hexdigest(), payload)
 
 
 def processors() -> int:

@@ -19,117 +19,27 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .. import compute, diskio, settle
+from .. import basedir, compute, diskio, settle
 from ..errors import Cancelled, Interrupted, TimedOut, WorkerDied
-from ..records import Outcome, WorkOrder
+from ..records import Outcome, Task, WorkOrder
 from . import _slot
-from .base import Executor, Listener, pack, processors
+from ._worker import DEEPEST, Ticket, Worker, how_it_died
+from .base import Executor, Listener, Packed, pack, processors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from .base import Function
 
-AHEAD = 0.03  # seconds of work in a slot's queue
-DEEPEST = 256  # orders in a slot's queue at most
 LONG_RUN = 1.0  # seconds after which a head counts as running, and its queue is up for hand-over
 GATHER = 0.002  # seconds to let outcomes come together, while every slot has work ahead
 GRACE = 2.0  # seconds from interrupting to killing
 UNBEGUN_DEATHS = 3  # deaths before its order was even begun, after which an order is given up
-
-_PROGRAM = (
-    'import sys; sys.path.insert(0, sys.argv[1]); '
-    'from hadrosaur.executors._slot import main; main(int(sys.argv[2]))'
-)
-_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-class _Ticket:
-    """An order on its way through the pool."""
-
-    __slots__ = ('deaths', 'number', 'order')
-
-    def __init__(self, order: WorkOrder, number: int) -> None:
-        self.order = order
-        self.number = number  # of its task, as the slots know it
-        self.deaths = 0
-
-
-class _Slot:
-    """The caller's side of one worker process."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        self.connection = ours
-        self.queue: deque[_Ticket] = deque()
-        self.buffer = bytearray()
-        self.head_since = time.monotonic()
-        self.head_shown = False  # 'running' was told of the head
-        self.loading = 0  # functions that it was sent and has not loaded yet
-        self.known: set[int] = set()
-        self.pace = 0.0  # seconds per order, lately
-        self.verdict: tuple[str, str] | None = None  # (error type, reason), if it is we who kill it
-        self.kill_at: float | None = None  # when it was interrupted, and does not end by itself
-        self.process = subprocess.Popen(
-            [sys.executable, '-c', _PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
-        theirs.close()
-        diskio.close_in_children(ours)
-        self.pidfd = os.pidfd_open(self.process.pid) if hasattr(os, 'pidfd_open') else -1
-        self.send([_slot.pack_frame('setup', [str(part) for part in sys.path], _here())])
-
-    def send(self, frames: list[bytes]) -> None:
-        """Send frames; a slot that is gone is noticed by its death, not here."""
-        with contextlib.suppress(OSError):
-            self.connection.sendall(b''.join(frames))
-
-    def has_room(self) -> bool:
-        """Does it have less than `AHEAD` seconds of work?"""
-        if self.verdict:
-            return False
-        if not self.queue:
-            return True
-        if not self.pace:
-            return False
-        return len(self.queue) < min(DEEPEST, 1 + int(AHEAD / self.pace))
-
-    def start_head(self) -> None:
-        """The next in the queue is running from now on."""
-        self.head_since = time.monotonic()
-        self.head_shown = False
-
-    def head_age(self, now: float) -> float:
-        """Seconds that the head has been running; loading its function does not count."""
-        return 0.0 if self.loading or not self.queue else now - self.head_since
-
-    def note_pace(self, seconds: float, answers: int) -> None:
-        """Learn from answers that came together how long an order takes (moving average)."""
-        took = max(1e-5, seconds / answers)
-        self.pace = took if not self.pace else 0.7 * self.pace + 0.3 * took
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Signal its whole process group: what the function started goes with it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
-
-    def discard(self) -> None:
-        """Give back descriptors and the process's entry in the kernel's table."""
-        self.kill()
-        self.process.wait()
-        diskio.close(self.connection)
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
 
 
 class SlotPool(Executor):
@@ -139,12 +49,13 @@ class SlotPool(Executor):
         self.workers = workers or processors()
         self.capacity = (DEEPEST + 64) * self.workers
         self._tell = listener
-        self._slots: list[_Slot] = []
-        self._retired: list[_Slot] = []
-        self._waiting: deque[_Ticket] = deque()
-        self._later: list[tuple[float, int, _Ticket]] = []
-        self._tickets: dict[str, _Ticket] = {}
-        self._tasks: dict[tuple[Any, int], tuple[int, bytes, Any]] = {}
+        self._slots: list[Worker] = []
+        self._retired: list[Worker] = []
+        self._waiting: deque[Ticket] = deque()
+        self._later: list[tuple[float, int, Ticket]] = []
+        self._tickets: dict[str, Ticket] = {}
+        self._packed: dict[tuple[Task, int], tuple[Packed, Function]] = {}
+        self._numbers: dict[tuple[Task, str], int] = {}
         self._frames: dict[int, bytes] = {}
         self._inbox: deque[tuple[str, Any]] = deque()
         self._results: list[Outcome] = []
@@ -161,31 +72,40 @@ class SlotPool(Executor):
         self._closing = False
         self._idle = threading.Condition(self._guard)
         self._fault: BaseException | None = None
+        self._requests_seen = 0.0  # when cancel requests were looked at last
 
     # --- the caller's side -------------------------------------------------------------------------
 
     def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
         """Take orders of one task; ``delay`` seconds are waited before they may run."""
-        number = self._number(orders[0], function)
-        tickets = [_Ticket(order, number) for order in orders]
+        key = (orders[0].task, id(function))
+        if key not in self._packed:
+            self._packed[key] = (pack(function), function)  # kept alive, so that its id is not used again
+        self.submit_packed(orders, self._packed[key][0], delay=delay)
+
+    def submit_packed(self, orders: Sequence[WorkOrder], packed: Packed, *, delay: float = 0.0) -> None:
+        """Take orders whose function was packed elsewhere."""
+        number = self._number(orders[0].task, packed)
+        tickets = [Ticket(order, number) for order in orders]
         self._ask('submit', (tickets, delay))
 
-    def _number(self, order: WorkOrder, function: Function) -> int:
+    def _number(self, task: Task, packed: Packed) -> int:
         """Slots know each (task, function) by a number; the function's bytes go to each slot once."""
-        key = (order.task, id(function))
-        known = self._tasks.get(key)
-        if known is None:
-            number = len(self._tasks)
-            # The function is kept alive, so that its id is not used again.
-            known = self._tasks[key] = (number, pack(function), function)
+        key = (task, packed.digest)
+        if key not in self._numbers:
+            number = self._numbers[key] = len(self._numbers)
             self._frames[number] = _slot.pack_frame(
-                'task', number, tuple(order.task), order.task.base_given, known[1]
+                'task', number, tuple(task), task.base_given, packed.payload
             )
-        return known[0]
+        return self._numbers[key]
 
     def cancel(self, runs: Collection[str]) -> None:
         """Drop what is not begun; kill the slots that run the rest."""
         self._ask('cancel', set(runs))
+
+    def withdraw(self, runs: Collection[str]) -> None:
+        """Drop what is not begun; what runs goes on."""
+        self._ask('withdraw', set(runs))
 
     def interrupt(self) -> None:
         """Interrupt what runs, drop the rest, and wait until nothing runs."""
@@ -280,7 +200,7 @@ class SlotPool(Executor):
         wait = max(0.0, min(moments) - now)
         return wait if hasattr(os, 'pidfd_open') else min(wait, 0.2)
 
-    def _next_moment(self, slot: _Slot, now: float) -> float:
+    def _next_moment(self, slot: Worker, now: float) -> float:
         """When the head of a slot is to be looked at next."""
         if slot.kill_at is not None:
             return slot.kill_at
@@ -290,14 +210,14 @@ class SlotPool(Executor):
         moments = [slot.head_since + timeout] if timeout and not slot.verdict else []
         if not slot.head_shown:
             moments.append(slot.head_since + LONG_RUN)
-        elif len(slot.queue) > 1:
-            moments.append(now + LONG_RUN)
-        return min(moments, default=now + 60.0)
+        else:
+            moments.append(now + LONG_RUN)  # for hand-over, and requests to cancel
+        return min(moments)
 
     def _all_have_work_ahead(self) -> bool:
         return bool(self._slots) and all(len(slot.queue) > 2 for slot in self._slots)
 
-    def _read(self, slot: _Slot | None) -> None:
+    def _read(self, slot: Worker | None) -> None:
         """Take in what a slot has said (None: someone woke us)."""
         if slot is None:
             with contextlib.suppress(BlockingIOError):
@@ -320,7 +240,7 @@ class SlotPool(Executor):
         if answers := waiting - len(slot.queue):
             slot.note_pace(time.monotonic() - since, answers)
 
-    def _hear(self, slot: _Slot, kind: str, parts: list[Any]) -> None:
+    def _hear(self, slot: Worker, kind: str, parts: list[Any]) -> None:
         if kind == 'outcome':
             self._answered(slot, _slot.unpack_outcome(parts[0]))
         elif kind == 'loaded':
@@ -329,7 +249,7 @@ class SlotPool(Executor):
         elif kind == 'retire':
             self._retire(slot)
 
-    def _answered(self, slot: _Slot, outcome: Outcome) -> None:
+    def _answered(self, slot: Worker, outcome: Outcome) -> None:
         if slot.queue and slot.queue[0].order.run == outcome.run:
             slot.queue.popleft()
             slot.start_head()
@@ -340,7 +260,7 @@ class SlotPool(Executor):
         if self._tickets.pop(outcome.run, None) is not None:
             self._results.append(outcome)
 
-    def _retire(self, slot: _Slot) -> None:
+    def _retire(self, slot: Worker) -> None:
         """It ends by itself, once the threads that a function left have ended."""
         self._waiting.extendleft(reversed(slot.queue))
         slot.queue.clear()
@@ -356,7 +276,7 @@ class SlotPool(Executor):
                 self._read(slot)  # what it said before it died
                 self._bury(slot)
 
-    def _bury(self, slot: _Slot) -> None:
+    def _bury(self, slot: Worker) -> None:
         """A slot is dead: its head is blamed if it was begun, the rest waits for another slot."""
         self._unwatch(slot.connection)
         self._unwatch(slot.pidfd)
@@ -372,10 +292,10 @@ class SlotPool(Executor):
         self._waiting.extendleft(reversed(tickets[1:]))
         slot.discard()
 
-    def _blamed(self, slot: _Slot, ticket: _Ticket) -> bool:
+    def _blamed(self, slot: Worker, ticket: Ticket) -> bool:
         """Settle the head of a dead slot; False where its directory says that it was never begun."""
         order = ticket.order
-        error_type, reason = slot.verdict or (WorkerDied.__name__, _how_it_died(slot.process.returncode))
+        error_type, reason = slot.verdict or (WorkerDied.__name__, how_it_died(slot.process.returncode))
         found = settle.settle(
             order.collection,
             order.ident,
@@ -392,13 +312,13 @@ class SlotPool(Executor):
             return True
         return False
 
-    def _requeue_or_give_up(self, slot: _Slot, ticket: _Ticket) -> None:
+    def _requeue_or_give_up(self, slot: Worker, ticket: Ticket) -> None:
         if slot.verdict and slot.verdict[0] == Cancelled.__name__:
             self._drop([ticket])
         elif ticket.deaths < UNBEGUN_DEATHS:
             self._waiting.appendleft(ticket)
         else:
-            reason = f'{_how_it_died(slot.process.returncode)}, {ticket.deaths} times before it could begin'
+            reason = f'{how_it_died(slot.process.returncode)}, {ticket.deaths} times before it could begin'
             self._resolve(compute.unsaved(ticket.order, WorkerDied.__name__, reason))
 
     def _act(self, what: str, about: Any) -> None:
@@ -412,11 +332,13 @@ class SlotPool(Executor):
                 self._waiting.extend(tickets)
         elif what == 'cancel':
             self._cancel(about)
+        elif what == 'withdraw':
+            self._cancel(about, None)
         elif what == 'interrupt':
             self._cancel(set(self._tickets), signal.SIGINT)
 
-    def _cancel(self, runs: set[str], number: int = signal.SIGKILL) -> None:
-        """Heads are signalled, everything behind them is dropped."""
+    def _cancel(self, runs: set[str], number: int | None = signal.SIGKILL) -> None:
+        """Heads are signalled (None: left alone), everything behind them is dropped."""
         dropped = [ticket for ticket in self._waiting if ticket.order.run in runs]
         dropped += [ticket for _, _, ticket in self._later if ticket.order.run in runs]
         self._waiting = deque(ticket for ticket in self._waiting if ticket.order.run not in runs)
@@ -426,11 +348,11 @@ class SlotPool(Executor):
             behind = [ticket for ticket in list(slot.queue)[1:] if ticket.order.run in runs]
             self._revoke(slot, behind)
             dropped += behind
-            if slot.queue and slot.queue[0].order.run in runs:
+            if number is not None and slot.queue and slot.queue[0].order.run in runs:
                 self._signal_head(slot, number)
         self._drop(dropped)
 
-    def _signal_head(self, slot: _Slot, number: int) -> None:
+    def _signal_head(self, slot: Worker, number: int) -> None:
         if number == signal.SIGINT:
             slot.verdict = (Interrupted.__name__, 'the run was interrupted (Ctrl-C)')
             slot.kill_at = time.monotonic() + GRACE
@@ -438,7 +360,7 @@ class SlotPool(Executor):
             slot.verdict = (Cancelled.__name__, 'the run was cancelled')
         slot.kill(number)
 
-    def _drop(self, tickets: list[_Ticket]) -> None:
+    def _drop(self, tickets: list[Ticket]) -> None:
         if not tickets:
             return
         self._tell.dropped([ticket.order for ticket in tickets])
@@ -446,7 +368,7 @@ class SlotPool(Executor):
             self._tickets.pop(ticket.order.run, None)
         self._tell_if_idle()
 
-    def _revoke(self, slot: _Slot, tickets: list[_Ticket]) -> None:
+    def _revoke(self, slot: Worker, tickets: list[Ticket]) -> None:
         if tickets:
             for ticket in tickets:
                 slot.queue.remove(ticket)
@@ -473,8 +395,22 @@ class SlotPool(Executor):
                 self._hand_over(slot)
         if shown:
             self._tell.started(shown)
+        if now - self._requests_seen >= LONG_RUN and self._tickets:
+            self._requests_seen = now
+            self._look_at_requests()
 
-    def _hand_over(self, slot: _Slot) -> None:
+    def _look_at_requests(self) -> None:
+        """Someone in another process may want a resource cancelled: they leave a request in the base."""
+        orders = [ticket.order for ticket in list(self._tickets.values())]
+        for base in {order.task.base for order in orders}:
+            requested = basedir.cancel_requests(base)
+            wanted = [order for order in orders if requested and order.path in requested]
+            for order in wanted:
+                basedir.drop_cancel_request(base, order.path)
+            if wanted:
+                self._cancel({order.run for order in wanted})
+
+    def _hand_over(self, slot: Worker) -> None:
         """Its head takes long: what waits behind it goes to slots that have nothing to do."""
         free = len(self._slots) < self.workers or any(not other.queue for other in self._slots)
         if free and len(slot.queue) > 1 and not self._waiting:
@@ -494,7 +430,7 @@ class SlotPool(Executor):
                 return
             self._supply(slot)
 
-    def _supply(self, slot: _Slot) -> None:
+    def _supply(self, slot: Worker) -> None:
         frames = []
         share = 1 + len(self._waiting) // (2 * len(self._slots))  # leave something for the others
         if not slot.queue:
@@ -512,8 +448,8 @@ class SlotPool(Executor):
             frames.append(_slot.pack_frame('order', ticket.number, tuple(ticket.order)[1:]))
         slot.send(frames)
 
-    def _new_slot(self) -> _Slot:
-        slot = _Slot()
+    def _new_slot(self) -> Worker:
+        slot = Worker()
         self._slots.append(slot)
         self._selector.register(slot.connection, selectors.EVENT_READ, slot)
         if slot.pidfd >= 0:
@@ -536,20 +472,3 @@ class SlotPool(Executor):
         with self._idle:
             if not self.busy:
                 self._idle.notify_all()
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return '/'
-
-
-def _how_it_died(code: int | None) -> str:
-    if code is not None and code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f'signal {-code}'
-        return f'the process that computed it was killed by {name}'
-    return f'the process that computed it exited with status {code}'

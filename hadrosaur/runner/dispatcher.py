@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 import time
 from collections import deque
@@ -21,22 +22,46 @@ if TYPE_CHECKING:
 
 EXECUTORS = {
     'inline': 'hadrosaur.executors.inline:InlineExecutor',
+    'threads': 'hadrosaur.executors.threads:ThreadsExecutor',
     'processes': 'hadrosaur.executors.slots:SlotPool',
 }
 """Executors by name: import path of the class, loaded when asked for."""
 
 
 def make_executor(executor: Any, listener: Listener, workers: int | None) -> Executor:
-    """The executor of that name. Raises UnknownExecutor, or ValueError for a bad number of workers."""
+    """The executor that a user asked for: a name, an address, an Executor or a dask Client.
+
+    Raises UnknownExecutor, ExecutorUnavailable, or ValueError for a bad number of workers.
+    """
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ValueError(f'workers must be a whole number from 1 up, not {workers!r}')
-    path = EXECUTORS.get(executor) if isinstance(executor, str) else None
+    if isinstance(executor, str) and executor in EXECUTORS:
+        return _load(EXECUTORS[executor])(listener, workers)
+    path = _foreign(executor)
     if path is None:
         raise UnknownExecutor(
-            f'no executor is called {executor!r}', hint=f'choose one of: {", ".join(map(repr, EXECUTORS))}'
+            f'no executor is called {executor!r}',
+            hint=f"choose one of {', '.join(map(repr, EXECUTORS))}, 'dask:tcp://host:port', a dask Client, "
+            'or a concurrent.futures.Executor',
         )
+    return _load(path)(listener, workers, executor)
+
+
+def _foreign(executor: Any) -> str | None:
+    """Import path of what drives an executor that is not ours, None where it is none."""
+    if isinstance(executor, str):
+        return 'hadrosaur.executors.dask:DaskExecutor' if executor.startswith('dask:') else None
+    futures, dask = sys.modules.get('concurrent.futures'), sys.modules.get('distributed')
+    if futures is not None and isinstance(executor, futures.Executor):
+        return 'hadrosaur.executors.futures:FuturesExecutor'
+    if dask is not None and isinstance(executor, dask.Client):
+        return 'hadrosaur.executors.dask:DaskExecutor'
+    return None
+
+
+def _load(path: str) -> Callable[..., Executor]:
     module, _, name = path.partition(':')
-    made: Executor = getattr(importlib.import_module(module), name)(listener, workers)
+    made: Callable[..., Executor] = getattr(importlib.import_module(module), name)
     return made
 
 

@@ -1,0 +1,87 @@
+"""The far end of a foreign executor: a chunk of orders comes in, a slot on this machine runs it.
+
+So a function that kills its process costs one resource and never a worker that is not ours, its
+output is caught by descriptors, and timeouts hold. One slot is kept warm for each thread that hosts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+import time
+from typing import NamedTuple
+
+from ..records import Outcome, WorkOrder
+from .base import Listener, Packed
+from .slots import SlotPool
+
+BUDGET = 0.05  # seconds after which a chunk hands back what it has not begun
+
+
+class Chunk(NamedTuple):
+    """Some orders of one task, with their function."""
+
+    orders: list[WorkOrder]
+    packed: Packed
+
+
+class ChunkResult(NamedTuple):
+    """What came of a chunk: outcomes, and the runs that were not begun."""
+
+    outcomes: list[Outcome]
+    unbegun: list[str]
+
+
+class _Host:
+    """One thread's slot."""
+
+    def __init__(self) -> None:
+        self._answers: queue.SimpleQueue[tuple[list[Outcome], list[WorkOrder]]] = queue.SimpleQueue()
+        listener = Listener(
+            deliver=lambda outcomes: self._answers.put((outcomes, [])),
+            started=lambda orders: None,
+            dropped=lambda orders: self._answers.put(([], orders)),
+        )
+        self.pool = SlotPool(listener, 1)
+
+    def run(self, chunk: Chunk) -> ChunkResult:
+        deadline: float | None = time.monotonic() + BUDGET
+        open_runs = {order.run for order in chunk.orders}
+        result = ChunkResult([], [])
+        self.pool.submit_packed(chunk.orders, chunk.packed)
+        while open_runs:
+            try:
+                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                outcomes, dropped = self._answers.get(timeout=wait)
+            except queue.Empty:
+                deadline = None
+                self.pool.withdraw(open_runs)
+                continue
+            result.outcomes.extend(outcomes)
+            result.unbegun.extend(order.run for order in dropped)
+            open_runs.difference_update(outcome.run for outcome in outcomes)
+            open_runs.difference_update(order.run for order in dropped)
+        return result
+
+
+_hosts: dict[tuple[int, int], _Host] = {}
+
+
+def run_chunk(chunk: Chunk) -> ChunkResult:
+    """Carry out a chunk; called by the foreign executor, in whatever process and thread it likes."""
+    key = (os.getpid(), threading.get_ident())
+    host = _hosts.get(key)
+    if host is None:
+        host = _hosts[key] = _Host()
+    return host.run(chunk)
+
+
+@atexit.register
+def close_hosts() -> None:
+    """End the slots that this process hosts."""
+    for key in list(_hosts):
+        host = _hosts.pop(key)
+        if key[0] == os.getpid():
+            host.pool.close()

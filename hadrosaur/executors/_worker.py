@@ -1,0 +1,124 @@
+"""The caller's side of one worker process: its socket, its queue of orders, its clock, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+
+from .. import diskio
+from ..records import WorkOrder
+from . import _slot
+
+AHEAD = 0.03  # seconds of work in a worker's queue
+DEEPEST = 256  # orders in a worker's queue at most
+
+_PROGRAM = (
+    'import sys; sys.path.insert(0, sys.argv[1]); '
+    'from hadrosaur.executors._slot import main; main(int(sys.argv[2]))'
+)
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Ticket:
+    """An order on its way through the pool."""
+
+    __slots__ = ('deaths', 'number', 'order')
+
+    def __init__(self, order: WorkOrder, number: int) -> None:
+        self.order = order
+        self.number = number  # of its task, as the slots know it
+        self.deaths = 0
+
+
+class Worker:
+    """The caller's side of one worker process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.connection = ours
+        self.queue: deque[Ticket] = deque()
+        self.buffer = bytearray()
+        self.head_since = time.monotonic()
+        self.head_shown = False  # 'running' was told of the head
+        self.loading = 0  # functions that it was sent and has not loaded yet
+        self.known: set[int] = set()
+        self.pace = 0.0  # seconds per order, lately
+        self.verdict: tuple[str, str] | None = None  # (error type, reason), if it is we who kill it
+        self.kill_at: float | None = None  # when it was interrupted, and does not end by itself
+        self.process = subprocess.Popen(
+            [sys.executable, '-c', _PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        theirs.close()
+        diskio.close_in_children(ours)
+        self.pidfd = os.pidfd_open(self.process.pid) if hasattr(os, 'pidfd_open') else -1
+        self.send([_slot.pack_frame('setup', [str(part) for part in sys.path], _here())])
+
+    def send(self, frames: list[bytes]) -> None:
+        """Send frames; a slot that is gone is noticed by its death, not here."""
+        with contextlib.suppress(OSError):
+            self.connection.sendall(b''.join(frames))
+
+    def has_room(self) -> bool:
+        """Does it have less than `AHEAD` seconds of work?"""
+        if self.verdict:
+            return False
+        if not self.queue:
+            return True
+        if not self.pace:
+            return False
+        return len(self.queue) < min(DEEPEST, 1 + int(AHEAD / self.pace))
+
+    def start_head(self) -> None:
+        """The next in the queue is running from now on."""
+        self.head_since = time.monotonic()
+        self.head_shown = False
+
+    def head_age(self, now: float) -> float:
+        """Seconds that the head has been running; loading its function does not count."""
+        return 0.0 if self.loading or not self.queue else now - self.head_since
+
+    def note_pace(self, seconds: float, answers: int) -> None:
+        """Learn from answers that came together how long an order takes (moving average)."""
+        took = max(1e-5, seconds / answers)
+        self.pace = took if not self.pace else 0.7 * self.pace + 0.3 * took
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Signal its whole process group: what the function started goes with it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+    def discard(self) -> None:
+        """Give back descriptors and the process's entry in the kernel's table."""
+        self.kill()
+        self.process.wait()
+        diskio.close(self.connection)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return '/'
+
+
+def how_it_died(code: int | None) -> str:
+    """What an exit code says, in words."""
+    if code is not None and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f'signal {-code}'
+        return f'the process that computed it was killed by {name}'
+    return f'the process that computed it exited with status {code}'

@@ -1,0 +1,225 @@
+"""Any `concurrent.futures.Executor` instance: it carries chunks of orders, and slots run them.
+
+The executor's tasks are hosts (see `_host`); which thread or process runs them is its own affair. Short
+resources travel several at a time, so that what the executor costs per task is shared; a chunk that
+takes longer than its budget hands back what it has not begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .. import basedir, compute, settle
+from ..errors import ExecutorFault, WorkerDied
+from ..records import Outcome, WorkOrder
+from . import _host
+from ._host import Chunk, ChunkResult
+from .base import Executor, Listener, Packed, pack, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from .base import Function
+
+MOST = 64  # orders in a chunk
+LOST_TASKS = 3  # times that an order's chunk may be lost before it was begun
+
+
+class FuturesExecutor(Executor):
+    """Hands chunks to ``executor``, as many at a time as keep ``workers`` busy."""
+
+    def __init__(self, listener: Listener, workers: int | None, executor: Any) -> None:
+        self._foreign = executor
+        self.workers = workers or self._count_workers()
+        self.capacity = 2 * MOST * self.workers
+        self._tell = listener
+        self._telling = threading.Lock()
+        self._guard = threading.Condition()
+        self._waiting: deque[tuple[WorkOrder, Packed]] = deque()
+        self._later: list[tuple[float, int, WorkOrder, Packed]] = []
+        self._chunks: dict[Any, Chunk] = {}
+        self._lost: dict[str, int] = {}
+        self._packed: dict[int, tuple[Packed, Function]] = {}
+        self._count = itertools.count()
+        self._timer: threading.Timer | None = None
+        self._pace = 0.0  # seconds per order, lately
+
+    def _count_workers(self) -> int:
+        return int(getattr(self._foreign, '_max_workers', None) or processors())
+
+    def _send(self, chunk: Chunk) -> Any:
+        """Have a host run a chunk; returns a future."""
+        return self._foreign.submit(_host.run_chunk, chunk)
+
+    # --- orders in ---------------------------------------------------------------------------------
+
+    def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
+        """Take orders of one task. Raises ExecutorFault where the executor takes no more."""
+        if id(function) not in self._packed:
+            self._packed[id(function)] = (pack(function), function)
+        packed = self._packed[id(function)][0]
+        with self._guard:
+            if delay:
+                moment = time.monotonic() + delay
+                for order in orders:
+                    heapq.heappush(self._later, (moment, next(self._count), order, packed))
+            else:
+                self._waiting.extend((order, packed) for order in orders)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send chunks while there are orders and the executor has less than it can chew."""
+        while True:
+            with self._guard:
+                self._take_due()
+                chunk = self._next_chunk() if len(self._chunks) < 2 * self.workers else None
+            if chunk is None:
+                return
+            try:
+                future = self._send(chunk)
+            except RuntimeError as error:  # shut down, or broken
+                with self._guard:
+                    self._waiting.extendleft((order, chunk.packed) for order in reversed(chunk.orders))
+                raise ExecutorFault(f'the executor takes no more work: {error}', hint='give it a new one')
+            with self._guard:
+                self._chunks[future] = chunk
+            future.add_done_callback(self._done)
+
+    def _take_due(self) -> None:
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            _, _, order, packed = heapq.heappop(self._later)
+            self._waiting.append((order, packed))
+        if self._later and (self._timer is None or not self._timer.is_alive()):
+            self._timer = threading.Timer(self._later[0][0] - now, self._pump)
+            self._timer.name = 'hadrosaur-retries'
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _next_chunk(self) -> Chunk | None:
+        """Orders of one task and function, for about the budget of a chunk."""
+        if not self._waiting:
+            return None
+        size = min(MOST, max(1, int(_host.BUDGET / self._pace))) if self._pace else 1
+        first, packed = self._waiting[0]
+        orders: list[WorkOrder] = []
+        while self._waiting and len(orders) < size:
+            order, other = self._waiting[0]
+            if other.digest != packed.digest or order.task != first.task:
+                break
+            orders.append(self._waiting.popleft()[0])
+        return Chunk(orders, packed)
+
+    # --- outcomes out ------------------------------------------------------------------------------
+
+    def _done(self, future: Any) -> None:
+        with self._guard:
+            chunk = self._chunks.pop(future, None)
+        if chunk is None:
+            return
+        outcomes, again, dropped = self._sorted_out(future, chunk)
+        with self._guard:
+            self._waiting.extendleft((order, chunk.packed) for order in reversed(again))
+        with self._telling:
+            if outcomes:
+                self._tell.deliver(outcomes)
+            if dropped:
+                self._tell.dropped(dropped)
+        with contextlib.suppress(ExecutorFault):  # told to whoever submits next; what waits is dropped
+            self._pump()
+        with self._guard:
+            self._guard.notify_all()
+
+    def _sorted_out(
+        self, future: Any, chunk: Chunk
+    ) -> tuple[list[Outcome], list[WorkOrder], list[WorkOrder]]:
+        """(outcomes, orders to be sent again, orders that were cancelled)."""
+        if future.cancelled():
+            return [], [], chunk.orders
+        try:
+            result: ChunkResult = future.result()
+        except Exception as error:  # whatever a foreign executor says of a worker that it lost
+            return self._recovered(chunk, error)
+        self._note_pace(result)
+        unbegun = set(result.unbegun)
+        return result.outcomes, [order for order in chunk.orders if order.run in unbegun], []
+
+    def _note_pace(self, result: ChunkResult) -> None:
+        seconds = [outcome.entry.duration or 0.0 for outcome in result.outcomes if outcome.fresh]
+        if seconds:
+            pace = sum(seconds) / len(seconds) + 0.0005  # half a millisecond of our own for each
+            self._pace = pace if not self._pace else 0.7 * self._pace + 0.3 * pace
+
+    def _recovered(
+        self, chunk: Chunk, error: Exception
+    ) -> tuple[list[Outcome], list[WorkOrder], list[WorkOrder]]:
+        """The host is lost: each directory tells how far its order came."""
+        outcomes, again = [], []
+        for order in chunk.orders:
+            found = settle.settle(
+                order.collection,
+                order.ident,
+                order.task.path,
+                order.folder,
+                lock=order.task.lock,
+                patience=2.0,
+                error_type=WorkerDied.__name__,
+                reason=f'the worker that computed it was lost: {error}',
+                only_run=order.run,
+            )
+            lost = self._lost[order.run] = self._lost.get(order.run, 0) + 1
+            if found.entry is not None and found.run == order.run:
+                outcomes.append(Outcome(order.run, found.entry, fresh=True))
+            elif lost >= LOST_TASKS or isinstance(error, RuntimeError):
+                reason = f'the executor failed before it could begin: {type(error).__name__}: {error}'
+                outcomes.append(compute.unsaved(order, WorkerDied.__name__, reason))
+            else:
+                again.append(order)
+        return outcomes, again, []
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def cancel(self, runs: Collection[str]) -> None:
+        """Drop what is not begun; what runs is told through a request in the base directory."""
+        with self._guard:
+            waiting = [*self._waiting, *((order, packed) for _, _, order, packed in self._later)]
+            dropped = [order for order, _ in waiting if order.run in runs]
+            self._waiting = deque(item for item in self._waiting if item[0].run not in runs)
+            self._later = [item for item in self._later if item[2].run not in runs]
+            heapq.heapify(self._later)
+            under_way = [(future, chunk) for future, chunk in self._chunks.items()]
+        if dropped:
+            with self._telling:
+                self._tell.dropped(dropped)
+        for future, chunk in under_way:
+            wanted = [order for order in chunk.orders if order.run in runs]
+            if len(wanted) < len(chunk.orders) or not future.cancel():
+                for order in wanted:
+                    basedir.request_cancel(order.task.base, order.path)
+
+    def interrupt(self) -> None:
+        """Cancel everything, and wait until nothing runs."""
+        with self._guard:
+            runs = {order.run for chunk in self._chunks.values() for order in chunk.orders}
+            runs |= {order.run for order, _ in self._waiting} | {item[2].run for item in self._later}
+        self.cancel(runs)
+        with self._guard:
+            self._guard.wait_for(lambda: not self._chunks, timeout=5.0)
+
+    def close(self) -> None:
+        """Forget what is left; the executor itself is the user's."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+        with self._guard:
+            left, self._chunks = list(self._chunks), {}
+            self._waiting.clear()
+        for future in left:
+            future.cancel()
+        _host.close_hosts()
