@@ -307,8 +307,13 @@ def test_broken_pipe_is_quiet(form, tmp_path):
     with hadrosaur.Project(tmp_path / 'base') as project:
         project.resource('books')(lambda ident, args, subdir: None)
         project.fetch_many('books', (f'{number:0200}' for number in range(600)), executor='inline').wait()
+    buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
     process = subprocess.Popen(
-        command('query', 'base', *form), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command('query', 'base', *form),
+        cwd=tmp_path,
+        env=buffered,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     process.stdout.readline()
     process.stdout.close()

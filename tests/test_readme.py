@@ -23,7 +23,11 @@ def tutorial(tmp_path_factory):
     program = '\n'.join(blocks('python')) + '\nproj.close()\n'
     (folder / 'tutorial.py').write_text(program, 'utf-8')
     done = subprocess.run(
-        [sys.executable, '-W', 'error', 'tutorial.py'], cwd=folder, capture_output=True, text=True, timeout=100
+        [sys.executable, '-W', 'error', 'tutorial.py'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     return folder

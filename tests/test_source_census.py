@@ -149,7 +149,11 @@ def test_hand_edits_and_a_deleted_index(census, tmp_path):
 def test_make_knows_the_two_commands():
     """`make demo` installs and runs the census; `make test` installs what tests need; CI runs lint and test."""
     plan = subprocess.run(
-        ['make', '-n', 'demo', 'test', 'VENV=no-such-venv'], cwd=ROOT, capture_output=True, text=True, check=True
+        ['make', '-n', 'demo', 'test', 'VENV=no-such-venv'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     ci = (ROOT / '.ci/run').read_text()
 

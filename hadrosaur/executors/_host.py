@@ -13,6 +13,7 @@ import threading
 import time
 from typing import NamedTuple
 
+from ..basedir import cancel_requests
 from ..records import Outcome, WorkOrder
 from .base import Listener, Packed
 from .slots import SlotPool
@@ -47,10 +48,13 @@ class _Host:
         self.pool = SlotPool(listener, 1)
 
     def run(self, chunk: Chunk) -> ChunkResult:
+        requested = cancel_requests(chunk.orders[0].task.base)
+        orders = [order for order in chunk.orders if order.path not in requested]
+        result = ChunkResult([], [order.run for order in chunk.orders if order.path in requested])
+        open_runs = {order.run for order in orders}
+        if orders:
+            self.pool.submit_packed(orders, chunk.packed)
         deadline: float | None = time.monotonic() + BUDGET
-        open_runs = {order.run for order in chunk.orders}
-        result = ChunkResult([], [])
-        self.pool.submit_packed(chunk.orders, chunk.packed)
         while open_runs:
             try:
                 wait = None if deadline is None else max(0.0, deadline - time.monotonic())

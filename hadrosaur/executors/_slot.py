@@ -128,9 +128,11 @@ class Slot:
             os.close(self._home)
             self._home = os.open('.', diskio.LOOK)
 
-    def _load(self, number: int, task: tuple[Any, ...], given: str, payload: bytes) -> None:
+    def _load(self, number: int, fields: tuple[Any, ...], payload: bytes, path: list[str]) -> None:
         """Unpickle a function. One that cannot be loaded fails each of its resources, by name."""
-        compute.bases[given] = task[2]
+        task = Task(*fields)
+        compute.bases[task.base_given] = task.base
+        sys.path.extend(entry for entry in path if entry not in sys.path and os.path.isdir(entry))
         try:
             import cloudpickle
 
@@ -138,7 +140,7 @@ class Slot:
         except BaseException as error:  # the user's modules are run here and may raise anything
             function = _failing(error)
         _log_to_stderr()
-        self._tasks[number] = (Task(*task), function)
+        self._tasks[number] = (task, function)
         self._send('loaded')
 
     def _send(self, *parts: Any) -> None:

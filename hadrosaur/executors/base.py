@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import sys
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -83,6 +84,7 @@ class Packed(NamedTuple):
 
     digest: str
     payload: bytes
+    path: list[str]  # where the caller finds modules of its own, for a slot on another machine
 
 
 def pack(function: Function) -> Packed:
@@ -112,7 +114,17 @@ def pack(function: Function) -> Packed:
             HadrosaurWarning,
             stacklevel=2,
         )
-    return Packed(hashlib.blake2b(payload, digest_size=16).hexdigest(), payload)
+    return Packed(hashlib.blake2b(payload, digest_size=16).hexdigest(), payload, _own_path())
+
+
+def _own_path() -> list[str]:
+    """The entries of sys.path that are neither Python's nor of installed packages."""
+    ours = (entry or os.getcwd() for entry in sys.path)
+    return [
+        os.path.abspath(entry)
+        for entry in ours
+        if not entry.startswith((sys.prefix, sys.base_prefix)) and 'site-packages' not in entry
+    ]
 
 
 def processors() -> int:

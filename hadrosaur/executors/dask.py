@@ -35,6 +35,9 @@ class DaskExecutor(FuturesExecutor):
         # pure=False: the same orders again are other work, not a cached result.
         return self._foreign.submit(_host.run_chunk, chunk, pure=False)
 
+    def _withdrawn(self, future: Any) -> bool:
+        return False  # cancelling a dask future forgets it, and does not stop what runs
+
     def close(self) -> None:
         """Give back the connection, if it is ours."""
         super().close()

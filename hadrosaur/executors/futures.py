@@ -45,6 +45,7 @@ class FuturesExecutor(Executor):
         self._later: list[tuple[float, int, WorkOrder, Packed]] = []
         self._chunks: dict[Any, Chunk] = {}
         self._lost: dict[str, int] = {}
+        self._cancelled: set[str] = set()
         self._packed: dict[int, tuple[Packed, Function]] = {}
         self._count = itertools.count()
         self._timer: threading.Timer | None = None
@@ -124,6 +125,9 @@ class FuturesExecutor(Executor):
         if chunk is None:
             return
         outcomes, again, dropped = self._sorted_out(future, chunk)
+        for order in chunk.orders:
+            if order.run in self._cancelled:
+                basedir.drop_cancel_request(order.task.base, order.path)
         with self._guard:
             self._waiting.extendleft((order, chunk.packed) for order in reversed(again))
         with self._telling:
@@ -147,8 +151,9 @@ class FuturesExecutor(Executor):
         except Exception as error:  # whatever a foreign executor says of a worker that it lost
             return self._recovered(chunk, error)
         self._note_pace(result)
-        unbegun = set(result.unbegun)
-        return result.outcomes, [order for order in chunk.orders if order.run in unbegun], []
+        unbegun = [order for order in chunk.orders if order.run in set(result.unbegun)]
+        again = [order for order in unbegun if order.run not in self._cancelled]
+        return result.outcomes, again, [order for order in unbegun if order.run in self._cancelled]
 
     def _note_pace(self, result: ChunkResult) -> None:
         seconds = [outcome.entry.duration or 0.0 for outcome in result.outcomes if outcome.fresh]
@@ -199,9 +204,15 @@ class FuturesExecutor(Executor):
                 self._tell.dropped(dropped)
         for future, chunk in under_way:
             wanted = [order for order in chunk.orders if order.run in runs]
-            if len(wanted) < len(chunk.orders) or not future.cancel():
+            self._cancelled.update(order.run for order in wanted)
+            if len(wanted) < len(chunk.orders) or not self._withdrawn(future):
                 for order in wanted:
                     basedir.request_cancel(order.task.base, order.path)
+
+    def _withdrawn(self, future: Any) -> bool:
+        """Take a chunk back that no host has begun; False where that cannot be known."""
+        taken: bool = future.cancel()
+        return taken
 
     def interrupt(self) -> None:
         """Cancel everything, and wait until nothing runs."""

@@ -94,9 +94,7 @@ class SlotPool(Executor):
         key = (task, packed.digest)
         if key not in self._numbers:
             number = self._numbers[key] = len(self._numbers)
-            self._frames[number] = _slot.pack_frame(
-                'task', number, tuple(task), task.base_given, packed.payload
-            )
+            self._frames[number] = _slot.pack_frame('task', number, tuple(task), packed.payload, packed.path)
         return self._numbers[key]
 
     def cancel(self, runs: Collection[str]) -> None:

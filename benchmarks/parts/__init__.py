@@ -1,0 +1,14 @@
+"""The parts, by name: import path of the function that runs one."""
+
+PARTS = {
+    'compute': 'computing:compute',
+    'many': 'computing:many',
+    'dask': 'on_dask:dask',
+    'cached': 'cached:cached',
+    'cached-many': 'cached:cached_many',
+    'query': 'asking:query',
+    'reindex': 'reindexing:reindex',
+    'start': 'starting:start',
+    'growth': 'growing:growth',
+    'memory': 'remembering:memory',
+}

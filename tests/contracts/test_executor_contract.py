@@ -1,0 +1,362 @@
+"""One contract, kept by every executor: same files, same rows, exact blame, logs apart, nothing left."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hadrosaur import ExecutorFault, Project
+
+HERE = Path(__file__).parent
+
+
+@contextlib.contextmanager
+def futures_threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+@contextlib.contextmanager
+def futures_processes():
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(2) as executor:
+        yield executor
+
+
+@contextlib.contextmanager
+def loky():
+    module = pytest.importorskip('loky', reason='loky is not installed')
+    executor = module.ProcessPoolExecutor(2)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+@contextlib.contextmanager
+def dask(address):
+    distributed = pytest.importorskip('distributed', reason='dask is not installed')
+    with distributed.Client(address, timeout=10, set_as_default=False) as client:
+        yield client
+
+
+KINDS = ['inline', 'threads', 'processes', 'ThreadPoolExecutor', 'ProcessPoolExecutor', 'loky', 'dask']
+KILLS = [kind for kind in KINDS if kind not in ('inline', 'threads')]
+
+
+@pytest.fixture(scope='module')
+def cluster(tmp_path_factory):
+    """A real scheduler and two real worker processes on loopback, in other working directories."""
+    pytest.importorskip('distributed', reason='dask is not installed')
+    folder = tmp_path_factory.mktemp('cluster')
+    file = folder / 'scheduler.json'
+    quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+    dask_command = [sys.executable, '-m', 'distributed.cli.dask_scheduler']
+    started = [
+        subprocess.Popen(
+            [
+                *dask_command,
+                '--host',
+                '127.0.0.1',
+                '--port',
+                '0',
+                '--no-dashboard',
+                '--scheduler-file',
+                str(file),
+            ],
+            cwd=folder,
+            **quiet,
+        )
+    ]
+    while not file.exists() or not file.read_text().strip():
+        assert started[0].poll() is None
+        time.sleep(0.05)
+    for number, nanny in enumerate(['--nanny', '--no-nanny']):
+        place = folder / f'worker{number}'
+        place.mkdir()
+        command = [sys.executable, '-m', 'distributed.cli.dask_worker', '--scheduler-file', str(file), nanny]
+        started.append(
+            subprocess.Popen(
+                [*command, '--nthreads', '1', '--no-dashboard', '--local-directory', str(place)],
+                cwd=place,
+                start_new_session=True,
+                **quiet,
+            )
+        )
+    address = json.loads(file.read_text())['address']
+    with dask(address) as client:
+        client.wait_for_workers(2, timeout=60)
+    yield address
+    for process in reversed(started):
+        process.terminate()
+    for process in started:
+        process.wait(timeout=20)
+
+
+@pytest.fixture(params=KINDS)
+def executor(request):
+    """Each executor in turn."""
+    yield from make(request)
+
+
+@pytest.fixture(params=KILLS)
+def killable(request):
+    """Each executor whose functions run in slots."""
+    yield from make(request)
+
+
+def make(request):
+    kind = request.param
+    makers = {
+        'ThreadPoolExecutor': futures_threads,
+        'ProcessPoolExecutor': futures_processes,
+        'loky': loky,
+        'dask': lambda: dask(request.getfixturevalue('cluster')),
+    }
+    if kind not in makers:
+        yield kind
+        return
+    with makers[kind]() as made:
+        yield made
+
+
+def in_module(ident, args, subdir):
+    """A function that another process imports."""
+    print('printed by', ident)
+    print('complained', ident, file=sys.stderr)
+    Path(subdir, 'file').write_text(ident)
+    if args.get('fails'):
+        raise ValueError(f'{ident} failed')
+    return {'ident': ident, 'args': args}
+
+
+def test_same_files_and_rows(proj, executor):
+    """Whatever computes them, the same files and rows are left, failures included, and the rest goes on."""
+    proj.resource('coll')(in_module)
+    work = {f'i{n}': {'n': n, 'fails': n % 5 == 0} for n in range(20)}
+    batch = proj.fetch_many('coll', work, executor=executor, workers=2)
+    seen = {resource.ident: resource for resource in batch}
+
+    assert batch.counts == (20, 16, 4, 0, 0)
+    assert seen.keys() == work.keys()
+    for ident, args in work.items():
+        folder = Path(proj.path, 'coll', ident)
+        status = json.loads((folder / 'status.json').read_text())
+        assert status == {'completed': not args['fails'], 'pending': False, 'error': args['fails']}
+        assert (folder / 'stdout.log').read_text() == f'printed by {ident}\n'
+        assert (folder / 'stderr.log').read_text() == f'complained {ident}\n'
+        assert (folder / 'storage/file').read_text() == ident
+        if args['fails']:
+            assert f'ValueError: {ident} failed' in (folder / 'error.log').read_text()
+        else:
+            assert json.loads((folder / 'result.json').read_text()) == {'ident': ident, 'args': args}
+            assert seen[ident]['result'] == {'ident': ident, 'args': args}
+    rows = {entry.ident: entry for entry in proj.query('coll')}
+    assert {ident: row.status for ident, row in rows.items()} == {
+        ident: 'error' if args['fails'] else 'completed' for ident, args in work.items()
+    }
+    assert all(row.attempt == 1 and row.duration is not None for row in rows.values())
+    assert not proj.check().findings
+
+
+def test_functions_from_everywhere(proj, executor):
+    """Closures, lambdas and functions of modules are carried alike."""
+    added = 5
+
+    def closure(ident, args, subdir):
+        return int(ident) + added
+
+    proj.resource('closure')(closure)
+    proj.resource('lambda')(lambda ident, args, subdir: ident * 2)
+    proj.resource('module')(in_module)
+
+    assert [res['result'] for res in proj.fetch_many('closure', [1], executor=executor)] == [6]
+    assert [res['result'] for res in proj.fetch_many('lambda', ['a'], executor=executor)] == ['aa']
+    assert proj.fetch_many('module', ['a'], executor=executor).wait().completed == 1
+
+
+def test_a_killed_process_costs_its_own_resource(proj, killable):
+    """kill -9, os._exit and a segmentation fault: exactly that resource fails, and names how."""
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        import ctypes
+
+        if ident == 'killed':
+            os.kill(os.getpid(), signal.SIGKILL)
+        if ident == 'exited':
+            os._exit(3)
+        if ident == 'crashed':
+            ctypes.string_at(0)
+        return ident
+
+    idents = [*map(str, range(12)), 'killed', *map(str, range(12, 24)), 'exited', 'crashed', 'last']
+    counts = proj.fetch_many('coll', idents, executor=killable, workers=2).wait()
+    rows = {entry.ident: (entry.error_type, entry.error) for entry in proj.query('coll', status='error')}
+
+    assert counts == (len(idents), len(idents) - 3, 3, 0, 0)
+    assert {ident: kind for ident, (kind, _) in rows.items()} == dict.fromkeys(
+        ('killed', 'exited', 'crashed'), 'WorkerDied'
+    )
+    assert 'SIGKILL' in rows['killed'][1]
+    assert 'status 3' in rows['exited'][1]
+    assert 'SIGSEGV' in rows['crashed'][1]
+    assert 'Segmentation fault' in Path(proj.path, 'coll/crashed/stderr.log').read_text()
+
+
+def test_timeout_kills_the_run_and_what_it_started(proj, killable):
+    """A run over its time ends as TimedOut, and its subprocess with it; the others never notice."""
+
+    @proj.resource('coll', timeout=0.5)
+    def compute(ident, args, subdir):
+        if ident == 'hangs':
+            child = subprocess.Popen(['sleep', '600'])
+            Path(subdir, 'pid').write_text(str(child.pid))
+            child.wait()
+        return ident
+
+    counts = proj.fetch_many('coll', ['a', 'hangs', 'b', 'c'], executor=killable, workers=2).wait()
+    [row] = proj.query('coll', status='error')
+    pid = int(Path(proj.path, 'coll/hangs/storage/pid').read_text())
+
+    assert counts == (4, 3, 1, 0, 0)
+    assert (row.ident, row.error_type) == ('hangs', 'TimedOut')
+    assert '0.5 s' in row.error
+    wait_until(lambda: not is_alive(pid))
+
+
+def test_timeout_is_refused_on_threads(proj):
+    """A thread cannot be stopped, and the error says so."""
+    proj.resource('coll', timeout=1)(in_module)
+    with pytest.raises(ExecutorFault, match='thread cannot be stopped'):
+        proj.fetch_many('coll', ['a'], executor='threads').wait()
+
+    assert len(proj.query()) == 0
+
+
+def test_cancel_in_mid_run(proj, killable, tmp_path):
+    """What runs is killed and ends as Cancelled; what is not begun is as if never asked for."""
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        if ident != 'first':
+            Path(args['began']).touch()
+            time.sleep(600)
+
+    work = [('first', {}), *((f'i{n}', {'began': str(tmp_path / 'began')}) for n in range(30))]
+    batch = proj.fetch_many('coll', work, executor=killable, workers=1)
+    assert next(batch).ident == 'first'
+    canceller = threading.Thread(target=lambda: (wait_until((tmp_path / 'began').exists), batch.cancel()))
+    canceller.start()
+    left = list(batch)
+    canceller.join()
+
+    assert {res.status for res in left} <= {'error'}
+    assert 1 <= len(left) <= 2
+    assert batch.counts.pending == 0
+    assert {entry.error_type for entry in proj.query(status='error')} == {'Cancelled'}
+    assert len(proj.query(status='pending')) == 0
+    assert len(os.listdir(Path(proj.path, 'coll'))) == 1 + len(left)
+
+
+def test_retries_count_attempts(proj, executor, tmp_path):
+    """A failed run is tried again; each attempt counts, and the last error is kept."""
+
+    @proj.resource('coll', retries=2, retry_delay=0.01)
+    def compute(ident, args, subdir):
+        tries = Path(args['tries'], ident)
+        count = int(tries.read_text()) + 1 if tries.exists() else 1
+        tries.write_text(str(count))
+        if ident == 'never' or count < 3:
+            raise ValueError(f'try {count}')
+        return count
+
+    args = {'tries': str(tmp_path)}
+    seen = {r.ident: r for r in proj.fetch_many('coll', ['third', 'never'], args, executor=executor)}
+
+    assert (seen['third'].status, seen['third']['result']) == ('completed', 3)
+    assert seen['never'].status == 'error'
+    assert {entry.ident: entry.attempt for entry in proj.query()} == {'third': 3, 'never': 3}
+    assert proj.query(status='error')[0].error == 'try 3'
+
+
+def test_nested_fetch(proj, executor):
+    """What a function fetches is computed once, and its row arrives with the outcome."""
+
+    @proj.resource('inner')
+    def inner(ident, args, subdir):
+        return len(ident)
+
+    @proj.resource('outer')
+    def outer(ident, args, subdir):
+        return proj.fetch('inner', ident * 2)['result']
+
+    results = {r.ident: r['result'] for r in proj.fetch_many('outer', ['a', 'bb'], executor=executor)}
+
+    assert results == {'a': 2, 'bb': 4}
+    assert {(e.collection, e.ident, e.status) for e in proj.query()} == {
+        ('outer', 'a', 'completed'),
+        ('outer', 'bb', 'completed'),
+        ('inner', 'aa', 'completed'),
+        ('inner', 'bbbb', 'completed'),
+    }
+    assert not proj.check().findings
+
+
+def test_an_unpicklable_function_names_the_culprit(proj, killable):
+    """A function that cannot travel is refused, by name, and nothing stays pending."""
+    lock = threading.Lock()
+
+    @proj.resource('coll')
+    def holds_a_lock(ident, args, subdir):
+        return lock.locked()
+
+    with pytest.raises(ExecutorFault, match='holds_a_lock'):
+        proj.fetch_many('coll', ['a'], executor=killable).wait()
+
+    assert len(proj.query()) == 0
+
+
+def test_nothing_is_left(proj, executor):
+    """After a batch there is no process, thread or descriptor that was not there before."""
+    proj.resource('coll')(in_module)
+    proj.fetch_many('coll', ['warm', 'up'], executor=executor, workers=2).wait()
+    before = left_overs()
+    proj.fetch_many('coll', range(8), executor=executor, workers=2).wait()
+
+    wait_until(lambda: all(now <= then for now, then in zip(left_overs(), before, strict=True)))
+
+
+def left_overs():
+    """(slots, threads, descriptors) of this process."""
+    slots = subprocess.run(['ps', '--ppid', str(os.getpid()), '-o', 'args='], capture_output=True, text=True)
+    return (
+        slots.stdout.count('hadrosaur.executors._slot'),
+        sum(thread.name.startswith('hadrosaur') for thread in threading.enumerate()),
+        len(os.listdir('/proc/self/fd')) if os.path.exists('/proc/self/fd') else 0,
+    )
+
+
+def is_alive(pid):
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(true, seconds=20):
+    """Wait for an event; fails if it does not come."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, 'it did not happen'
+        time.sleep(0.01)
