@@ -258,7 +258,17 @@ def _shape(folder):
 
 def has_rows(path, number, collection=COLLECTION):
     """Does the index hold so many completed rows, each with what a floor's row has? Raises Wrong."""
-    given = ('args', 'args_hash', 'attempt', 'queued_at', 'started_at', 'finished_at', 'duration', 'host', 'pid')
+    given = (
+        'args',
+        'args_hash',
+        'attempt',
+        'queued_at',
+        'started_at',
+        'finished_at',
+        'duration',
+        'host',
+        'pid',
+    )
     given += ('cpu_seconds', 'max_rss', 'path', 'changed', 'seen_mtime_ns')
     filled = ' AND '.join(f'{name} IS NOT NULL' for name in given)
     with contextlib.closing(sqlite3.connect(path)) as database:

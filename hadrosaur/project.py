@@ -12,6 +12,7 @@ from . import canonical, compute, directory, reindex, settle
 from .basedir import BaseDirectory, request_cancel
 from .fetcher import Fetcher, failed, not_found
 from .handle import Resource
+from .html import table
 from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, ReindexReport, Task
 from .recovery import recover
 from .registry import Collection, Registry
@@ -90,6 +91,12 @@ class Project:
 
     def __repr__(self) -> str:
         return f'Project({self._base.given!r})'
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: counts by collection."""
+        names = ('total', 'completed', 'error', 'pending')
+        rows = [(name, *(counts[key] for key in names)) for name, counts in self.stats().items()]
+        return table(('collection', *names), rows, f'Project {self._base.given}')
 
     # --- registering -------------------------------------------------------------------------------
 

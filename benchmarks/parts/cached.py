@@ -36,13 +36,18 @@ class _Filled:
         return Contender(name, ready, targets)
 
 
+def _read_each(path, names):
+    for name in names:
+        floors.read_resource(path, name)
+
+
 def cached(settings):
     """fetch of what is there: without args, and with args that are compared with the saved ones."""
     peers.Original.folder = settings.old
-    number, rounds = settings.number(5000, 2000), settings.turns(9)
+    number, rounds = settings.number(3000, 1500), settings.turns(7)
     filled = _Filled(settings, number, ARGS)
     path = filled.collection
-    floor = filled.contender('floor', lambda _, names: [floors.read_resource(path, name) for name in names])
+    floor = filled.contender('floor', lambda _, names: _read_each(path, names))
     others = (peers.DiskCache, peers.Doit, peers.Signac, peers.Original, peers.Joblib, peers.Luigi)
     contenders = [floor, filled.contender('hadrosaur', fetch_each, at_most(1.3)), *map(reading, others)]
     race('cached', contenders, settings, number=number, rounds=rounds)
@@ -68,7 +73,7 @@ def cached_many(settings):
     filled = _Filled(settings, number)
     path = filled.collection
     contenders = [
-        filled.contender('floor', lambda _, names: [floors.read_resource(path, name) for name in names]),
+        filled.contender('floor', lambda _, names: _read_each(path, names)),
         filled.contender(
             'hadrosaur', lambda project, names: exhaust(project.fetch_many(COLLECTION, names)), at_most(1.3)
         ),

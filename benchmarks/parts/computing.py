@@ -17,7 +17,15 @@ def compute(settings):
         Contender('its files alone', files),
         Contender('hadrosaur', in_process, (at_most(1.3), faster_than('hadrosaur 0.0.2'))),
     ]
-    others = (peers.Original, peers.DiskCache, peers.Doit, peers.Signac, peers.Joblib, peers.Huey, peers.Luigi)
+    others = (
+        peers.Original,
+        peers.DiskCache,
+        peers.Doit,
+        peers.Signac,
+        peers.Joblib,
+        peers.Huey,
+        peers.Luigi,
+    )
     contenders += map(computing, others)
     number = settings.number(1000, 500)
     race('compute in process', contenders, settings, number=number, rounds=settings.turns(9))

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 WINDOW = 1000
 """Rows that are read at once and kept: half a megabyte, 5 ms; a page of anything a person looks at."""
 
+SHOWN_IN_NOTEBOOK = 20
+"""Rows that a notebook shows of a query."""
+
 
 class Query(Sequence[Entry]):
     """Rows of the index, as a sequence: ``len``, indexing, slicing, and iteration that streams.
@@ -80,6 +83,26 @@ class Query(Sequence[Entry]):
     def __repr__(self) -> str:
         asked = ', '.join(f'{name}={value!r}' for name, value in self._asked.items() if value is not None)
         return f'Query({asked})'
+
+    def to_pandas(self) -> Any:
+        """All rows as a `pandas.DataFrame` (extra ``pandas``): nullable dtypes, UTC timestamps."""
+        from ..frames import to_pandas
+
+        return to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """All rows as a `polars.DataFrame` (extra ``polars``): UTC timestamps, args as JSON text."""
+        from ..frames import to_polars
+
+        return to_polars(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first rows, and how many there are."""
+        from ..html import table
+
+        names = ('collection', 'ident', 'status', 'finished_at', 'duration', 'error_type', 'error')
+        rows = [[entry.raw(name) for name in names] for entry in self[:SHOWN_IN_NOTEBOOK]]
+        return table(names, rows, f'{len(self)} resources')
 
     def _stream(self) -> Iterator[Entry]:
         for rows in self._connections.stream(*self._statement(0, self._limit)):
