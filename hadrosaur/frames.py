@@ -33,7 +33,8 @@ def to_pandas(entries: Iterable[Entry]) -> Any:
     frame = pandas.DataFrame(columns)
     frame['args'] = pandas.Series([entry.args for entry in entries], dtype=object)
     for name in TIMES:
-        frame[name] = pandas.to_datetime(frame[name], utc=True, format='ISO8601')
+        moments = pandas.to_datetime(frame[name], utc=True, format='ISO8601')
+        frame[name] = moments.astype('datetime64[us, UTC]')
     for name in INTEGERS:
         frame[name] = frame[name].astype('Int64')
     for name in FLOATS:

@@ -8,6 +8,7 @@ its worker dies; the run id in each order makes that harmless.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExecutorUnavailable
@@ -48,11 +49,11 @@ class DaskExecutor(FuturesExecutor):
 def connect(address: str) -> Any:
     """A client of the scheduler at ``address``. Raises ExecutorUnavailable."""
     try:
-        from distributed import Client
+        client: Any = importlib.import_module('distributed').Client
     except ImportError:
         raise ExecutorUnavailable('dask is not installed', hint="pip install 'hadrosaur[dask]'")
     try:
-        return Client(address, timeout=PATIENCE, set_as_default=False)
+        return client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ExecutorUnavailable(
             f'no dask scheduler answers at {address}: {error}', hint='start one with `dask scheduler`'
