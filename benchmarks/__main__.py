@@ -44,9 +44,7 @@ def _arguments():
     parser.add_argument('--old', metavar='DIR', help='holds hadrosaur 0.0.2: pip install --no-deps --target')
     parser.add_argument('--keep', action='store_true', help='do not delete the folders')
     parser.add_argument('--inside', help=argparse.SUPPRESS)
-    parser.add_argument(
-        '--moderate', action='store_true', help='the smaller sizes that all parts together have'
-    )
+    parser.add_argument('--moderate', action='store_true', help='the sizes of a run of all parts')
     asked = parser.parse_args()
     for name in asked.parts:
         if name not in PARTS:
@@ -72,9 +70,8 @@ def _run(name, asked, root):
     settings = Settings(places, asked.size, asked.rounds, asked.moderate, asked.old)
     getattr(importlib.import_module(f'benchmarks.parts.{module}'), function)(settings)
     if places.best > SLOW:
-        note(
-            f'making an empty file takes {places.best * 1e6:.0f} µs here: much was deleted lately, or the disk is busy'
-        )
+        cost = f'{places.best * 1e6:.0f} µs'
+        note(f'an empty file takes {cost} here: much was deleted lately, or the disk is busy')
 
 
 def _start(name, asked, root):

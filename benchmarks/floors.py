@@ -48,7 +48,7 @@ class Output:
 
     def __enter__(self):
         self._nowhere = os.open(os.devnull, os.O_WRONLY)
-        self.stream = open(os.dup(self._nowhere), 'w', buffering=1, encoding='utf-8')  # noqa: SIM115
+        self.stream = open(os.dup(self._nowhere), 'w', buffering=1, encoding='utf-8')
         self.fd = self.stream.fileno()
         self._before, sys.stdout = sys.stdout, self.stream
         return self
@@ -258,18 +258,8 @@ def _shape(folder):
 
 def has_rows(path, number, collection=COLLECTION):
     """Does the index hold so many completed rows, each with what a floor's row has? Raises Wrong."""
-    given = (
-        'args',
-        'args_hash',
-        'attempt',
-        'queued_at',
-        'started_at',
-        'finished_at',
-        'duration',
-        'host',
-        'pid',
-    )
-    given += ('cpu_seconds', 'max_rss', 'path', 'changed', 'seen_mtime_ns')
+    given = ('args', 'args_hash', 'attempt', 'queued_at', 'started_at', 'finished_at', 'duration', 'host')
+    given += ('pid', 'cpu_seconds', 'max_rss', 'path', 'changed', 'seen_mtime_ns')
     filled = ' AND '.join(f'{name} IS NOT NULL' for name in given)
     with contextlib.closing(sqlite3.connect(path)) as database:
         query = f"SELECT count(*) FROM resources WHERE collection = ? AND status = 'completed' AND {filled}"

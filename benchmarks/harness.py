@@ -39,7 +39,7 @@ class Target(NamedTuple):
 
 def at_most(factor, of='floor'):
     """A ratio."""
-    return Target(f'≤ {factor:g} × {of}', lambda own, by: own <= factor * by[of] if of in by else None)
+    return Target(f'≤ {factor:g} x {of}', lambda own, by: own <= factor * by[of] if of in by else None)
 
 
 def at_most_over(seconds, of):
@@ -118,7 +118,7 @@ def race(title, contenders, settings, *, number, rounds, unit='µs', warm_up=WAR
                 if turn >= 0:
                     taken[each.name].append(seconds / amount)
     _tell('')
-    show(f'{title} ({number:,} × {rounds} rounds)', contenders, taken, absent, unit)
+    show(f'{title} ({number:,}, {rounds} rounds)', contenders, taken, absent, unit)
 
 
 def once(contender, amount, places):
@@ -161,7 +161,7 @@ def show(title, contenders, taken, absent, unit='µs'):
     minima = {name: min(values) for name, values in taken.items() if values}
     table = Table(title=title, title_justify='left', box=box.SIMPLE, header_style='bold', pad_edge=False)
     table.add_column('')
-    for heading in (f'median {unit}', f'min {unit}', '× floor', 'by minima'):
+    for heading in (f'median {unit}', f'min {unit}', 'x floor', 'by minima'):
         table.add_column(heading, justify='right')
     table.add_column('target')
     for each in contenders:

@@ -157,7 +157,7 @@ class Doit:
 
 
 class Huey:
-    """A task queue in SQLite whose consumer is this process."""
+    """A task queue in SQLite whose consumer is this process; as durable as hadrosaur, so without fsync."""
 
     name = 'huey'
     share = 0.5
@@ -165,7 +165,7 @@ class Huey:
     def __init__(self, place):
         import huey
 
-        self._queue = huey.SqliteHuey(filename=f'{place}/huey.sqlite3')
+        self._queue = huey.SqliteHuey(filename=f'{place}/huey.sqlite3', fsync=False)
         self._task = self._queue.task()(work)
 
     def compute(self, names):

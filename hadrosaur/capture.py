@@ -82,7 +82,9 @@ class _Descriptors:
 
     def __exit__(self, *_: object) -> None:
         self._warnings.__exit__(None, None, None)
-        _flush(sys.stdout, sys.stderr, *_ours)
+        _flush(*_ours)
+        if sys.stdout is not _ours[0] or sys.stderr is not _ours[1]:
+            _flush(sys.stdout, sys.stderr)
         _flush_c()
         sys.stdout, sys.stderr = self._stdio
         for fd, saved in zip((1, 2), self._saved, strict=True):
@@ -103,8 +105,10 @@ def _duplicate(fd: int) -> int | None:
 
 def _flush(*streams: TextIO | None) -> None:
     for stream in streams:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, None, or anything put there
-            cast('TextIO', stream).flush()
+        try:
+            stream.flush()  # type: ignore[union-attr]
+        except (OSError, ValueError, AttributeError):  # closed, None, or anything that was put there
+            continue
 
 
 @functools.cache

@@ -174,17 +174,20 @@ def unsaved(order: WorkOrder, error_type: str, error: str) -> Outcome:
     return Outcome(order.run, entry, fresh=True)
 
 
-def _entry(order: WorkOrder, status: str) -> Entry:
+def _entry(order: WorkOrder, status: str, **more: Any) -> Entry:
     return Entry.make(
-        collection=order.task.collection,
-        ident=order.ident,
-        status=status,
-        args=order.args,
-        args_hash=order.args_hash,
-        attempt=order.attempt,
-        queued_at=order.queued_at,
-        version=order.task.version,
-        path=f'{order.task.folder}/{order.folder}',
+        **{
+            'collection': order.task.collection,
+            'ident': order.ident,
+            'status': status,
+            'args': order.args,
+            'args_hash': order.args_hash,
+            'attempt': order.attempt,
+            'queued_at': order.queued_at,
+            'version': order.task.version,
+            'path': order.path,
+            **more,
+        }
     )
 
 
@@ -213,9 +216,7 @@ def _look(claim: Claim, order: WorkOrder) -> tuple[Outcome | None, _Look]:
         return None, _Look(on_disk, record)
     if on_disk != state:
         claim.set_status(state)
-    entry = directory.entry_of(
-        order.collection, order.ident, f'{order.task.folder}/{order.folder}', state, claim.folder, record
-    )
+    entry = directory.entry_of(order.collection, order.ident, order.path, state, claim.folder, record)
     return Outcome(order.run, entry, _carried(result), fresh=ours), _Look(on_disk, record)
 
 
@@ -276,8 +277,13 @@ def _compute(claim: Claim, order: WorkOrder, function: Callable[..., Any], look:
     task = order.task
     process = os.getpid()
     way = capture.choose('descriptors' if in_worker and task.capture == 'auto' else task.capture)
-    entry = _entry(order, 'pending').change(
-        attempt=_next_attempt(order, look.record), started_at=format_time(time.time()), host=HOST, pid=process
+    entry = _entry(
+        order,
+        'pending',
+        attempt=_next_attempt(order, look.record),
+        started_at=format_time(time.time()),
+        host=HOST,
+        pid=process,
     )
     claim.begin(
         directory.record_bytes(entry, 'begun', order.run, capture=way),
@@ -290,7 +296,8 @@ def _compute(claim: Claim, order: WorkOrder, function: Callable[..., Any], look:
     cost = meter.stop()
     if os.getpid() != process:
         os._exit(0)  # a child that the function forked and let return: the run is its parent's
-    entry = entry.change(finished_at=format_time(time.time()), **cost._asdict())
+    status = 'completed' if ended.exception is None else 'error'
+    entry = entry.change(status=status, finished_at=format_time(time.time()), **cost._asdict())
     outcome = _conclude(claim, order, entry, ended, way)
     return outcome._replace(nested=tuple(running._nested))
 
@@ -322,7 +329,7 @@ def _conclude(claim: Claim, order: WorkOrder, entry: Entry, ended: _Ended, way: 
         return _conclude_anew(claim, order, entry, _Ended(exception=ended.exception or lost), way)
     if ended.exception is None and ended.result is not None:
         try:
-            return _save_result(claim, order, entry.change(status='completed'), ended.result, way)
+            return _save_result(claim, order, entry, ended.result, way)
         except OSError as error:
             ended = _Ended(exception=error)
     return _save_error(claim, order, entry, ended.exception or OSError('no result'), way)

@@ -55,6 +55,7 @@ STATUS_BYTES: dict[Status, bytes] = {
 }
 """The three documents. All have the same length, so that one in-place write switches them."""
 STATUS_LENGTH = len(STATUS_BYTES['pending'])
+_COMPLETED = STATUS_BYTES['completed']
 _STATUS_OF = {data: status for status, data in STATUS_BYTES.items()}
 
 _READINGS = 5  # of a status.json that is no state, before it is called damaged
@@ -82,6 +83,17 @@ def parse_status(data: bytes) -> Status | None:
     return next(status for status in STATUSES if document[status])
 
 
+def is_completed(folder: int) -> bool:
+    """Is status.json, byte for byte, what we write for a completed resource? The quick first question."""
+    try:
+        fd = os.open(STATUS, diskio.READ, dir_fd=folder)
+    except OSError:
+        return False
+    data = os.read(fd, STATUS_LENGTH + 1)
+    os.close(fd)
+    return data == _COMPLETED
+
+
 def read_status(folder: int) -> State:
     """The state of an open directory; a torn reading is repeated for up to 10 ms."""
     for reading in range(_READINGS):
@@ -105,7 +117,13 @@ def parse_result(data: bytes) -> Any:
     """
     text = data.decode()
     try:
-        value = _JSON.decode(text)
+        value, end = _JSON.raw_decode(text)
+        if text[end:] == '\n':  # as we wrote it
+            return value
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = _JSON.decode(text)  # as someone edited it
     except RecursionError:
         raise ValueError('nested too deeply')
     if text[-1:] != '\n' and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -182,11 +200,17 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
+_RECORD_TEMPLATE = (
+    f'{{\n "format": {FORMAT},\n "collection": %s,\n "ident": %s,\n "state": "%s",\n "run": %s,\n'
+    ' "args_hash": %s,\n ' + ''.join(f'"{name}": %s,\n ' for name in _RECORDED)
+)
+
+
 def _json(value: Any) -> str:
     """A str, number or None as JSON (three times as fast as a call of the json module for each)."""
     if value is None:
         return 'null'
-    return encode_basestring(value) if isinstance(value, str) else repr(value)
+    return encode_basestring(value) if type(value) is str else repr(value)
 
 
 def record_bytes(entry: Entry, state: str, run: str, **more: Any) -> bytes:
@@ -194,18 +218,18 @@ def record_bytes(entry: Entry, state: str, run: str, **more: Any) -> bytes:
 
     ``state`` is ``queued``, ``begun``, ``completed`` or ``error``.
     """
-    lines = [
-        f'"format": {FORMAT}',
-        f'"collection": {_json(entry.collection)}',
-        f'"ident": {_json(entry.ident)}',
-        f'"state": "{state}"',
-        f'"run": {_json(run)}',
-        f'"args_hash": {_json(entry.args_hash)}',
-    ]
-    lines += [f'"{name}": {_json(entry.raw(name))}' for name in _RECORDED]
-    lines += [f'"{name}": {_json(value)}' for name, value in more.items()]
-    lines.append(f'"args": {entry.raw("args")}')
-    return ('{\n ' + ',\n '.join(lines) + '\n}\n').encode()
+    cells = entry.raw_cells(_RECORDED)
+    fields = [_json(cell) for cell in cells]
+    lines = _RECORD_TEMPLATE % (
+        _json(entry.collection),
+        _json(entry.ident),
+        state,
+        _json(run),
+        _json(entry.args_hash),
+        *fields,
+    )
+    extra = ''.join(f'"{name}": {_json(value)},\n ' for name, value in more.items())
+    return f'{lines}{extra}"args": {entry.raw("args")}\n}}\n'.encode()
 
 
 def checksum(data: bytes) -> str:
@@ -348,7 +372,8 @@ class Claim:
         Raises FileNotFoundError where it is not there and not to be made, and OSError where a symlink
         stands in its place.
         """
-        with diskio.opened(collection_path, diskio.LOOK) as parent:
+        parent = diskio.open_folder(collection_path, diskio.LOOK)
+        try:
             while True:
                 made = make and diskio.make_folder(name, parent)
                 folder = diskio.open_folder(name, within=parent)
@@ -361,6 +386,8 @@ class Claim:
                             diskio.sync_folder(synced)
                     return claim
                 claim.release()  # removed between opening and locking: start again
+        finally:
+            os.close(parent)
 
     @classmethod
     def _locked(

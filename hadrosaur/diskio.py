@@ -36,7 +36,7 @@ class Closeable(Protocol):
         """Close it."""
 
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: a FIFO must not hang us
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: a FIFO must not hang us
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LOOK = getattr(os, 'O_PATH', os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,7 +49,7 @@ _FOLDER_MODE = 0o777
 
 def read(name: str, folder: int) -> bytes:
     """The whole file. Raises OSError: FileNotFoundError, or ELOOP for a symlink."""
-    fd = os.open(name, _READ, dir_fd=folder)
+    fd = os.open(name, READ, dir_fd=folder)
     try:
         data = os.read(fd, _CHUNK)
         if len(data) < _CHUNK:
@@ -71,7 +71,7 @@ def read_path(path: str) -> bytes:
 
 def read_tail(name: str, folder: int, length: int) -> bytes:
     """The last ``length`` bytes of the file, or all of it."""
-    fd = os.open(name, _READ, dir_fd=folder)
+    fd = os.open(name, READ, dir_fd=folder)
     try:
         start = max(0, os.fstat(fd).st_size - length)
         return os.pread(fd, length, start)
@@ -260,6 +260,8 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
 
 def lock_within(fd: int, patience: float) -> bool:
     """`try_lock`, again and again for ``patience`` seconds."""
+    if try_lock(fd):
+        return True
     deadline = time.monotonic() + patience
     while not try_lock(fd):
         if time.monotonic() >= deadline:
@@ -289,7 +291,7 @@ def close(owner: Closeable) -> None:
 def is_locked(name: str, folder: int) -> bool:
     """Does anyone hold the lock of this file or folder? Takes it for an instant to find out."""
     try:
-        fd = os.open(name, _READ, dir_fd=folder)
+        fd = os.open(name, READ, dir_fd=folder)
     except OSError:
         return False
     if not try_lock(fd, shared=True):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import canonical, capture, compute, directory
 from .errors import CycleError, HadrosaurWarning, ResourceFailed, ResourceNotFound
-from .handle import Resource, read_state
+from .handle import Look, Resource, look
 from .records import Explanation, WorkOrder
 from .store import FilesOnly, Store, is_worth_a_retry, retry_order
 
@@ -64,12 +64,13 @@ class Fetcher:
         """The saved result, with neither lock nor database; else the state that was found."""
         path = collection.task.path
         folder = directory.find_folder(path, ident)
-        state, data = read_state(path, folder)
+        compared = args is not None or collection.is_versioned
+        state, data, record = look(path, folder, with_record=compared)
         if state != 'completed':
             return state, None
-        if args is not None or collection.is_versioned:
+        if compared:
             text = None if args is None else canonical.args_json(args, collection.name, ident)
-            if self.store().is_outdated(collection, ident, folder, text, stacklevel=4):
+            if collection.is_outdated(ident, record, text, stacklevel=4):
                 return state, None
         try:
             value = directory.parse_result(data) if data is not None else _no_result()
@@ -80,7 +81,7 @@ class Fetcher:
     def _damaged(self, collection: Collection, ident: str, folder: str, error: ValueError) -> State | None:
         """A result that does not parse while the status still says completed is never served."""
         path = collection.task.path
-        if read_state(path, folder)[0] != 'completed':
+        if look(path, folder).state != 'completed':
             return None  # a recompute has begun meanwhile
         warnings.warn(
             f'{path}/{folder}/{directory.RESULT} is damaged ({error}); '
@@ -92,9 +93,9 @@ class Fetcher:
 
     def get(self, collection: Collection, ident: str) -> Resource | None:
         """Look without ever computing; None where there is nothing."""
-        folder, state, data = self._live.read(collection, ident)
+        folder, (state, data, _) = self._live.look(collection, ident)
         if state in ('pending', 'damaged'):
-            state, data = self._looked_at_closely(collection, ident, folder)
+            state, data, _ = self._looked_at_closely(collection, ident, folder)
         if state == 'absent':
             return None
         result = None
@@ -106,14 +107,12 @@ class Fetcher:
                 state = 'error'
         return self._live.resource(collection, ident, folder, state, result, wait=self.wait_for)
 
-    def _looked_at_closely(
-        self, collection: Collection, ident: str, folder: str
-    ) -> tuple[State, bytes | None]:
+    def _looked_at_closely(self, collection: Collection, ident: str, folder: str) -> Look:
         """A pending or damaged resource that nobody computes is what it is once settled."""
         store = self.store()
         if store.is_awaited(collection, ident, folder) or store.settle(collection, ident, folder).busy:
-            return 'pending', None
-        return read_state(collection.task.path, folder)
+            return Look('pending')
+        return look(collection.task.path, folder)
 
     # --- computed ----------------------------------------------------------------------------------
 
@@ -193,7 +192,7 @@ class Fetcher:
         folder = directory.find_folder(path, ident)
         deadline = None if seconds is None else time.monotonic() + seconds
         pause, probed = _POLL, time.monotonic()
-        while read_state(path, folder)[0] in ('pending', 'damaged'):
+        while look(path, folder).state in ('pending', 'damaged'):
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 return self.pending(collection, ident, folder)
@@ -208,7 +207,7 @@ class Fetcher:
 
     def explain(self, collection: Collection, ident: str, args: str | None) -> Explanation:
         """Would a fetch compute, and why; see `Project.explain`."""
-        folder, state, data = self._live.read(collection, ident)
+        folder, (state, data, record) = self._live.look(collection, ident, with_record=True)
         if state == 'absent':
             return Explanation(True, 'it was never computed')
         if state in ('pending', 'damaged'):
@@ -221,10 +220,12 @@ class Fetcher:
             directory.parse_result(data or b'')
         except ValueError as error:
             return Explanation(True, f'its result is damaged: {error}')
-        return self._explain_completed(collection, folder, args)
+        return self._explain_completed(collection, record or {}, args)
 
-    def _explain_completed(self, collection: Collection, folder: str, args: str | None) -> Explanation:
-        why = compute.differs(self._live.record(collection, folder) or {}, args, collection.task)
+    def _explain_completed(
+        self, collection: Collection, record: dict[str, Any], args: str | None
+    ) -> Explanation:
+        why = compute.differs(record, args, collection.task)
         if why is None:
             return Explanation(False, 'it is completed')
         if why == 'age':

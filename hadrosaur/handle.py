@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from . import directory, diskio
 from .directory import State
@@ -175,27 +175,37 @@ def _rebuilt(
     return Resource(collection, ident, status, items['result'], at=at, entry=entry)
 
 
-def read_state(collection_path: str, folder: str) -> tuple[State, bytes | None]:
-    """What a resource's directory says: its state, and the bytes of result.json where completed.
+class Look(NamedTuple):
+    """What a resource's directory says, read without lock or database."""
 
-    No lock, no database: four opens. ('absent', None) where there is no such directory.
-    """
+    state: State
+    result: bytes | None = None  # the bytes of result.json, where completed
+    record: dict[str, Any] | None = None  # record.json, where it was asked for and completed
+
+
+_ABSENT = Look('absent')
+
+
+def look(collection_path: str, folder: str, *, with_record: bool = False) -> Look:
+    """Read a resource's directory: four opens for a completed one. Follows no symlink."""
     try:
         parent = os.open(collection_path, diskio.LOOK)
     except OSError:
-        return 'absent', None
+        return _ABSENT
     try:
         opened = os.open(folder, diskio.LOOK, dir_fd=parent)
     except FileNotFoundError:
-        return 'absent', None
+        return _ABSENT
     finally:
         os.close(parent)
     try:
-        state = directory.read_status(opened)
-        if state != 'completed':
-            return state, None
-        return state, diskio.read(directory.RESULT, opened)
+        if not directory.is_completed(opened):
+            state = directory.read_status(opened)
+            if state != 'completed':
+                return Look(state)
+        result = diskio.read(directory.RESULT, opened)
+        return Look('completed', result, (directory.read_record(opened) or {}) if with_record else None)
     except FileNotFoundError:
-        return 'completed', None
+        return Look('completed')
     finally:
         os.close(opened)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import namedtuple
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -59,7 +60,13 @@ def format_time(seconds: float) -> str:
 
     The width is fixed, so that texts sort as times do; SQLite's date functions take it.
     """
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec='microseconds')[:26] + 'Z'
+    whole, micros = divmod(int(seconds * 1_000_000), 1_000_000)
+    return f'{_second(whole)}.{micros:06}Z'
+
+
+@lru_cache(maxsize=64)  # the present second is asked for again and again
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).strftime('%Y-%m-%dT%H:%M:%S')
 
 
 def parse_time(text: str) -> datetime:
@@ -154,6 +161,11 @@ class Entry(_Row):
     def _time(self, name: str) -> datetime | None:
         text = self.raw(name)
         return parse_time(text) if text else None
+
+    def raw_cells(self, names: Iterable[str]) -> list[Any]:
+        """Some cells as `raw` gives them."""
+        cells = tuple(self)
+        return [cells[_POSITION[name]] for name in names]
 
     def raw(self, name: str) -> Any:
         """The cell as SQLite and record.json keep it: times and args as text."""

@@ -6,12 +6,20 @@ import contextlib
 import difflib
 import os
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, capture, compute, diskio
 from .directory import STATUS
-from .errors import DuplicateCollection, InvalidIdent, UnknownCollection
+from .errors import (
+    ArgsChangedWarning,
+    DuplicateCollection,
+    InvalidArgs,
+    InvalidIdent,
+    UnknownCollection,
+    VersionChangedWarning,
+)
 from .records import Task
 
 if TYPE_CHECKING:
@@ -49,6 +57,37 @@ class Collection:
     def delay_before(self, retry: int) -> float:
         """Seconds to wait before the given retry (1 is the first)."""
         return self.retry_delay * self.retry_backoff ** (retry - 1)
+
+    def is_outdated(
+        self, ident: str, record: dict[str, Any] | None, args: str | None, *, stacklevel: int = 6
+    ) -> bool:
+        """Is a completed resource to be computed again, by the policies?
+
+        Args:
+            ident: The resource's ident.
+            record: Its record.json.
+            args: Canonical JSON of the args given, None where none were: then they are not compared.
+            stacklevel: Frames from here to the user's call, for the warning.
+
+        Raises InvalidArgs where a policy says ``'error'``.
+        """
+        why = compute.differs(record or {}, args, self.task)
+        if why is None or why == 'age':
+            return why is not None
+        policy = self.on_args_change if why == 'args' else self.on_version_change
+        if policy in ('recompute', 'keep'):
+            return policy == 'recompute'
+        category = ArgsChangedWarning if why == 'args' else VersionChangedWarning
+        what = 'with other args' if why == 'args' else 'by another version of its function'
+        message = f'{self.name}/{ident} was computed {what}'
+        if policy == 'error':
+            raise InvalidArgs(message, collection=self.name, ident=ident, hint='recompute=True')
+        warnings.warn(
+            f'{message}; the saved result is returned (recompute=True computes it again)',
+            category,
+            stacklevel=stacklevel,
+        )
+        return False
 
     def check(self) -> None:
         """Raises ValueError for an option that has no such value."""

@@ -16,8 +16,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, compute, directory, diskio, settle
-from .errors import ArgsChangedWarning, HadrosaurWarning, IndexFault, InvalidArgs, VersionChangedWarning
-from .handle import Resource, read_state
+from .errors import HadrosaurWarning, IndexFault
+from .handle import Look, Resource, look
 from .records import Entry, Outcome, WorkOrder, format_time
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class Store:
 
     # --- looking -----------------------------------------------------------------------------------
 
-    def read(self, collection: Collection, ident: str) -> tuple[str, directory.State, bytes | None]:
-        """(folder, state, bytes of the result) of a resource, without lock or index."""
+    def look(self, collection: Collection, ident: str, *, with_record: bool = False) -> tuple[str, Look]:
+        """(folder, what it says) of a resource, without lock or index."""
         path = collection.task.path
         folder = directory.find_folder(path, ident)
-        return (folder, *read_state(path, folder))
+        return folder, look(path, folder, with_record=with_record)
 
     def record(self, collection: Collection, folder: str) -> dict[str, Any] | None:
         """The record.json of a resource, None where there is none."""
@@ -107,40 +107,6 @@ class Store:
             self._try(lambda: self.index.forget([(collection, ident)]))
         else:
             self._try(lambda: self.index.replace([entry]))
-
-    def is_outdated(
-        self, collection: Collection, ident: str, folder: str, args: str | None, *, stacklevel: int = 6
-    ) -> bool:
-        """Is a completed resource to be computed again, by the collection's policies?
-
-        Args:
-            collection: The collection.
-            ident: The resource's ident.
-            folder: Its folder.
-            args: Canonical JSON of the args given, None where none were: then they are not compared.
-            stacklevel: Frames from here to the user's call, for the warning.
-
-        Raises InvalidArgs where a policy says ``'error'``.
-        """
-        if args is None and not collection.is_versioned:
-            return False
-        why = compute.differs(self.record(collection, folder) or {}, args, collection.task)
-        if why is None or why == 'age':
-            return why is not None
-        policy = collection.on_args_change if why == 'args' else collection.on_version_change
-        if policy in ('recompute', 'keep'):
-            return policy == 'recompute'
-        category = ArgsChangedWarning if why == 'args' else VersionChangedWarning
-        what = 'with other args' if why == 'args' else 'by another version of its function'
-        message = f'{collection.name}/{ident} was computed {what}'
-        if policy == 'error':
-            raise InvalidArgs(message, collection=collection.name, ident=ident, hint='recompute=True')
-        warnings.warn(
-            f'{message}; the saved result is returned (recompute=True computes it again)',
-            category,
-            stacklevel=stacklevel,
-        )
-        return False
 
     # --- orders and outcomes -----------------------------------------------------------------------
 
@@ -246,7 +212,7 @@ class Store:
         if status == 'completed':
             data = outcome.result
             if data is None:
-                _, data = read_state(order.task.path, order.folder)
+                data = look(order.task.path, order.folder).result
             result = directory.parse_result(data) if data is not None else None
         return self.resource(collection, order.ident, order.folder, status, result, entry=outcome.entry)
 

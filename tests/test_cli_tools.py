@@ -51,7 +51,11 @@ def books(ident, args, subdir):
 
 def call(*args, **more):
     """Call the command line in this process."""
-    return CliRunner().invoke(app, [str(arg) for arg in args], **more)
+    try:
+        runner = CliRunner(mix_stderr=False)
+    except TypeError:  # since click 8.2 they are never mixed
+        runner = CliRunner()
+    return runner.invoke(app, [str(arg) for arg in args], **more)
 
 
 def command(*args):

@@ -4,7 +4,7 @@ import contextlib
 
 from .. import floors
 from ..contenders import batched, on_two
-from ..harness import Contender, Skipped, at_most, race
+from ..harness import Contender, at_most, race
 from ..work import idents
 
 CHUNK = 16
@@ -25,10 +25,10 @@ def dask(settings):
 def _client():
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with Client(cluster) as client:
-            client.gather(client.map(abs, range(4)))
-            yield client
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster) as client:
+        client.gather(client.map(abs, range(4)))
+        yield client
 
 
 def _chunks(size):
@@ -49,11 +49,5 @@ def _chunks(size):
 
 @contextlib.contextmanager
 def _ours(place, number):
-    from hadrosaur import UnknownExecutor
-
-    with _client() as client:
-        try:
-            with on_two(place, number, executor=client) as run:
-                yield run
-        except UnknownExecutor:
-            raise Skipped('hadrosaur has no dask executor yet')
+    with _client() as client, on_two(place, number, executor=client) as run:
+        yield run

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import canonical, directory, settle
 from ..errors import HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
-from ..handle import Resource
+from ..handle import Look, Resource
 from ..records import Counts, Entry, Outcome
 from .dispatcher import Dispatcher, Flight
 
@@ -226,8 +226,10 @@ class Batch(Iterator[Resource]):
         if ident in self._in_flight:
             return None
         self._tally['total'] += 1
-        folder, state, data = self._store.read(collection, ident)
-        if not self._recompute and self._is_there(ident, args, folder, state, data):
+        compared = args is not None or collection.is_versioned
+        folder, found = self._store.look(collection, ident, with_record=compared)
+        state = found.state
+        if not self._recompute and self._is_there(ident, args, folder, found):
             return None
         self._in_flight.add(ident)
         how = 'yes' if self._recompute else 'changed' if state == 'completed' else 'no'
@@ -239,14 +241,13 @@ class Batch(Iterator[Resource]):
             return None
         return flight
 
-    def _is_there(
-        self, ident: str, args: str | None, folder: str, state: directory.State, data: bytes | None
-    ) -> bool:
+    def _is_there(self, ident: str, args: str | None, folder: str, found: Look) -> bool:
         """Is the resource done, and to be yielded as it is?"""
-        if state == 'completed' and data is not None:
-            outdated = self._store.is_outdated(self._collection, ident, folder, args)
-            return not outdated and self._reuse(ident, folder, data)
-        if state == 'error' and not self._retry_errors:
+        if found.state == 'completed' and found.result is not None:
+            if found.record is not None and self._collection.is_outdated(ident, found.record, args):
+                return False
+            return self._reuse(ident, folder, found.result)
+        if found.state == 'error' and not self._retry_errors:
             self._add(self._store.resource(self._collection, ident, folder, 'error'), None, reused=True)
             return True
         return False
@@ -291,7 +292,7 @@ class Batch(Iterator[Resource]):
 
     def _is_done_elsewhere(self, flight: Flight, now: float) -> bool:
         collection, order = flight.collection, flight.order
-        _, state, data = self._store.read(collection, order.ident)
+        _, (state, data, _) = self._store.look(collection, order.ident)
         if state == 'error':
             settled = settle.settle(
                 collection.name, order.ident, collection.task.path, order.folder, lock=collection.task.lock
