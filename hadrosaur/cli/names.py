@@ -25,7 +25,8 @@ def collections(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
     """Collections of the BASE that stands on the line and begin with the word."""
     from ..registry import collection_folders
 
-    found = (_ident(folder) for folder in collection_folders(str(ctx.params.get('base') or '')))
+    base = os.path.expanduser(ctx.params.get('base') or '')
+    found = (_ident(folder) for folder in collection_folders(base))
     return [name for name in found if name is not None and name.startswith(incomplete)]
 
 
@@ -36,7 +37,7 @@ def idents(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]
     if not base or not collection:
         return []
     try:
-        path = os.path.join(base, collection_folder(collection))
+        path = os.path.join(os.path.expanduser(base), collection_folder(collection))
         return sorted(islice(_beginning(path, incomplete), MOST))
     except (OSError, InvalidIdent):
         return []

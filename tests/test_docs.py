@@ -1,0 +1,73 @@
+"""The pages in docs/: what they show runs, where the tool is installed."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from hadrosaur import Project
+
+SQL = (ROOT / 'docs/sql.md').read_text('utf-8')
+DASK = (ROOT / 'docs/howto/dask.md').read_text('utf-8')
+
+
+def blocks(page, language):
+    """The code blocks of a language on a page."""
+    return re.findall(rf'^```{language}\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope='module')
+def example(tmp_path_factory):
+    """A folder with a base_directory that has completed, failed and timed resources."""
+    folder = tmp_path_factory.mktemp('docs')
+    with Project(folder / 'base_directory') as proj:
+
+        @proj.resource('collection_name')
+        def compute(ident, args, subdir):
+            if ident == 'bad':
+                raise ValueError(ident)
+            return ident
+
+        for ident in ('good', 'bad', 'other'):
+            proj.fetch('collection_name', ident, {'a': 1})
+    return folder
+
+
+LINES = [line for block in blocks(SQL, 'sh') for line in block.splitlines() if line]
+
+
+@pytest.mark.parametrize('line', LINES)
+def test_sql_recipes_run(example, line):
+    """Each shell recipe works on a live index; tools that are not installed are skipped."""
+    words = shlex.split(line)
+    if words[0] == 'hadrosaur':
+        words[:1] = [sys.executable, '-m', 'hadrosaur']
+    elif words[0] == 'datasette' or shutil.which(words[0]) is None:
+        pytest.skip(f'{words[0]} is a server, or not installed')
+    done = subprocess.run(words, cwd=example, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.strip() or 'from running' in line
+
+
+def test_pandas_recipe_runs(example, monkeypatch):
+    """The pandas recipe gives a frame of all rows."""
+    pytest.importorskip('pandas')
+    [recipe] = blocks(SQL, 'python')
+    monkeypatch.chdir(example)
+    names = {}
+    exec(compile(recipe, 'docs/sql.md', 'exec'), names)
+
+    assert len(names['frame']) == 3
+
+
+def test_dask_page_shows_what_the_api_takes():
+    """The page's Python is valid, and its calls are those of the contract test."""
+    for recipe in blocks(DASK, 'python') + blocks(DASK, 'python no-run'):
+        compile(recipe, 'docs/howto/dask.md', 'exec')
+
+    assert "executor='dask:tcp://" in DASK
