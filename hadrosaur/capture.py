@@ -202,6 +202,8 @@ os.register_at_fork(after_in_child=_routing.__init__)  # type: ignore[misc]  # a
 @contextlib.contextmanager
 def _streams(logs: tuple[int, int]) -> Iterator[None]:
     mine = (_text_stream(logs[0]), _text_stream(logs[1]))
+    # Adds, once, what is the default anyway; but each time Python forgets which warnings were shown.
+    warnings.simplefilter('default', append=True)
     _routing.enter()
     token = _logs_here.set(mine)
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import canonical, capture, compute, directory
 from .errors import CycleError, HadrosaurWarning, ResourceFailed, ResourceNotFound
 from .handle import Look, Resource, look
-from .records import Explanation, WorkOrder
+from .records import Entry, Explanation, WorkOrder
 from .store import FilesOnly, Store, is_worth_a_retry, retry_order
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Fetcher:
             return None  # a recompute has begun meanwhile
         warnings.warn(
             f'{path}/{folder}/{directory.RESULT} is damaged ({error}); '
-            f'{collection.name}/{ident} is computed again',
+            f'a fetch computes {collection.name}/{ident} again',
             HadrosaurWarning,
             stacklevel=4,
         )
@@ -103,8 +103,11 @@ class Fetcher:
             try:
                 result = directory.parse_result(data) if data is not None else _no_result()
             except ValueError as error:
-                self._damaged(collection, ident, folder, error)
-                state = 'error'
+                if self._damaged(collection, ident, folder, error) is None:
+                    return self.get(collection, ident)
+                return self._live.resource(
+                    collection, ident, folder, 'error', entry=_damaged_entry(collection, ident, error)
+                )
         return self._live.resource(collection, ident, folder, state, result, wait=self.wait_for)
 
     def _looked_at_closely(self, collection: Collection, ident: str, folder: str) -> Look:
@@ -251,6 +254,16 @@ def not_found(base: BaseDirectory, collection: str, ident: str) -> ResourceNotFo
     """What is raised for a resource that was never asked for."""
     return ResourceNotFound(
         f'{collection}/{ident} was never asked for in {base.given!r}', collection=collection, ident=ident
+    )
+
+
+def _damaged_entry(collection: Collection, ident: str, error: ValueError) -> Entry:
+    return Entry.make(
+        collection=collection.name,
+        ident=ident,
+        status='error',
+        error_type='DamagedResult',
+        error=f'{directory.RESULT} is damaged: {error}',
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 from test_cli_tools import HOSTILE, JOBS, call, command, files, on_terminal, stocked, wait_for
@@ -13,6 +14,8 @@ from test_cli_tools import HOSTILE, JOBS, call, command, files, on_terminal, sto
 from hadrosaur import Project
 from hadrosaur.cli import output
 from hadrosaur.cli.one import _Log
+from hadrosaur.cli.overview import _rate
+from hadrosaur.records import Entry, format_time
 
 
 @pytest.fixture
@@ -100,6 +103,28 @@ def test_status_tells_rate_and_eta(started, tmp_path):
     assert counts['rate'] > 0
     assert counts['eta_seconds'] == pytest.approx(1 / counts['rate'], rel=0.1, abs=0.1)
     assert float(row['rate']) > 0
+
+
+@pytest.mark.parametrize(
+    ('ages', 'rate'),
+    [
+        ([], None),
+        ([5], None),
+        ([0, 5, 10], 0.2),
+        ([0, 1, 2, 3, 4, 2000], 1.0),  # an earlier run does not count
+        ([600, 1200, 1800, 90_000], 2 / 1800),  # where each takes long, an hour counts
+        ([90_000, 100_000], None),
+    ],
+    ids=str,
+)
+def test_rate(ages, rate):
+    """Resources finished per second of late, from the last ones alone."""
+
+    class Rows:
+        def query(self, collection, **wanted):
+            return [Entry.make(finished_at=format_time(time.time() - age)) for age in ages]
+
+    assert _rate(Rows(), 'books') == (rate and pytest.approx(rate, rel=0.05))
 
 
 def test_watch_looks_again_until_interrupted(started, base):

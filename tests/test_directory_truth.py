@@ -221,7 +221,7 @@ def test_a_racing_reader_meets_only_whole_states(program):
         proj.fetch('coll', 'one', {'n': 0})
         if os.fork() == 0:
             try:
-                for n in range(250):
+                for n in range(150):
                     proj.fetch('coll', 'one', {'n': n % 7}, recompute=True)
             finally:
                 open('done', 'w').close()
@@ -241,11 +241,54 @@ def test_a_racing_reader_meets_only_whole_states(program):
     )
 
 
+@pytest.mark.parametrize('moment', ['begun', 'done'])
+def test_a_recompute_between_two_readings_is_no_damage(program, moment):
+    """A result emptied by a recompute, between reading status and result, is neither error nor damaged."""
+    program(
+        PRELUDE
+        + """
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            if args['slow']:
+                open('began', 'w').close()
+                await_file('go')
+            return {'whole': True}
+
+        proj.fetch('coll', 'one', {'slow': False})
+        read, child = os.open, []
+
+        def finish():
+            open('go', 'w').close()
+            return os.waitpid(child.pop(), 0)[1]
+
+        def opening(name, *args, **more):
+            if name == 'result.json' and not child and not os.path.exists('began'):
+                child.append(os.fork())
+                if child[0] == 0:
+                    proj.fetch('coll', 'one', {'slow': True}, recompute=True)
+                    os._exit(0)
+                await_file('began')         # the result is emptied by now
+            elif name == 'status.json' and child and sys.argv[1] == 'done':
+                assert finish() == 0        # and is whole again when the status is looked at again
+            return read(name, *args, **more)
+
+        os.open = opening
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            res = proj.get('coll', 'one')
+        os.open = read
+        if child:
+            assert finish() == 0
+        assert res.status == ('pending' if sys.argv[1] == 'begun' else 'completed'), (res, res.error)
+        assert proj.get('coll', 'one')['result'] == {'whole': True}
+        """,
+        moment,
+    )
+
+
 # --- output ----------------------------------------------------------------------------------------------
 
 NOISY = """
-        libc = ctypes.CDLL(None)
-
         @proj.resource('coll')
         def compute(ident, args, subdir):
             print('print', ident)
@@ -253,7 +296,7 @@ NOISY = """
             os.write(1, b'\\xff\\xfe not utf-8\\n')
             subprocess.run(['sh', '-c', 'echo sub; echo suberr >&2'], check=True)
             os.system('echo system')
-            libc.puts(b'from C')                 # sits in the buffer of the C library
+            ctypes.CDLL(None).puts(b'from C')     # sits in the buffer of the C library
             print('err', file=sys.stderr)
             sys.stdout.write('no newline')
 """

@@ -27,7 +27,7 @@ def compute(settings):
         peers.Luigi,
     )
     contenders += map(computing, others)
-    number = settings.number(1000, 500)
+    number = settings.number(500)
     race('compute in process', contenders, settings, number=number, rounds=settings.turns(9))
 
 
