@@ -207,7 +207,7 @@ def read_resource(collection, ident):
 
 def read_resource_with_args(collection, ident, args):
     """The same, where the args were given: they are hashed, and compared with those in record.json."""
-    text = json.dumps(args, sort_keys=True, separators=(',', ':'))
+    text = json.dumps(args, ensure_ascii=False, sort_keys=True, separators=(',', ':'))
     args_hash = f'b2:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}'
     if json.loads(read(f'{collection}/{ident}/record.json'))['args_hash'] != args_hash:
         raise Wrong(f'{ident} has other args')

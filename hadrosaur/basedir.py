@@ -22,7 +22,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import time
 from typing import Any
 
@@ -139,7 +138,7 @@ class BaseDirectory:
     def _begin_session(self) -> tuple[int, str, int] | None:
         if not self.prepare():
             return None
-        name = f'{HOST}-{os.getpid()}-{secrets.token_hex(4)}'
+        name = f'{HOST}-{os.getpid()}-{os.urandom(4).hex()}'
         about = {'host': HOST, 'pid': os.getpid(), 'since': format_time(time.time())}
         with diskio.opened(f'{self.hidden}/{SESSIONS}') as sessions:
             beside = f'.{name}.new'

@@ -361,16 +361,16 @@ def _save_result(claim: Claim, order: WorkOrder, entry: Entry, result: bytes, wa
 
 
 def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseException, way: str) -> Outcome:
-    entry, text = _described(entry, error)
-    record = directory.record_bytes(entry, 'error', order.run, capture=way)
+    entry, frame, text = _described(entry, error)
+    record = directory.record_bytes(entry, 'error', order.run, capture=way, error_frame=frame)
     mtime = claim.finish('error', record, error=text)
     # Ctrl-C belongs to whoever started this program; a slot is told by its caller instead.
     again = error if isinstance(error, KeyboardInterrupt) and not in_worker else None
     return Outcome(order.run, entry.change(seen_mtime_ns=mtime), fresh=True, exception=again)
 
 
-def _described(entry: Entry, error: BaseException) -> tuple[Entry, str]:
-    """The row and the error.log of a failed run."""
+def _described(entry: Entry, error: BaseException) -> tuple[Entry, str | None, str]:
+    """The row, the user's own place in the code, and the error.log of a failed run."""
     kind, message = fingerprint.type_name(error), fingerprint.summary(error)
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.__name__, 'the run was interrupted (Ctrl-C)'
@@ -383,7 +383,7 @@ def _described(entry: Entry, error: BaseException) -> tuple[Entry, str]:
         error=message,
         error_group=fingerprint.fingerprint(kind, message, frame),
     )
-    return entry, _traceback_text(error, kind, message)
+    return entry, frame, _traceback_text(error, kind, message)
 
 
 def _traceback_text(error: BaseException, kind: str, message: str) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from . import directory, diskio
 from .directory import State
-from .html import table
 from .records import Entry, Status
 
 if TYPE_CHECKING:
@@ -159,10 +158,12 @@ class Resource(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
+        from .shown import html_table
+
         shown = [('status', self.status), ('result', repr(self.result)), ('folder', self.paths['base'])]
         if self.status == 'error':
             shown.insert(1, ('error', f'{self._known.error_type}: {self._known.error}'))
-        return table(('', ''), shown, f'{self.collection} / {self.ident}')
+        return html_table(('', ''), shown, f'{self.collection} / {self.ident}')
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuilt, (self.collection, self.ident, dict(self), self._at, self._entry))

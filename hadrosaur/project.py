@@ -12,7 +12,6 @@ from . import canonical, compute, directory, reindex, settle
 from .basedir import BaseDirectory, request_cancel
 from .fetcher import Fetcher, failed, not_found
 from .handle import Resource
-from .html import table
 from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, ReindexReport, Task
 from .recovery import recover
 from .registry import Collection, Registry
@@ -94,9 +93,11 @@ class Project:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: counts by collection."""
+        from .shown import html_table
+
         names = ('total', 'completed', 'error', 'pending')
         rows = [(name, *(counts[key] for key in names)) for name, counts in self.stats().items()]
-        return table(('collection', *names), rows, f'Project {self._base.given}')
+        return html_table(('collection', *names), rows, f'Project {self._base.given}')
 
     # --- registering -------------------------------------------------------------------------------
 
@@ -438,7 +439,14 @@ class Project:
         """Failures grouped by cause, most frequent first."""
         if collection is not None:
             self._registry.get_any(collection)
-        return self._index().error_groups(collection)
+        return [self._with_frame(group) for group in self._index().error_groups(collection)]
+
+    def _with_frame(self, group: ErrorGroup) -> ErrorGroup:
+        """The user's own place in the code stands in the record of the example."""
+        known = self._registry.get_any(group.collection)
+        folder = directory.find_folder(known.task.path, group.example)
+        frame = (self._store.record(known, folder) or {}).get('error_frame')
+        return group._replace(frame=frame if isinstance(frame, str) else None)
 
     def sql(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
         """Run a SELECT on the index, which cannot be changed by it; rows as dicts."""
@@ -474,7 +482,7 @@ class Project:
         if collection is not None:
             self._registry.get_any(collection)
         if fresh:
-            self._store.index.rebuild()
+            self._store.rebuild()
         return reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
 
     def check(self, *, fix: bool = False, deep: bool = False) -> CheckReport:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sys
 import warnings
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import canonical, capture, compute, diskio
 from .directory import STATUS
@@ -30,8 +28,7 @@ if TYPE_CHECKING:
 POLICIES = ('warn', 'recompute', 'error', 'keep')
 
 
-@dataclass(frozen=True)
-class Collection:
+class Collection(NamedTuple):
     """A registered function and how its resources are computed (see `Project.resource`)."""
 
     name: str
@@ -153,7 +150,7 @@ class Registry:
             raise self._unknown(name)
         lock = self._lock()
         if collection.task.lock != lock:
-            collection = replace(collection, task=collection.task._replace(lock=lock))
+            collection = collection._replace(task=collection.task._replace(lock=lock))
             self._known[name] = collection
         return collection
 
@@ -186,6 +183,8 @@ class Registry:
                 f'the function of {name!r} was left out when this Project was pickled: it cannot be imported',
                 hint='define it in a module',
             )
+        import difflib
+
         known = self.names()
         close = difflib.get_close_matches(str(name), known, 1)
         if close:

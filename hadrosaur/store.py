@@ -9,7 +9,7 @@ function fetches travel with its own outcome.
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 import warnings
@@ -53,6 +53,11 @@ class Store:
             if opened and self._recover is not None:
                 self._recover(self)
         return self._index
+
+    def rebuild(self) -> None:
+        """Set the index aside, whatever it is, and make a new one from the directories."""
+        self._index = self._index or self._open_index()
+        self._index.rebuild()
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -127,7 +132,7 @@ class Store:
         running = compute.current()
         return WorkOrder(
             task=collection.task,
-            run=secrets.token_hex(8),
+            run=_new_run(),
             ident=ident,
             folder=folder,
             args=args,
@@ -250,6 +255,10 @@ class FilesOnly(Store):
         return False
 
 
+def _new_run() -> str:
+    return os.urandom(8).hex()
+
+
 def _no_index() -> Index:
     raise IndexFault(
         "the index is out of reach inside a resource's function", hint='query it from the caller'
@@ -278,4 +287,4 @@ def is_worth_a_retry(outcome: Outcome) -> bool:
 
 def retry_order(order: WorkOrder, outcome: Outcome) -> WorkOrder:
     """The order of the next attempt, after a failed one."""
-    return order._replace(run=secrets.token_hex(8), attempt=outcome.entry.attempt + 1)
+    return order._replace(run=_new_run(), attempt=outcome.entry.attempt + 1)

@@ -39,8 +39,9 @@ def many(settings):
     contenders = [
         Contender('floor', files_on_two),
         Contender('hadrosaur', on_two, (at_most(1.3), faster_than('joblib'))),
-        *map(computing_on_two, (peers.Signac, peers.Joblib, peers.Doit)),
+        *map(computing_on_two, (peers.Signac, peers.Joblib)),
+        computing_on_two(peers.Doit)._replace(share=0.3),
         computing_on_two(peers.Luigi)._replace(share=0.01),
     ]
-    number = settings.number(5000, 2000)
-    race('compute on two processes', contenders, settings, number=number, rounds=settings.turns(7))
+    number = settings.number(4000, 2000)
+    race('compute on two processes', contenders, settings, number=number, rounds=settings.turns(5))

@@ -22,15 +22,15 @@ def start(settings):
         _running('import hadrosaur', [sys.executable, '-c', 'import hadrosaur'], at_most_over(0.040, 'bare')),
         _running('hadrosaur --help', [*ours, '--help'], below(100, 'ms')),
         _running('hadrosaur status', [*ours, 'status', base], at_most(1.3, 'import sqlalchemy')),
-        _running('signac --help', _script('signac')),
+        _running('signac --help', _script('signac', '--help')),
     ]
     number = settings.number(3)
     race('start', contenders, settings, number=number, rounds=settings.turns(9), unit='ms', warm_up=1)
 
 
-def _script(name):
+def _script(name, *arguments):
     path = os.path.join(os.path.dirname(sys.executable), name)
-    return [path] if os.path.exists(path) else None
+    return [path, *arguments] if os.path.exists(path) else None
 
 
 def _running(name, command, *targets):

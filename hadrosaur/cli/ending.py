@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import HadrosaurError, HadrosaurWarning
-from .output import note, visible
+from ..shown import visible
+from .output import note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NotAProject, ResourceError
+from ..shown import visible
 from . import output
 from .arguments import BASE, COLL, IDENTS, JSON, SOME_COLL
 from .ending import DISAGREE, DONE, refuse
@@ -156,7 +157,7 @@ def rm(base: str, collection: str, idents: tuple[str, ...], dry_run: bool, as_js
                 _remove(project, collection, ident, dry_run=dry_run)
                 removed.append(ident)
                 if not as_json:
-                    print(f'{"would delete" if dry_run else "deleted"}\t{output.visible(ident)}')
+                    print(f'{"would delete" if dry_run else "deleted"}\t{visible(ident)}')
             except ResourceError as error:
                 refused.append({'ident': ident, 'reason': error.message})
                 code = max(code, refuse(error))

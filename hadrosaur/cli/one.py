@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..shown import visible
 from . import output
 from .arguments import ARGS, BASE, COLL, IDENT, JSON
 from .projects import opened
@@ -190,7 +191,5 @@ def explain(base: str, collection: str, ident: str, args: dict[str, Any] | None,
         output.write_json(found._asdict())
     else:
         print(
-            output.visible(
-                f'{"would be computed" if found.computes else "would not be computed"}: {found.reason}'
-            )
+            visible(f'{"would be computed" if found.computes else "would not be computed"}: {found.reason}')
         )

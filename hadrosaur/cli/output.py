@@ -17,6 +17,8 @@ import sys
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from ..shown import visible
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
@@ -35,17 +37,6 @@ _STATUS_STYLES = {'completed': 'green', 'error': 'red', 'pending': 'yellow'}
 
 
 # --- text ------------------------------------------------------------------------------------------
-
-
-def visible(text: str) -> str:
-    """The text in one line, with an escape for each character that would not print as itself."""
-    if text.isprintable():
-        return text
-    return ''.join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    return char.encode('unicode_escape').decode()
 
 
 def note(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import visible
+from ..shown import visible
 
 if TYPE_CHECKING:
     from types import ModuleType, TracebackType

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from ..shown import visible
 from . import output
 from .arguments import ARGS, COLL, FILTERS, IDENTS, TARGET, filters, together
 from .ending import DONE, FAILED
@@ -240,7 +241,7 @@ def _say_what_would_be_done(project: Project, collection: str, items: Iterable[A
     else:
         for plan in plans():
             cells = (plan['action'], plan['ident'], plan['reason'])
-            print('\t'.join(map(output.visible, cells)))
+            print('\t'.join(map(visible, cells)))
     output.note(', '.join(f'{action} {count}' for action, count in tally.items() if count))
     return DONE
 

@@ -35,15 +35,19 @@ class ChunkResult(NamedTuple):
     unbegun: list[str]
 
 
+_Answer = tuple[list[Outcome], list[WorkOrder]] | BaseException
+
+
 class _Host:
     """One thread's slot."""
 
     def __init__(self) -> None:
-        self._answers: queue.SimpleQueue[tuple[list[Outcome], list[WorkOrder]]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         listener = Listener(
             deliver=lambda outcomes: self._answers.put((outcomes, [])),
             started=lambda orders: None,
             dropped=lambda orders: self._answers.put(([], orders)),
+            failed=lambda error: self._answers.put(error),
         )
         self.pool = SlotPool(listener, 1)
 
@@ -58,11 +62,14 @@ class _Host:
         while open_runs:
             try:
                 wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-                outcomes, dropped = self._answers.get(timeout=wait)
+                answer = self._answers.get(timeout=wait)
             except queue.Empty:
                 deadline = None
                 self.pool.withdraw(open_runs)
                 continue
+            if isinstance(answer, BaseException):
+                raise answer
+            outcomes, dropped = answer
             result.outcomes.extend(outcomes)
             result.unbegun.extend(order.run for order in dropped)
             open_runs.difference_update(outcome.run for outcome in outcomes)

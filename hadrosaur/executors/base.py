@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import sys
 import threading
 import warnings
@@ -36,6 +35,8 @@ class Listener(NamedTuple):
     """Orders whose function has been running for a second."""
     dropped: Callable[[list[WorkOrder]], None]
     """Orders that were cancelled before they were begun."""
+    failed: Callable[[BaseException], None]
+    """The executor itself has failed and will tell nothing more."""
 
 
 class Executor(ABC):
@@ -92,6 +93,8 @@ def pack(function: Function) -> Packed:
 
     Raises ExecutorFault, naming the function, where it holds something that cannot be pickled.
     """
+    import pickle
+
     import cloudpickle
 
     global _packing

@@ -160,7 +160,7 @@ class SlotPool(Executor):
                 self._turn()
         except BaseException as error:  # told to whoever waits: a dead driver must not be waited for
             self._fault = error
-            raise
+            self._tell.failed(error)
         finally:
             for slot in [*self._slots, *self._retired]:
                 slot.discard()

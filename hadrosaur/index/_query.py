@@ -98,11 +98,11 @@ class Query(Sequence[Entry]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first rows, and how many there are."""
-        from ..html import table
+        from ..shown import html_table
 
         names = ('collection', 'ident', 'status', 'finished_at', 'duration', 'error_type', 'error')
         rows = [[entry.raw(name) for name in names] for entry in self[:SHOWN_IN_NOTEBOOK]]
-        return table(names, rows, f'{len(self)} resources')
+        return html_table(names, rows, f'{len(self)} resources')
 
     def _stream(self) -> Iterator[Entry]:
         for rows in self._connections.stream(*self._statement(0, self._limit)):

@@ -55,6 +55,7 @@ class Background:
             if left <= 0:
                 return False
             dispatcher.news.clear()
+            dispatcher.check()
             if dispatcher.flying(collection, ident):
                 dispatcher.news.wait(min(1.0, left))
         return True

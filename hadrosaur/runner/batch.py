@@ -137,6 +137,7 @@ class Batch(Iterator[Resource]):
     def _work_or_wait(self) -> None:
         dispatcher = self._started_dispatcher()
         dispatcher.news.clear()
+        dispatcher.check()
         if dispatcher.finished or dispatcher.executor.step() or self._is_over():
             return
         next_poll = min((flight.next_poll for flight in self._elsewhere), default=None)

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnknownExecutor
+from ..errors import ExecutorFault, UnknownExecutor
 from ..executors.base import Executor, Listener
 from ..records import Outcome, WorkOrder
 from ..store import is_worth_a_retry, retry_order
@@ -83,6 +83,7 @@ class Dispatcher:
     Attributes:
         finished: What came of the flights, oldest first, for whoever takes it.
         executor: The executor.
+        fault: What the executor died of, if it did.
     """
 
     def __init__(
@@ -102,7 +103,8 @@ class Dispatcher:
         self.dropped = 0
         self.stopping = False
         self.news = threading.Event()
-        listener = Listener(self._deliver, self._started, self._dropped)
+        self.fault: BaseException | None = None
+        listener = Listener(self._deliver, self._started, self._dropped, self._failed)
         self.executor = make_executor(executor, listener, workers)
 
     def __len__(self) -> int:
@@ -172,6 +174,15 @@ class Dispatcher:
         for order in orders:
             self._flights.pop(order.run, None)
         self.news.set()
+
+    def _failed(self, error: BaseException) -> None:
+        self.fault = error
+        self.news.set()
+
+    def check(self) -> None:
+        """Raises ExecutorFault where the executor itself has failed."""
+        if self.fault is not None:
+            raise ExecutorFault(f'the executor failed: {self.fault!r}') from self.fault
 
     def cancel(self, runs: set[str]) -> None:
         """Stop these flights: those not begun are as if never asked for."""
