@@ -37,6 +37,7 @@ FORMAT_FILE = 'format.json'
 INDEX_LOCK = 'index.lock'
 SESSIONS = 'sessions'
 CANCEL = 'cancel'
+REQUEST_LIFE = 60.0  # seconds; an unanswered request must not meet a later run of the same resource
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -189,12 +190,16 @@ def request_cancel(base: str, path: str) -> None:
 
 def cancel_requests(base: str) -> set[str]:
     """The directories, relative to the base, whose computation somebody wants cancelled."""
-    try:
+    wanted = set()
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # none was ever made; or one is being answered
         with diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
-            names = [name for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}') if name[0] != '.']
-            return {diskio.read(name, folder).decode() for name in names}
-    except (OSError, UnicodeDecodeError):  # none was ever made; or one has just been answered
-        return set()
+            for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
+                made = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+                if time.time() - made > REQUEST_LIFE:
+                    diskio.remove(name, folder)
+                elif name[0] != '.':
+                    wanted.add(diskio.read(name, folder).decode())
+    return wanted
 
 
 def drop_cancel_request(base: str, path: str) -> None:

@@ -36,6 +36,7 @@ VERBS = {
     'run': Verb('Compute', 'running', 'Compute many resources in parallel.'),
     'retry': Verb('Compute', 'running', 'Compute those that ended in error again.'),
     'reproduce': Verb('Compute', 'reproducing', 'Run one resource again here, in a scratch copy.'),
+    'cancel': Verb('Compute', 'stopping', 'Stop what another process computes.'),
     'check': Verb('Mend', 'mending', 'Find where index and directories disagree.'),
     'reindex': Verb('Mend', 'mending', 'Make the index agree with the directories.'),
     'rm': Verb('Mend', 'mending', 'Delete resources.'),

@@ -1,0 +1,82 @@
+"""Cancelling from another process: a request file that whoever computes sees within a second."""
+
+import json
+import subprocess
+import sys
+
+from hadrosaur import Project
+
+PROGRAM = """
+    import os, subprocess, time
+    from hadrosaur import Project
+    proj = Project('base')
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        if ident != 'quick':
+            child = subprocess.Popen(['sleep', '600'])
+            with open(f'pid.{ident}.new', 'w') as file:
+                file.write(str(child.pid))
+            os.rename(f'pid.{ident}.new', f'pid.{ident}')
+            child.wait()
+
+    counts = proj.fetch_many('coll', ['quick', 'slow', 'waits'], workers=1).wait()
+    print(counts)
+"""
+
+
+def hadrosaur(tmp_path, *words):
+    command = [sys.executable, '-m', 'hadrosaur', *words]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+
+def await_file(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+    return path
+
+
+def test_cancel_one_running_in_another_process(program, tmp_path):
+    """Exactly that one is killed, with what it started; the next one is begun."""
+    process = program(PROGRAM, start=True)
+    pid = int(await_file(tmp_path / 'pid.slow', process).read_text())
+    done = hadrosaur(tmp_path, 'cancel', 'base', 'coll', 'slow', '--json')
+    await_file(tmp_path / 'pid.waits', process)
+    with Project(tmp_path / 'base', create=False) as proj:
+        [row] = proj.query(status='error')
+
+    assert (done.returncode, json.loads(done.stdout)) == (0, {'asked': 1, 'pending': 0}), done.stderr
+    assert (row.ident, row.error_type) == ('slow', 'Cancelled')
+    assert subprocess.run(['ps', '-p', str(pid), '-o', 'stat='], capture_output=True).stdout.strip() in (
+        b'',
+        b'Z',
+    )
+    hadrosaur(tmp_path, 'cancel', 'base', 'coll')
+    assert process.wait(timeout=30) == 0
+
+
+def test_cancel_a_whole_collection(program, tmp_path):
+    """What runs ends as Cancelled, what waits is as if never asked for; nothing stays pending."""
+    process = program(PROGRAM, start=True)
+    await_file(tmp_path / 'pid.slow', process)
+    done = hadrosaur(tmp_path, 'cancel', 'base', 'coll')
+    out, _ = process.communicate(timeout=30)
+    with Project(tmp_path / 'base', create=False) as proj:
+        rows = {entry.ident: (entry.status, entry.error_type) for entry in proj.query()}
+
+    assert done.returncode == 0, done.stderr
+    assert rows == {'quick': ('completed', None), 'slow': ('error', 'Cancelled')}
+    assert out == 'Counts(total=2, completed=1, error=1, pending=0, reused=0)\n'
+    assert not list((tmp_path / 'base/.hadrosaur/cancel').iterdir())
+
+
+def test_cancel_says_where_nothing_is_pending(tmp_path):
+    """Exit code 3, and no request is left behind."""
+    with Project(tmp_path / 'base') as proj:
+        proj.resource('coll')(lambda ident, args, subdir: 1)
+        proj.fetch('coll', 'one')
+    done = hadrosaur(tmp_path, 'cancel', 'base', 'coll', 'one')
+
+    assert (done.returncode, done.stdout) == (3, '')
+    assert 'nothing is pending' in done.stderr
+    assert hadrosaur(tmp_path, 'cancel', 'base', 'coll', 'two').returncode == 3
