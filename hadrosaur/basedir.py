@@ -191,14 +191,14 @@ def request_cancel(base: str, path: str) -> None:
 def cancel_requests(base: str) -> set[str]:
     """The directories, relative to the base, whose computation somebody wants cancelled."""
     wanted = set()
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # none was ever made; or one is being answered
-        with diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
-            for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
-                made = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
-                if time.time() - made > REQUEST_LIFE:
-                    diskio.remove(name, folder)
-                elif name[0] != '.':
-                    wanted.add(diskio.read(name, folder).decode())
+    nothing = contextlib.suppress(OSError, UnicodeDecodeError)  # none was ever made, or is just answered
+    with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
+        for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
+            made = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+            if time.time() - made > REQUEST_LIFE:
+                diskio.remove(name, folder)
+            elif name[0] != '.':
+                wanted.add(diskio.read(name, folder).decode())
     return wanted
 
 

@@ -87,6 +87,14 @@ def test_queued_never_overwrites_a_pending_row(index, other):
     assert before == index.get('c', 'i')
 
 
+def test_queued_takes_over_what_belongs_to_nobody(index):
+    """A pending row without a session has nobody who would ever finish it."""
+    index.merge([(asked('i', attempt=2), None)])
+    index.queue([asked('i', attempt=3)])
+
+    assert ('s1', 3) == (index.get('c', 'i').session, index.get('c', 'i').attempt)
+
+
 def test_queued_turns_a_final_row_into_a_pending_one(index):
     """A recompute is asked for: nothing of the last run stays."""
     index.finish([failed('i', attempt=3)])

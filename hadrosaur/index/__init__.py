@@ -26,13 +26,14 @@ from ._connections import Connections
 from ._finding import one_text
 from ._opening import BareFile, IndexFile
 from ._query import Query
-from ._writing import Key, Statement, statements
+from ._writing import Key, statements
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from ._finding import Moment, Several
+    from ._statements import Statement
 
 __all__ = ['Index', 'Query']
 
@@ -100,7 +101,10 @@ class Index:
     # --- writing -----------------------------------------------------------------------------------
 
     def queue(self, entries: Sequence[Entry]) -> None:
-        """Write rows of resources that were asked for; a row that is pending already stays as it is."""
+        """Write rows of resources that were asked for.
+
+        A row that is pending already stays as it is, unless it belongs to nobody.
+        """
         self._put(statements().queue, _writing.pending_rows(entries, self.session))
 
     def start(self, keys: Sequence[Key], started_at: str | None = None) -> None:

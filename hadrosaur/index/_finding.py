@@ -13,7 +13,6 @@ Three tests run in Python, from within SQLite, because they must agree with Pyth
 from __future__ import annotations
 
 import json
-import operator
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -24,12 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..canonical import args_json
 from ..records import COLUMNS, STATUSES
+from ._gate import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Select
-    from sqlalchemy.sql import ColumnElement
 
 MOST_VALUES = 30_000
 """Values in one query, all filters together; SQLite takes 32 766 parameters since 3.32."""
@@ -198,6 +196,9 @@ def _meant(word: str, known: tuple[str, ...]) -> str:
 
 # --- SQL text --------------------------------------------------------------------------------------
 
+EXACT = frozenset({'collection', 'ident', 'error_type', 'error_group'})
+"""Kinds that take any number of values, one of which the column must equal."""
+
 
 class Shape(NamedTuple):
     """All that decides the text of a query."""
@@ -209,12 +210,10 @@ class Shape(NamedTuple):
 @cache
 def one_text() -> str:
     """Text that selects the row of a collection and an ident."""
-    from sqlalchemy import bindparam, select
+    with gate:
+        from . import _clauses
 
-    from ..schema import resources
-
-    table = resources.c
-    return _text(select(*table).where(table.collection == bindparam('of'), table.ident == bindparam('named')))
+        return _clauses.one_text()
 
 
 @lru_cache(maxsize=256)
@@ -229,6 +228,14 @@ def count_text(shape: Shape, numbers: tuple[int, ...]) -> str:
     return _filled(_compiled(shape, True), numbers)
 
 
+@lru_cache(maxsize=256)
+def _compiled(shape: Shape, counts: bool) -> str:
+    with gate:  # a child that is forked during an import waits for that import for ever
+        from . import _clauses
+
+        return _clauses.count_text(shape) if counts else _clauses.rows_text(shape)
+
+
 _MARKER = re.compile(r'\(__\[POSTCOMPILE_\w+\]\)')
 
 
@@ -236,168 +243,6 @@ def _filled(text: str, numbers: tuple[int, ...]) -> str:
     """Put a question mark for each value where Core left a mark for a list of them."""
     lengths = iter(numbers)
     return _MARKER.sub(lambda _: f'({", ".join("?" * next(lengths))})', text)
-
-
-@lru_cache(maxsize=256)
-def _compiled(shape: Shape, counts: bool) -> str:
-    from sqlalchemy import bindparam, func, select
-
-    from ..schema import resources
-
-    statement: Select[Any]
-    statement = select(func.count()).select_from(resources) if counts else _ordered(shape)
-    for kind in shape.kinds:
-        if kind == 'collection' and (_finds_few(shape) or _BY_CAUSE & set(shape.kinds)):
-            name = _plain(resources.c.collection)
-            statement = statement.where(name.in_(bindparam('collection', expanding=True)))
-        else:
-            statement = statement.where(_clause(kind))
-    return _text(statement)
-
-
-_BY_CAUSE = frozenset({'error_type', 'error_group'})  # have indexes that are in the usual order, too
-
-
-def _finds_few(shape: Shape) -> bool:
-    """Whether a condition of the query finds its rows sooner than the order or the collection would.
-
-    SQLite keeps no statistics here. Left to itself it goes through a million rows in the right order
-    to find three pending ones, or those of the last hour: a second, instead of milliseconds.
-    """
-    if 'since' in shape.kinds or 'status pending' in shape.kinds:
-        return True
-    return 'status error' in shape.kinds and shape.order != '-finished_at'
-
-
-def _plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The column with a plus sign before it, which tells SQLite to use no index for it."""
-    from sqlalchemy.sql.expression import UnaryExpression
-    from sqlalchemy.sql.operators import custom_op
-
-    return UnaryExpression(column, operator=custom_op('+'), type_=column.type)
-
-
-def _text(statement: Select[Any]) -> str:
-    from sqlalchemy.dialects import sqlite
-
-    return str(statement.compile(dialect=sqlite.dialect(paramstyle='qmark')))
-
-
-def _ordered(shape: Shape) -> Select[Any]:
-    from sqlalchemy import bindparam, nulls_last, select
-
-    from ..schema import resources
-
-    table = resources.c
-    column = table[shape.order.removeprefix('-')]
-    by = _plain(column) if _finds_few(shape) else column
-    # Downwards SQLite puts NULLs last by itself; saying so where there are none would cost the index.
-    upwards = nulls_last(by.asc()) if column.nullable else by.asc()
-    ties = [tie for tie in (table.collection, table.ident) if tie is not column]
-    statement = select(*table).order_by(by.desc() if shape.order.startswith('-') else upwards, *ties)
-    return statement.limit(bindparam('limit')).offset(bindparam('offset'))
-
-
-def _clause(kind: str) -> ColumnElement[bool]:
-    """The SQL of one kind of condition; its parameters stand in the order of the condition's values."""
-    from ..schema import resources
-
-    name, _, detail = kind.partition(' ')
-    if kind in EXACT:
-        from sqlalchemy import bindparam
-
-        return resources.c[kind].in_(bindparam(kind, expanding=True))
-    return _CLAUSES[name](resources.c, detail)
-
-
-def _value(name: str) -> Any:
-    from sqlalchemy import bindparam
-
-    return bindparam(f'value_{name}')
-
-
-def _status_clause(table: Any, words: str) -> ColumnElement[bool]:
-    from sqlalchemy import literal_column, or_
-
-    known = [table.status == literal_column(f"'{word}'") for word in words.split()]
-    return or_(literal_column('0'), *known) if len(known) != 1 else known[0]
-
-
-def _ident_clause(table: Any, detail: str) -> ColumnElement[bool]:
-    from sqlalchemy import and_, func
-
-    like: ColumnElement[bool] = func.hadrosaur_is_like(table.ident, _value('pattern'))
-    if detail == 'like':
-        return like
-    return and_(table.ident >= _value('head'), table.ident < _value('after'), like)
-
-
-def _error_clause(table: Any, _detail: str) -> ColumnElement[bool]:
-    from sqlalchemy import func
-
-    return func.hadrosaur_mentions(table.error, _value('error'))
-
-
-def _args_clause(table: Any, detail: str) -> ColumnElement[bool]:
-    from sqlalchemy import and_, func, literal_column
-
-    holds: ColumnElement[bool] = func.hadrosaur_holds(table.args, _value('args'))
-    if not detail:
-        return holds
-    # SQLite may look at the cheap test first, and does; either order gives the same rows.
-    return and_(func.instr(table.args, _value('pair')) > literal_column('0'), holds)
-
-
-def _time_clause(is_beyond: Callable[[Any, Any], Any]) -> Callable[[Any, str], ColumnElement[bool]]:
-    def clause(table: Any, _detail: str) -> ColumnElement[bool]:
-        from sqlalchemy import and_, or_
-
-        finished = is_beyond(table.finished_at, _value(f'{is_beyond.__name__}_finished'))
-        started = is_beyond(table.started_at, _value(f'{is_beyond.__name__}_started'))
-        return or_(finished, and_(table.finished_at.is_(None), started))
-
-    return clause
-
-
-def _duration_clause(table: Any, _detail: str) -> ColumnElement[bool]:
-    least: ColumnElement[bool] = table.duration >= _value('duration')
-    return least
-
-
-def _stale_clause(table: Any, number: str) -> ColumnElement[bool]:
-    from sqlalchemy import and_, literal_column, or_
-
-    other = [
-        and_(
-            table.collection == _value(f'collection_{each}'),
-            table.version.is_distinct_from(_value(f'version_{each}')),
-        )
-        for each in range(int(number))
-    ]
-    return and_(table.status != literal_column("'pending'"), or_(literal_column('0'), *other))
-
-
-def _fresh_clause(table: Any, number: str) -> ColumnElement[bool]:
-    from sqlalchemy import func
-
-    clause: ColumnElement[bool] = func.not_(_stale_clause(table, number))
-    return clause
-
-
-EXACT = frozenset({'collection', 'ident', 'error_type', 'error_group'})
-"""Kinds that take any number of values, one of which the column must equal."""
-
-_CLAUSES: dict[str, Callable[[Any, str], ColumnElement[bool]]] = {
-    'status': _status_clause,
-    'ident': _ident_clause,
-    'error': _error_clause,
-    'args': _args_clause,
-    'since': _time_clause(operator.ge),
-    'until': _time_clause(operator.le),
-    'min_duration': _duration_clause,
-    'stale': _stale_clause,
-    'fresh': _fresh_clause,
-}
 
 
 # --- tests that SQLite asks Python for -------------------------------------------------------------

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from functools import cache
 from typing import Protocol
 
 PATIENCE = 65.0
@@ -67,13 +68,20 @@ _inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
 def let_go_in_children(owner: Inherited) -> None:
     """Call ``owner.let_go`` in every child that is forked from now on."""
+    _watch_forks()
     _inherited.add(owner)
+
+
+@cache
+def _watch_forks() -> None:
+    # Who registers last is called first. The gate must be closed before logging takes its lock for the
+    # fork, since a thread inside may be importing SQLAlchemy, which asks for a logger.
+    import logging  # noqa: F401
+
+    os.register_at_fork(before=gate.close, after_in_parent=gate.open, after_in_child=_in_child)
 
 
 def _in_child() -> None:
     gate.__init__()  # type: ignore[misc]  # as new: the threads that it counted are not here
     for owner in list(_inherited):
         owner.let_go()
-
-
-os.register_at_fork(before=gate.close, after_in_parent=gate.open, after_in_child=_in_child)

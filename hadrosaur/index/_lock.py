@@ -24,6 +24,7 @@ class IndexLock:
     """One opening of the lock file. Blocks until it gets what it asks for."""
 
     def __init__(self, path: str) -> None:
+        self._fd = -1
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.dirname(path))
         self._fd = os.open(path, _FLAGS, 0o666)
