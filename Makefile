@@ -23,6 +23,13 @@ format: $(VENV)/dev
 bench: $(VENV)/dev                 ## compare with the floors; one part by name: make bench PART=cached
 	$(BIN)/python -m benchmarks $(PART)
 
+wheel: $(VENV)/dev                 ## build wheel and sdist; try the wheel in a clean environment, elsewhere
+	rm -rf dist build
+	$(BIN)/python -m build --quiet
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build && env -u PYTHONPATH clean/bin/python $(CURDIR)/tests/installed.py $(CURDIR)
+
 clean:
 	rm -rf $(VENV) demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 

@@ -132,6 +132,7 @@ def write_on_two(collection, names, workers=2):
 # --- rows ------------------------------------------------------------------------------------------
 
 _CELLS = ', '.join('?' * len(COLUMNS))
+_RECORDED = slice(COLUMNS.index('args_hash'), COLUMNS.index('path'))
 _UNKNOWN = (None,) * (COLUMNS.index('path') - COLUMNS.index('started_at'))
 _SESSION = f'{_HOST}-{os.getpid()}-00000000'
 INSERT = f'INSERT INTO resources VALUES ({_CELLS})'
@@ -167,10 +168,19 @@ def finish_row(database, ident, record):
 
 def row_of(ident, record, mtime, changed):
     """The row of a finished resource, from its record.json."""
-    cells = {**dict.fromkeys(COLUMNS), **{name: record[name] for name in COLUMNS if name in record}}
-    cells.update(ident=ident, status=record['state'], args=json.dumps(record['args']))
-    cells.update(path=f'{COLLECTION}/{ident}', changed=changed, seen_mtime_ns=mtime)
-    return tuple(cells.values())
+    args = json.dumps(record['args'])
+    recorded = map(record.get, COLUMNS[_RECORDED])
+    return (
+        COLLECTION, ident, record['state'], None, args, *recorded, f'{COLLECTION}/{ident}', None, changed, mtime
+    )  # fmt: skip
+
+
+def insert_all(database, collection):
+    """Rows of all folders, in one transaction."""
+    database.execute('PRAGMA cache_size = -100000')
+    database.execute('BEGIN')
+    database.executemany(INSERT, rows_of_folders(collection))
+    database.execute('COMMIT')
 
 
 # --- reading ---------------------------------------------------------------------------------------
@@ -216,6 +226,7 @@ def read_resource_with_args(collection, ident, args):
 
 def rows_of_folders(collection):
     """The rows of all folders: scandir, two files each, JSON."""
+    changed = now()
     with os.scandir(collection) as folders:
         for folder in folders:
             fd = os.open(f'{folder.path}/status.json', os.O_RDONLY)
@@ -224,7 +235,7 @@ def rows_of_folders(collection):
             os.close(fd)
             if completed:
                 record = json.loads(read(f'{folder.path}/record.json'))
-                yield row_of(folder.name, record, mtime, now())
+                yield row_of(folder.name, record, mtime, changed)
 
 
 # --- is it the same? -------------------------------------------------------------------------------

@@ -14,9 +14,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-WARM_UP = 0.1
-"""Share of the work that is done once before anything counts."""
-
 UNITS = {'µs': 1e6, 'ms': 1e3, 'MB': 1e-6}
 
 Ready = Callable[[str, int], AbstractContextManager[Callable[[], object]]]
@@ -97,11 +94,14 @@ class Settings(NamedTuple):
         return self.rounds or (max(3, usual * 2 // 3) if self.moderate else usual)
 
 
-def race(title, contenders, settings, *, number, rounds, unit='µs', warm_up=WARM_UP):
-    """Have everybody do the work ``rounds`` times, in turns and in both directions; show the table."""
+def race(title, contenders, settings, *, number, rounds, unit='µs', warm_up=0.1):
+    """Have everybody do the work ``rounds`` times, in turns and in both directions; show the table.
+
+    ``warm_up``: share of the work that is done once before anything counts.
+    """
     taken = {each.name: [] for each in contenders}
     absent = {}
-    for turn in range(-1, rounds):
+    for turn in range(-1 if warm_up else 0, rounds):
         for each in contenders if turn % 2 else reversed(contenders):
             if each.name in absent:
                 continue

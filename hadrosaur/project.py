@@ -6,6 +6,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Sized
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import canonical, compute, directory, reindex, settle
@@ -509,6 +510,17 @@ class Project:
         if not removed:
             raise not_found(self._base, collection, text)
 
+    def index_revision(self) -> tuple[str | None, str]:
+        """(revision of the index file, revision of this release); None where there is no index.
+
+        Looks only: what opens the index brings it up to date.
+        """
+        from .schema import HEAD
+        from .upgrade import stored_revision
+
+        path = self._index_path or self._base.index_path
+        return (stored_revision(path) if os.path.exists(path) else None), HEAD
+
     def _index(self) -> Index:
         """The index, with nothing of dead sessions in it."""
         recover(self._store)
@@ -522,6 +534,7 @@ class Project:
             self._index_path or self._base.index_path,
             lock_path=self._base.index_lock_path,
             refill=lambda index: reindex.refill(self._base, index),
+            upgrade=_upgrade,
         )
 
     # --- the end -----------------------------------------------------------------------------------
@@ -567,3 +580,9 @@ class Project:
         self._index_path = state['index_path']
         self._make_parts()
         self._registry.restore(state['collections'], state['left_out'])
+
+
+def _upgrade(path: Path, stored: str) -> None:
+    from .upgrade import upgrade_index
+
+    upgrade_index(path, stored)

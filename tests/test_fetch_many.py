@@ -292,10 +292,17 @@ def test_idents_pairs_and_mappings(proj, executor):
     proj.resource('coll')(lambda ident, args, subdir: args)
 
     def fetched(idents, args=None):
-        return {res.ident: res['result'] for res in proj.fetch_many('coll', idents, args, workers=1, executor=executor)}
+        return {
+            res.ident: res['result']
+            for res in proj.fetch_many('coll', idents, args, workers=1, executor=executor)
+        }
 
     assert fetched(['a', 7]) == {'a': {}, '7': {}}
-    assert fetched([('b', {'x': 1}), ('c', None), 'd'], {'y': 2}) == {'b': {'x': 1}, 'c': {'y': 2}, 'd': {'y': 2}}
+    assert fetched([('b', {'x': 1}), ('c', None), 'd'], {'y': 2}) == {
+        'b': {'x': 1},
+        'c': {'y': 2},
+        'd': {'y': 2},
+    }
     assert fetched({'e': {'x': (1, 2)}, 'f': None}) == {'e': {'x': [1, 2]}, 'f': {}}
     assert fetched(iter([('g', {})])) == {'g': {}}
     assert {entry.ident: entry.args for entry in proj.query('coll', args={'x': 1})} == {'b': {'x': 1}}
@@ -353,7 +360,11 @@ def test_policy_error_among_many(proj, executor):
     pairs = [('a', {'n': 2}), ('old', {'n': 2}), ('b', {'n': 2})]
     found = {res.ident: res for res in proj.fetch_many('coll', pairs, workers=1, executor=executor)}
 
-    assert {ident: res.status for ident, res in found.items()} == {'a': 'completed', 'old': 'error', 'b': 'completed'}
+    assert {ident: res.status for ident, res in found.items()} == {
+        'a': 'completed',
+        'old': 'error',
+        'b': 'completed',
+    }
     assert 'other args' in found['old'].error
     assert proj.fetch('coll', 'old')['result'] == {'n': 1}  # what was saved is saved
 
@@ -445,7 +456,9 @@ def test_names_that_are_enums(proj):
 
 def test_functions_of_all_kinds(program, tmp_path):
     """Closures, lambdas, bound methods and functions of __main__, without a main guard, and of a module."""
-    (tmp_path / 'my_module.py').write_text('CALLS = 3\ndef compute(ident, args, subdir): return [ident, CALLS]\n')
+    (tmp_path / 'my_module.py').write_text(
+        'CALLS = 3\ndef compute(ident, args, subdir): return [ident, CALLS]\n'
+    )
     program(
         PRELUDE
         + """
@@ -541,7 +554,15 @@ def test_a_death_costs_exactly_its_own_resource(proj, tmp_path):
         return ident
 
     deadly = {'kill': 'SIGKILL', 'exit': 'status 3', 'segv': 'SIGSEGV', 'term': 'SIGTERM'}
-    idents = [*map(str, range(20)), 'kill', *map(str, range(20, 40)), 'exit', 'segv', *map(str, range(40, 60)), 'term']
+    idents = [
+        *map(str, range(20)),
+        'kill',
+        *map(str, range(20, 40)),
+        'exit',
+        'segv',
+        *map(str, range(40, 60)),
+        'term',
+    ]
     batch = proj.fetch_many('coll', idents, workers=2)
     found = {res.ident: res for res in batch}
 
@@ -1028,14 +1049,18 @@ def test_timeout_kills_what_the_function_started(proj, tmp_path):
         if ident == 'slow':
             import subprocess
 
-            process = subprocess.Popen(['sh', '-c', 'sleep 600 & echo $!; wait'], stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                ['sh', '-c', 'sleep 600 & echo $!; wait'], stdout=subprocess.PIPE, text=True
+            )
             (tmp_path / 'pid').write_text(process.stdout.readline())
             process.wait()
         time.sleep(0.01)
         return ident
 
     began = time.monotonic()
-    found = {res.ident: res for res in proj.fetch_many('coll', ['a', 'slow', *map(str, range(30))], workers=2)}
+    found = {
+        res.ident: res for res in proj.fetch_many('coll', ['a', 'slow', *map(str, range(30))], workers=2)
+    }
 
     assert time.monotonic() - began < 10
     assert (found['slow'].status, found['slow'].entry.error_type) == ('error', 'TimedOut')
@@ -1047,7 +1072,9 @@ def test_timeout_kills_what_the_function_started(proj, tmp_path):
 
 def test_timeout_is_of_one_run(proj):
     """Many runs that each stay below it are fine; a foreground fetch is held to it too."""
-    proj.resource('coll', timeout=0.8)(lambda ident, args, subdir: time.sleep(0.15 if ident != 'slow' else 600))
+    proj.resource('coll', timeout=0.8)(
+        lambda ident, args, subdir: time.sleep(0.15 if ident != 'slow' else 600)
+    )
     counts = proj.fetch_many('coll', map(str, range(8)), workers=1).wait()
     assert counts.completed == 8
     res = proj.fetch('coll', 'slow')
@@ -1182,7 +1209,9 @@ def test_background_and_batches_meet(proj, tmp_path):
 
 def test_many_in_the_background(proj, tmp_path):
     """background=True for many: pending at once, all completed by themselves; cancel stops the rest."""
-    proj.resource('coll', background=True)(lambda ident, args, subdir: time.sleep(600) if ident == 'hang' else ident)
+    proj.resource('coll', background=True)(
+        lambda ident, args, subdir: time.sleep(600) if ident == 'hang' else ident
+    )
     resources = [proj.fetch('coll', n) for n in range(10)]
     assert {res.status for res in resources} <= {'pending', 'completed'}
     assert [res.wait(20)['result'] for res in resources] == [str(n) for n in range(10)]
@@ -1227,5 +1256,7 @@ def test_output_stays_in_its_log(proj):
     for n in range(120):
         expected = ''.join(f'{n} {k}\n{n} raw {k}\n' for k in range(100))
         more = n % 20 == 0
-        assert Path(proj.path, f'coll/{n}/stdout.log').read_text() == expected + (f'{n} sub\n' if more else '')
+        assert Path(proj.path, f'coll/{n}/stdout.log').read_text() == expected + (
+            f'{n} sub\n' if more else ''
+        )
         assert Path(proj.path, f'coll/{n}/stderr.log').read_text() == (f'{n} err\n' if more else '')

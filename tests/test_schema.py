@@ -148,7 +148,6 @@ FAST = {
         'SELECT * FROM resources WHERE collection = ? ORDER BY finished_at DESC LIMIT 100',
         'resources_of_collection',
     ),
-    'last ones': ('SELECT * FROM resources ORDER BY finished_at DESC LIMIT 100', 'resources_by_finish'),
     'sessions of pending ones': (
         "SELECT DISTINCT session FROM resources WHERE status = 'pending'",
         'resources_pending',

@@ -75,9 +75,7 @@ class _Theirs:
         floors.os.mkdir(collection)
         exhaust(floors.write_on_two(collection, idents(number)))
         with contextlib.closing(floors.open_index(f'{self.place}/index.sqlite3')) as database:
-            database.execute('BEGIN')
-            database.executemany(floors.INSERT, floors.rows_of_folders(collection))
-            database.execute('COMMIT')
+            floors.insert_all(database, collection)
         self.total = number
 
     @contextlib.contextmanager

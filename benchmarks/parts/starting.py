@@ -25,7 +25,7 @@ def start(settings):
         _running('signac --help', _script('signac', '--help')),
     ]
     number = settings.number(3)
-    race('start', contenders, settings, number=number, rounds=settings.turns(9), unit='ms', warm_up=1)
+    race('start', contenders, settings, number=number, rounds=settings.turns(9), unit='ms', warm_up=0.3)
 
 
 def _script(name, *arguments):

@@ -39,7 +39,7 @@ class FuturesExecutor(Executor):
         self.workers = workers or self._count_workers()
         self.capacity = 2 * MOST * self.workers
         self._tell = listener
-        self._telling = threading.Lock()
+        self._telling = threading.RLock()  # a retry may be done before it is submitted
         self._guard = threading.Condition()
         self._waiting: deque[tuple[WorkOrder, Packed]] = deque()
         self._later: list[tuple[float, int, WorkOrder, Packed]] = []

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from ._gate import gate
+from ._lock import IndexLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
-
-    from ._lock import IndexLock
 
 BUSY_SECONDS = 60.0
 """How long a transaction waits for another process's."""
@@ -41,6 +40,9 @@ _PRAGMAS = (
     'PRAGMA mmap_size = 0',  # a mapped file that shrinks kills the process that reads it
     'PRAGMA trusted_schema = OFF',  # the file may come from anywhere: its views call nothing but builtins
 )
+
+_kept_open: list[Held] = []
+"""Connections that may not be closed before the process ends."""
 
 Mark = tuple[Any, ...]
 """What tells one state of the index files from another."""
@@ -80,21 +82,34 @@ class Held:
         return found == self.mark and found != ()
 
     def close(self) -> None:
-        """Close connection and lock."""
-        close(self.driver)
-        if self.lock is not None:
-            self.lock.close()
+        """Close connection and lock.
 
-    def close_copy(self) -> bool:
-        """Close what the parent opened; in a forked child only. False where it must stay open for good.
+        The last to close an index deletes its -wal, by name. Were the file replaced at that moment, it
+        would be the new one's; so while somebody may be replacing it, the connection stays open.
+        """
+        lock, self.lock = self.lock, None
+        if lock is None:
+            close(self.driver)
+        elif lock.try_share():
+            close(self.driver)
+            lock.close()
+        else:
+            _kept_open.append(self)
 
-        It must where the parent forked within a transaction, since closing would roll it back.
+    def close_copy(self) -> None:
+        """Close what the parent opened; in a forked child only.
+
+        Where the parent forked within a transaction it stays open, since closing would roll that back.
         """
         if self.driver.in_transaction:
-            return False
-        with contextlib.suppress(sqlite3.Error):
-            self.driver.close()
-        return True
+            _kept_open.append(self)
+            return
+        if self.lock is not None:  # the parent's opening of the lock file is the parent's to lock
+            try:
+                self.lock = IndexLock(self.lock.path)
+            except OSError:
+                self.lock = None
+        self.close()
 
 
 def inodes(path: str) -> Mark:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from ..errors import IndexFault
 from ._gate import gate, let_go_in_children
@@ -33,9 +33,6 @@ CHUNK = 1000
 MOST_IDLE = 16
 """Connections that are kept when nobody uses them; each has a page cache of 2 MB."""
 
-_kept_open: list[Held] = []
-"""In a forked child, the parent's connections that may not be closed."""
-
 
 class Opener(Protocol):
     """Where connections come from, and who mends the index when they fail."""
@@ -51,6 +48,21 @@ class Opener(Protocol):
 
     def failed(self, held: Held, fault: sqlite3.Error) -> None:
         """SQLite refused: mend what can be mended and return, or raise what the user should see."""
+
+
+def _attempt(held: Held, action: Callable[[sqlite3.Connection], T], writing: bool) -> tuple[bool, T | None]:
+    """(True, what the action gives), or (False, None) where the files are no longer those of ``held``."""
+    lock = held.lock if writing else None
+    if lock is not None:
+        lock.share()
+    try:
+        if not held.is_current():
+            return False, None
+        with gate:
+            return True, action(held.driver)
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 class Connections:
@@ -76,26 +88,19 @@ class Connections:
         for _ in range(TRIES):
             held = self._take(writing)
             try:
-                if writing and held.lock is not None:
-                    held.lock.share()
-                try:
-                    if held.is_current():
-                        with gate:
-                            result = action(held.driver)
-                        self._give_back(held)
-                        return result
-                finally:
-                    if writing and held.lock is not None:
-                        held.lock.release()
+                done, result = _attempt(held, action, writing)
             except sqlite3.Error as fault:
                 self._drop(held)
                 self._opener.failed(held, fault)
+                continue
             except BaseException:
                 self._drop(held)
                 raise
-            else:
-                self._drop(held)
-                self._opener.lost(held)
+            if done:
+                self._give_back(held)
+                return cast('T', result)
+            self._drop(held)
+            self._opener.lost(held)
         raise IndexFault('the index was replaced again and again while it was in use')
 
     def stream(self, text: str, values: tuple[Any, ...]) -> Iterator[list[Any]]:
@@ -175,8 +180,7 @@ class Connections:
     def let_go(self) -> None:
         """In a forked child: close the parent's connections, whoever used them."""
         for held in self._all:
-            if not held.close_copy():
-                _kept_open.append(held)
+            held.close_copy()
         self._all = set()
         self._idle = []
         self._writing = threading.Lock()

@@ -24,6 +24,7 @@ class IndexLock:
     """One opening of the lock file. Blocks until it gets what it asks for."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._fd = -1
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.dirname(path))
@@ -33,6 +34,14 @@ class IndexLock:
     def share(self) -> None:
         """Keep replacers out until `release`."""
         fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def try_share(self) -> bool:
+        """`share`, if it takes no waiting."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def own(self) -> None:
         """Keep everybody out until `release`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import canonical, directory, settle
-from ..errors import HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
+from ..errors import ExecutorFault, HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
 from ..handle import Look, Resource
 from ..records import Counts, Entry, Outcome
 from .dispatcher import Dispatcher, Flight
@@ -96,7 +97,8 @@ class Batch(Iterator[Resource]):
         self._exhausted = True
         if self._dispatcher is not None:
             self._dispatcher.stopping = True
-            self._dispatcher.cancel(self._dispatcher.flying(None))
+            with contextlib.suppress(ExecutorFault):  # what runs in a thread goes on to its end
+                self._dispatcher.cancel(self._dispatcher.flying(None))
         self._tally['total'] -= len(self._elsewhere)
         self._elsewhere.clear()
         if self._dispatcher is None:
@@ -209,7 +211,10 @@ class Batch(Iterator[Resource]):
 
     def _started_dispatcher(self) -> Dispatcher:
         if self._dispatcher is None:
-            self._dispatcher = Dispatcher(self._store, self._executor, self._workers)
+            executor, workers = self._executor, self._workers
+            if executor == 'inline' and self._collection.task.timeout is not None:
+                executor, workers = 'processes', 1  # one after the other, in a process that can be killed
+            self._dispatcher = Dispatcher(self._store, executor, workers)
         return self._dispatcher
 
     def _submit(self, group: list[Flight]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import threading
@@ -195,7 +196,8 @@ class Dispatcher:
             if interrupt:
                 self.executor.interrupt()
             else:
-                self.executor.cancel(set(self._flights))
+                with contextlib.suppress(ExecutorFault):  # what runs in a thread goes on to its end
+                    self.executor.cancel(set(self._flights))
                 self._await_none(5.0)
         self.executor.close()
         if self._flights:  # killed in mid-run when the executor closed
