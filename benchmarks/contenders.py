@@ -9,6 +9,7 @@ from hadrosaur import Project
 from . import floors
 from .floors import COLLECTION, Output
 from .harness import Contender, Wrong
+from .peers import Joblib
 from .work import idents, work
 
 
@@ -26,6 +27,8 @@ def in_process(place, number):
     """fetch, one after the other."""
     names = idents(number)
     with project_in(place) as project:
+        if threading.active_count() > 1:
+            raise Wrong('other threads are alive: output would not be caught as in a plain program')
         yield lambda: fetch_each(project, names)
     verify(place, names)
 
@@ -53,8 +56,6 @@ def exhaust(iterator):
 
 def verify(place, names):
     """Folders as the floor leaves them, rows as many as resources, output caught by descriptors."""
-    if threading.active_count() > 1:
-        raise Wrong('other threads are alive, so output is not caught as in a plain program')
     for name in {names[0], names[-1]}:
         floors.same_shape(f'{place}/{COLLECTION}/{name}', name)
         record = floors.json.loads(floors.read(f'{place}/{COLLECTION}/{name}/record.json'))
@@ -104,7 +105,10 @@ def computing(peer):
 
 def computing_on_two(peer):
     """A peer computes with two processes."""
-    return _contender(peer, lambda made, names: made.compute_on_two(names), fill=False)
+    ends = peer is not Joblib
+    return _contender(
+        peer, lambda made, names: made.compute_on_two(names), fill=False, ends_its_children=ends
+    )
 
 
 def reading(peer):
@@ -112,7 +116,7 @@ def reading(peer):
     return _contender(peer, lambda made, names: made.read(names), fill=True)
 
 
-def _contender(peer, act, *, fill):
+def _contender(peer, act, *, fill, **more):
     @contextlib.contextmanager
     def ready(place, number):
         names = idents(number)
@@ -123,7 +127,7 @@ def _contender(peer, act, *, fill):
             if made.count() != number:
                 raise Wrong(f'{peer.name} has {made.count()} results instead of {number}')
 
-    return Contender(peer.name, ready, share=peer.share)
+    return Contender(peer.name, ready, share=peer.share, **more)
 
 
 def batched(names, size):

@@ -143,11 +143,12 @@ WHERE collection = ? AND ident = ?"""
 
 
 def open_index(path):
-    """A connection to a new index with hadrosaur's own table, indexes and settings."""
+    """A connection to an index, new or not, with hadrosaur's own table, indexes and settings."""
+    is_new = not os.path.exists(path)
     database = sqlite3.connect(path, isolation_level=None)
     for pragma in ('journal_mode = WAL', 'synchronous = NORMAL', 'wal_autocheckpoint = 10000'):
         database.execute(f'PRAGMA {pragma}')
-    for statement in (schema.TABLE, *schema.INDEXES):
+    for statement in (schema.TABLE, *schema.INDEXES) if is_new else ():
         database.execute(statement)
     return database
 
@@ -169,10 +170,9 @@ def finish_row(database, ident, record):
 def row_of(ident, record, mtime, changed):
     """The row of a finished resource, from its record.json."""
     args = json.dumps(record['args'])
-    recorded = map(record.get, COLUMNS[_RECORDED])
-    return (
-        COLLECTION, ident, record['state'], None, args, *recorded, f'{COLLECTION}/{ident}', None, changed, mtime
-    )  # fmt: skip
+    known = map(record.get, COLUMNS[_RECORDED])
+    path = f'{COLLECTION}/{ident}'
+    return (COLLECTION, ident, record['state'], None, args, *known, path, None, changed, mtime)
 
 
 def insert_all(database, collection):

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import resource
 import statistics
 import sys
 import time
@@ -65,6 +66,8 @@ class Contender(NamedTuple):
         targets: What was promised.
         share: Of the work, for those who would take too long; the table gives the time of one.
         against: The floor of its own, if not the first contender.
+        ends_its_children: Are its child processes ended when it is done, so that the kernel tells what
+            they have worked?
     """
 
     name: str
@@ -72,6 +75,7 @@ class Contender(NamedTuple):
     targets: tuple[Target, ...] = ()
     share: float = 1.0
     against: str | None = None
+    ends_its_children: bool = True
 
 
 class Settings(NamedTuple):
@@ -97,9 +101,13 @@ class Settings(NamedTuple):
 def race(title, contenders, settings, *, number, rounds, unit='µs', warm_up=0.1):
     """Have everybody do the work ``rounds`` times, in turns and in both directions; show the table.
 
+    The time of a processor is taken too, child processes included: it leaves out the disk, and hears
+    less of what others do on the machine.
+
     ``warm_up``: share of the work that is done once before anything counts.
     """
     taken = {each.name: [] for each in contenders}
+    worked = {each.name: [] for each in contenders}
     absent = {}
     for turn in range(-1 if warm_up else 0, rounds):
         for each in contenders if turn % 2 else reversed(contenders):
@@ -109,7 +117,7 @@ def race(title, contenders, settings, *, number, rounds, unit='µs', warm_up=0.1
             amount = max(1, round(whole if turn >= 0 else whole * warm_up))
             _tell(f'{title}: round {turn + 1} of {rounds}, {each.name}')
             try:
-                seconds = once(each, amount, settings.places)
+                seconds, cpu = once(each, amount, settings.places)
             except ImportError as error:
                 absent[each.name] = f'{error.name} is not installed'
             except Skipped as reason:
@@ -117,19 +125,26 @@ def race(title, contenders, settings, *, number, rounds, unit='µs', warm_up=0.1
             else:
                 if turn >= 0:
                     taken[each.name].append(seconds / amount)
+                    if each.ends_its_children:
+                        worked[each.name].append(cpu / amount)
     _tell('')
-    show(f'{title} ({number:,}, {rounds} rounds)', contenders, taken, absent, unit)
+    show(f'{title} ({number:,}, {rounds} rounds)', contenders, taken, absent, unit, worked)
 
 
 def once(contender, amount, places):
-    """Seconds that it took."""
+    """Seconds that it took, and seconds of processor time."""
     place = places.fresh(contender.name)
     with quiet(), contender.ready(place, amount) as run:
         gc.collect()
         os.sync()  # nobody pays for what another left to be written
-        start = time.perf_counter()
+        cpu, start = _cpu_seconds(), time.perf_counter()
         run()
-        return time.perf_counter() - start
+        return time.perf_counter() - start, _cpu_seconds() - cpu
+
+
+def _cpu_seconds():
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 @contextlib.contextmanager
@@ -155,26 +170,27 @@ def _tell(text):
 # --- the table -------------------------------------------------------------------------------------
 
 
-def show(title, contenders, taken, absent, unit='µs'):
-    """One row for each contender: median, minimum, both as ratios to the floor, and the targets."""
+def show(title, contenders, taken, absent, unit='µs', worked=None):
+    """One row for each contender: median, minimum, ratios to the floor, and the targets."""
     medians = {name: statistics.median(values) for name, values in taken.items() if values}
     minima = {name: min(values) for name, values in taken.items() if values}
+    cpu = {name: statistics.median(values) for name, values in (worked or {}).items() if values}
     table = Table(title=title, title_justify='left', box=box.SIMPLE, header_style='bold', pad_edge=False)
     table.add_column('')
-    for heading in (f'median {unit}', f'min {unit}', 'x floor', 'by minima'):
+    for heading in (f'median {unit}', f'min {unit}', 'x floor', 'by minima', 'by CPU'):
         table.add_column(heading, justify='right')
     table.add_column('target')
     for each in contenders:
         if each.name in absent:
-            table.add_row(each.name, '', '', '', '', absent[each.name], style='dim')
+            table.add_row(each.name, *[''] * 5, absent[each.name], style='dim')
             continue
         floor = each.against or contenders[0].name
         table.add_row(
             each.name,
             _number(medians[each.name] * UNITS[unit]),
             _number(minima[each.name] * UNITS[unit]),
-            *(f'{by[each.name] / by[floor]:.2f}' if floor in by else '' for by in (medians, minima)),
-            '   '.join(_judged(target, each.name, medians) for target in each.targets),
+            *(f'{by[each.name] / by[floor]:.2f}' if by.get(floor) else '' for by in (medians, minima, cpu)),
+            '\n'.join(_judged(target, each.name, medians) for target in each.targets),
             style='bold' if each.targets else None,
         )
     console().print(table)

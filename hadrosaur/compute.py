@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import canonical, capture, directory, diskio, fingerprint
 from .basedir import HOST
-from .directory import Claim, State
+from .directory import State
+from .directory.claim import Claim
 from .errors import Interrupted, ResultNotSerializable
 from .metrics import Meter
 from .records import Entry, Outcome, WorkOrder, format_time, parse_time

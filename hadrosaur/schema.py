@@ -9,9 +9,9 @@ index by index.
 Every index costs at each write, so only one holds every row; the others are partial, and a resource that
 succeeds enters and leaves one of them. Measured on two cores, SQLite 3.40, 4 KiB pages, one resource
 queued and finished in two transactions: 51 µs without any index, and some 15 µs more for each that holds
-every row. The last ones of everything are therefore sorted: 0.2 s for a million. Counting needs no index of its own: all rows of a
-collection, less the failed, less the pending, takes 25 ms for 500 000 rows, where an index by status
-takes 33 and costs those 18 µs.
+every row. The last ones of everything are therefore sorted: 0.2 s for a million. Counting needs no index
+of its own: all rows of a collection, less the failed, less the pending, takes 25 ms for 500 000 rows,
+where an index by status takes 33 and costs those 18 µs.
 
 The table keeps its rowid. WITHOUT ROWID, 500 000 rows in random order and groups of 64, costs 87 µs
 instead of 51 and 284 MB instead of 226, because whole rows then stand in the tree that is searched; it

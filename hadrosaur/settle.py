@@ -18,7 +18,7 @@ import time
 from typing import Any, NamedTuple
 
 from . import directory, diskio, fingerprint
-from .directory import Claim
+from .directory.claim import Claim
 from .errors import Interrupted, ResourceError
 from .records import Entry, format_time
 

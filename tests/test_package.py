@@ -37,7 +37,11 @@ def test_wheel_says_what_it_is(built):
     """Name, version, licence, command and extras stand in the metadata."""
     [wheel] = built.glob('*.whl')
     archive = zipfile.ZipFile(wheel)
-    read = {name.rpartition('/')[2]: archive.read(name).decode() for name in archive.namelist() if '.dist-info/' in name}
+    read = {
+        name.rpartition('/')[2]: archive.read(name).decode()
+        for name in archive.namelist()
+        if '.dist-info/' in name
+    }
 
     assert 'Version: 1.0.0a1\n' in read['METADATA']
     assert 'License-Expression: MIT\n' in read['METADATA']
@@ -52,5 +56,10 @@ def test_sdist_has_what_a_packager_needs(built):
     names = {name.partition('/')[2] for name in tarfile.open(sdist).getnames()}
 
     assert {'README.md', 'LICENSE', 'CHANGELOG.md', 'alembic.ini', 'pyproject.toml', 'Makefile'} <= names
-    assert {'hadrosaur/project.py', 'migrations/env.py', 'tests/conftest.py', 'examples/source_census.py'} <= names
+    assert {
+        'hadrosaur/project.py',
+        'migrations/env.py',
+        'tests/conftest.py',
+        'examples/source_census.py',
+    } <= names
     assert not [name for name in names if '__pycache__' in name or name.startswith(('demo/', '.venv/'))]

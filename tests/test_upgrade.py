@@ -1,4 +1,4 @@
-"""Alembic: replaying history equals today's schema, old indexes open with their rows, failures leave no trace."""
+"""Alembic: replaying history equals the schema, old indexes keep their rows, failures leave no trace."""
 
 import os
 import re

@@ -13,9 +13,9 @@ CHUNK = 16
 def dask(settings):
     """The floor: dask tasks that write the same files, sixteen each."""
     contenders = [
-        Contender('floor', _chunks(CHUNK)),
-        Contender('one task per resource', _chunks(1), share=0.2),
-        Contender('hadrosaur', _ours, (at_most(1.4),)),
+        Contender('floor', _chunks(CHUNK), ends_its_children=False),
+        Contender('one task per resource', _chunks(1), share=0.2, ends_its_children=False),
+        Contender('hadrosaur', _ours, (at_most(1.4),), ends_its_children=False),
     ]
     number = settings.number(2000, 1000)
     race('dask, two workers', contenders, settings, number=number, rounds=settings.turns(5))

@@ -31,10 +31,11 @@ Examples:
 @click.argument('ident', required=False)
 @JSON
 def cancel(base: str, collection: str, ident: str | None, as_json: bool) -> int:
-    """Stop computing a resource, or all of a collection.
+    """Stop what another process computes.
 
-    What runs is killed, with all that it started, and ends in error Cancelled; what only waits is as if
-    never asked for. Exit code: 3 if nothing was pending.
+    One resource, or all of a collection that are pending. What runs is killed, with all that it started,
+    and ends in error Cancelled; what only waits is as if never asked for. Exit code: 3 if nothing was
+    pending.
     """
     with opened(base) as project:
         if ident is not None:

@@ -6,29 +6,28 @@ import atexit
 import os
 import weakref
 from collections.abc import Sized
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import canonical, compute, directory, reindex, settle
-from .basedir import BaseDirectory, request_cancel
-from .fetcher import Fetcher, failed, not_found
-from .handle import Resource
-from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, ReindexReport, Task
-from .recovery import recover
-from .registry import Collection, Registry
-from .runner import Background, Batch
-from .store import Store
+from .. import canonical, compute, directory, reindex, settle
+from ..basedir import BaseDirectory, request_cancel
+from ..fetcher import Fetcher, failed, not_found
+from ..handle import Resource
+from ..records import Counts, Entry, Task
+from ..recovery import recover
+from ..registry import Collection, Registry
+from ..runner import Background, Batch
+from ..store import Store
+from .indexed import Indexed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from .index import Index, Query
-    from .records import WorkOrder
+    from ..records import WorkOrder
 
     Function = TypeVar('Function', bound=Callable[..., Any])
 
 
-class Project:
+class Project(Indexed):
     """A base directory of collections of resources, and the functions that compute them.
 
     Args:
@@ -94,7 +93,7 @@ class Project:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: counts by collection."""
-        from .shown import html_table
+        from ..shown import html_table
 
         names = ('total', 'completed', 'error', 'pending')
         rows = [(name, *(counts[key] for key in names)) for name, counts in self.stats().items()]
@@ -299,7 +298,7 @@ class Project:
 
     def _display(self, wanted: Any, name: str, idents: Any) -> Callable[[Counts, Entry | None], None] | None:
         if wanted is True:
-            from .progress import show
+            from ..progress import show
 
             return show(name, len(idents) if isinstance(idents, Sized) else None)
         if not wanted:
@@ -369,132 +368,6 @@ class Project:
                 count += 1
         return count
 
-    # --- asking the index --------------------------------------------------------------------------
-
-    def query(
-        self,
-        collection: str | None = None,
-        *,
-        status: Any = None,
-        ident: Any = None,
-        error_type: Any = None,
-        error: Any = None,
-        args: Mapping[str, Any] | None = None,
-        since: Any = None,
-        until: Any = None,
-        min_duration: float | None = None,
-        stale: bool | None = None,
-        order_by: str = '-finished_at',
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> Query:
-        """Rows of the index: a sequence of `Entry`, read when it is iterated, indexed or counted.
-
-        Args:
-            collection: Only of this one.
-            status: ``'pending'``, ``'completed'`` or ``'error'``; like the next three, one or several.
-            ident: A glob, as `fnmatch` has it.
-            error_type: The exception's name.
-            error: Part of the error's summary, in upper or lower case.
-            args: Top-level keys and what they equal.
-            since: Finished (started, if not finished) at or after: a datetime, a date, ISO-8601 text, or
-                a timedelta before now.
-            until: The same, at or before.
-            min_duration: Took at least so many seconds.
-            stale: True: made by another version of the function than the registered one; False: not.
-            order_by: A column, with a ``-`` before it for descending; what is not known comes last.
-            limit: At most so many.
-            offset: Leave out so many first.
-
-        Raises:
-            ValueError: No such status or column.
-            UnknownCollection: No such collection.
-        """
-        if collection is not None:
-            self._registry.get_any(collection)
-        return self._index().find(
-            collection,
-            status=status,
-            ident=ident,
-            error_type=error_type,
-            error=error,
-            args=args,
-            since=since,
-            until=until,
-            min_duration=min_duration,
-            stale=stale,
-            versions=self._registry.versions(),
-            order_by=order_by,
-            limit=limit,
-            offset=offset,
-        )
-
-    def stats(self, collection: str | None = None) -> dict[str, Any]:
-        """Per collection: ``total``, ``completed``, ``error``, ``pending``; ``duration``: p50, p95, max."""
-        if collection is not None:
-            self._registry.get_any(collection)
-        found: dict[str, Any] = self._index().stats(collection)
-        return found
-
-    def error_groups(self, collection: str | None = None) -> list[ErrorGroup]:
-        """Failures grouped by cause, most frequent first."""
-        if collection is not None:
-            self._registry.get_any(collection)
-        return [self._with_frame(group) for group in self._index().error_groups(collection)]
-
-    def _with_frame(self, group: ErrorGroup) -> ErrorGroup:
-        """The user's own place in the code stands in the record of the example."""
-        known = self._registry.get_any(group.collection)
-        folder = directory.find_folder(known.task.path, group.example)
-        frame = (self._store.record(known, folder) or {}).get('error_frame')
-        return group._replace(frame=frame if isinstance(frame, str) else None)
-
-    def sql(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
-        """Run a SELECT on the index, which cannot be changed by it; rows as dicts."""
-        return self._index().sql(query, params)
-
-    def explain(
-        self, collection: str, ident: str | int, args: Mapping[str, Any] | None = None
-    ) -> Explanation:
-        """Would a fetch compute, and why."""
-        known = self._registry.get_any(collection)
-        text = canonical.ident_text(ident, collection)
-        given = None if args is None else canonical.args_json(args, collection, text)
-        return self._fetcher.explain(known, text, given)
-
-    # --- keeping index and directories together ----------------------------------------------------
-
-    def reindex(
-        self,
-        collection: str | None = None,
-        *,
-        changed_only: bool = False,
-        fresh: bool = False,
-        progress: Callable[[int], None] | None = None,
-    ) -> ReindexReport:
-        """Make the index agree with the directories, after they were edited by hand.
-
-        Args:
-            collection: Only this one.
-            changed_only: Read only folders whose status.json was written since the index last saw it.
-            fresh: Set the index aside and make a new one; the way out if it is damaged or not ours.
-            progress: Called with the number of folders read so far.
-        """
-        if collection is not None:
-            self._registry.get_any(collection)
-        if fresh:
-            self._store.rebuild()
-        return reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
-
-    def check(self, *, fix: bool = False, deep: bool = False) -> CheckReport:
-        """In words, every way in which index and directories disagree.
-
-        Args:
-            fix: Mend what can be mended.
-            deep: Compare checksums too: lists results that were edited or damaged. Reads every result.
-        """
-        return reindex.check(self._store, fix=fix, deep=deep)
-
     def remove(self, collection: str, ident: str | int) -> None:
         """Delete a resource: its folder and its row.
 
@@ -509,33 +382,6 @@ class Project:
         self._store.write_row(known.name, text, None)
         if not removed:
             raise not_found(self._base, collection, text)
-
-    def index_revision(self) -> tuple[str | None, str]:
-        """(revision of the index file, revision of this release); None where there is no index.
-
-        Looks only: what opens the index brings it up to date.
-        """
-        from .schema import HEAD
-        from .upgrade import stored_revision
-
-        path = self._index_path or self._base.index_path
-        return (stored_revision(path) if os.path.exists(path) else None), HEAD
-
-    def _index(self) -> Index:
-        """The index, with nothing of dead sessions in it."""
-        recover(self._store)
-        return self._store.index
-
-    def _open_index(self) -> Index:
-        from .index import Index
-
-        self._base.prepare()
-        return Index(
-            self._index_path or self._base.index_path,
-            lock_path=self._base.index_lock_path,
-            refill=lambda index: reindex.refill(self._base, index),
-            upgrade=_upgrade,
-        )
 
     # --- the end -----------------------------------------------------------------------------------
 
@@ -562,7 +408,7 @@ class Project:
 
     def __getstate__(self) -> dict[str, Any]:
         """Base and registry. Functions that cannot be imported travel only with our own orders."""
-        from .executors import base
+        from ..executors import base
 
         carried, left_out = self._registry.carried(everything=base.is_packing())
         return {
@@ -580,9 +426,3 @@ class Project:
         self._index_path = state['index_path']
         self._make_parts()
         self._registry.restore(state['collections'], state['left_out'])
-
-
-def _upgrade(path: Path, stored: str) -> None:
-    from .upgrade import upgrade_index
-
-    upgrade_index(path, stored)
