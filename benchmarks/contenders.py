@@ -116,7 +116,7 @@ def reading(peer):
     return _contender(peer, lambda made, names: made.read(names), fill=True)
 
 
-def _contender(peer, act, *, fill, **more):
+def _contender(peer, act, *, fill):
     @contextlib.contextmanager
     def ready(place, number):
         names = idents(number)
@@ -127,7 +127,7 @@ def _contender(peer, act, *, fill, **more):
             if made.count() != number:
                 raise Wrong(f'{peer.name} has {made.count()} results instead of {number}')
 
-    return Contender(peer.name, ready, share=peer.share, **more)
+    return Contender(peer.name, ready, share=peer.share)
 
 
 def batched(names, size):

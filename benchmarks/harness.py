@@ -170,12 +170,12 @@ def _tell(text):
 # --- the table -------------------------------------------------------------------------------------
 
 
-def show(title, contenders, taken, absent, unit='µs', worked=None):
+def show(title, contenders, taken, absent, unit, worked):
     """One row for each contender: median, minimum, ratios to the floor, and the targets."""
     medians = {name: statistics.median(values) for name, values in taken.items() if values}
     minima = {name: min(values) for name, values in taken.items() if values}
-    cpu = {name: statistics.median(values) for name, values in (worked or {}).items() if values}
-    table = Table(title=title, title_justify='left', box=box.SIMPLE, header_style='bold', pad_edge=False)
+    cpu = {name: statistics.median(values) for name, values in worked.items() if values}
+    table = _table(title)
     table.add_column('')
     for heading in (f'median {unit}', f'min {unit}', 'x floor', 'by minima', 'by CPU'):
         table.add_column(heading, justify='right')
@@ -189,11 +189,29 @@ def show(title, contenders, taken, absent, unit='µs', worked=None):
             each.name,
             _number(medians[each.name] * UNITS[unit]),
             _number(minima[each.name] * UNITS[unit]),
-            *(f'{by[each.name] / by[floor]:.2f}' if by.get(floor) else '' for by in (medians, minima, cpu)),
+            *(_ratio(by, each.name, floor) for by in (medians, minima, cpu)),
             '\n'.join(_judged(target, each.name, medians) for target in each.targets),
             style='bold' if each.targets else None,
         )
     console().print(table)
+
+
+def _ratio(by, name, floor):
+    return f'{by[name] / by[floor]:.2f}' if name in by and by.get(floor) else ''
+
+
+def show_values(title, unit, values, target):
+    """One row for each value, by name, all with one target."""
+    table = _table(title)
+    for heading in ('', unit, 'target'):
+        table.add_column(heading, justify='right' if heading == unit else 'left')
+    for name, value in values.items():
+        table.add_row(name, _number(value * UNITS[unit]), _judged(target, name, values))
+    console().print(table)
+
+
+def _table(title):
+    return Table(title=title, title_justify='left', box=box.SIMPLE, header_style='bold', pad_edge=False)
 
 
 def _judged(target, name, medians):

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from ..filling import fill_index
-from ..harness import Contender, below, note, show
+from ..harness import below, note, show_values
 
 MILLION = 1_000_000
 
@@ -25,8 +25,7 @@ def memory(settings):
         base = settings.places.fresh('index')
         fill_index(base, each)
         peaks[f'query, {each:,}'] = _peak('query', base, each)
-    contenders = [Contender(each, None, (below(60, 'MB'),)) for each in peaks]
-    show('memory above the start', contenders, {name: [value] for name, value in peaks.items()}, {}, 'MB')
+    show_values('memory above the start', 'MB', peaks, below(60, 'MB'))
     slope = (many - few) / (number - number // 10)
     note(f'fetch_many: {slope:.0f} bytes for each further resource, which is {slope:.0f} MB a million')
 

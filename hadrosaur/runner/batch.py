@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import warnings
 from collections import deque
@@ -66,7 +67,8 @@ class Batch(Iterator[Resource]):
         self._ready: deque[Resource] = deque()
         self._in_flight: set[str] = set()  # idents, to merge repeats
         self._elsewhere: list[Flight] = []
-        self._exhausted = self._ended = False
+        self._exhausted = self._ended = self._cancelled = False
+        self._steering = threading.RLock()  # cancel may come from another thread
         self._tally = {'total': 0, 'completed': 0, 'error': 0, 'reused': 0}
 
     @property
@@ -94,15 +96,16 @@ class Batch(Iterator[Resource]):
 
     def cancel(self) -> None:
         """Stop: what is not begun is as if never asked for, what runs ends in error ``Cancelled``."""
-        self._exhausted = True
-        if self._dispatcher is not None:
+        with self._steering:
+            self._exhausted = self._cancelled = True
+            self._tally['total'] -= len(self._elsewhere)
+            self._elsewhere.clear()
+            if self._dispatcher is None:
+                self._ended = True
+                return
             self._dispatcher.stopping = True
             with contextlib.suppress(ExecutorFault):  # what runs in a thread goes on to its end
                 self._dispatcher.cancel(self._dispatcher.flying(None))
-        self._tally['total'] -= len(self._elsewhere)
-        self._elsewhere.clear()
-        if self._dispatcher is None:
-            self._ended = True
 
     def __iter__(self) -> Batch:
         return self
@@ -218,7 +221,11 @@ class Batch(Iterator[Resource]):
         return self._dispatcher
 
     def _submit(self, group: list[Flight]) -> None:
-        self._started_dispatcher().submit(group)
+        with self._steering:
+            if self._cancelled:
+                self._tally['total'] -= len(group)
+            else:
+                self._started_dispatcher().submit(group)
 
     def _flight_of(self, item: _Item) -> Flight | None:
         """What is to be computed; None where it is done, being done, or cannot be."""
