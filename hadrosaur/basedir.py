@@ -119,7 +119,14 @@ class BaseDirectory:
         return document
 
     def prepare(self) -> bool:
-        """Make ``.hadrosaur/`` and what stands in it; False where the base cannot be written."""
+        """Make ``.hadrosaur/`` and what stands in it; False where the base cannot be written.
+
+        Raises ProjectError where a symlink stands in its place.
+        """
+        if os.path.islink(self.hidden):
+            raise ProjectError(
+                f'{self.hidden} is a symlink, and none is followed inside a base', hint='remove it'
+            )
         try:
             os.makedirs(f'{self.hidden}/{SESSIONS}', exist_ok=True)
         except OSError as error:

@@ -48,9 +48,9 @@ def capturing(way: str, logs: tuple[int, int]) -> contextlib.AbstractContextMana
     return contextlib.nullcontext()
 
 
-def _text_stream(fd: int) -> TextIO:
+def _text_stream(fd: int, *, closefd: bool = False) -> TextIO:
     """Line-buffered, so that ``tail -f`` shows what is printed; never a reason for a function to fail."""
-    return open(fd, 'w', buffering=1, encoding='utf-8', errors='backslashreplace', closefd=False)
+    return open(fd, 'w', buffering=1, encoding='utf-8', errors='backslashreplace', closefd=closefd)
 
 
 # --- descriptors -----------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ class _Descriptors:
         self._logs = logs
 
     def __enter__(self) -> None:
-        self._stdio = (sys.stdout, sys.stderr)
+        self._stdio = _standing()
         _flush(*self._stdio)
         _flush_c()
         self._saved = (_duplicate(1), _duplicate(2))
@@ -83,10 +83,9 @@ class _Descriptors:
     def __exit__(self, *_: object) -> None:
         self._warnings.__exit__(None, None, None)
         _flush(*_ours)
-        if sys.stdout is not _ours[0] or sys.stderr is not _ours[1]:
-            _flush(sys.stdout, sys.stderr)
+        _flush(*(stream for stream in _standing() if stream not in _ours))
         _flush_c()
-        sys.stdout, sys.stderr = self._stdio
+        sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', self._stdio)
         for fd, saved in zip((1, 2), self._saved, strict=True):
             if saved is None:
                 with contextlib.suppress(OSError):
@@ -94,6 +93,11 @@ class _Descriptors:
             else:
                 os.dup2(saved, fd)
                 os.close(saved)
+
+
+def _standing() -> tuple[Any, Any]:
+    """What sys.stdout and sys.stderr are; a function may have deleted them."""
+    return (getattr(sys, 'stdout', None), getattr(sys, 'stderr', None))
 
 
 def _duplicate(fd: int) -> int | None:
@@ -125,29 +129,63 @@ def _flush_c() -> None:
 
 # --- streams ---------------------------------------------------------------------------------------
 
-_logs_here: contextvars.ContextVar[tuple[TextIO, TextIO] | None] = contextvars.ContextVar(
-    'hadrosaur_logs', default=None
-)
+_logs_here: contextvars.ContextVar[_Logs | None] = contextvars.ContextVar('hadrosaur_logs', default=None)
+
+
+class _Logs:
+    """The two logs of one call. Descriptors of their own, so that late output never meets a stranger's."""
+
+    def __init__(self, logs: tuple[int, int]) -> None:
+        self.streams = tuple(_text_stream(os.dup(log), closefd=True) for log in logs)
+        self.guard = threading.RLock()
+        self.ended = False
+
+    def end(self) -> None:
+        """Close them; what a thread that was left behind still writes goes where it went before."""
+        with self.guard:
+            self.ended = True
+            for stream in self.streams:
+                _flush(stream)
+                stream.close()
 
 
 class _Router:
-    """Stands in for sys.stdout or sys.stderr: whatever is asked of it goes to the caller's own log."""
+    """Stands in for sys.stdout or sys.stderr: whatever is asked of it goes to the caller's own log.
 
-    def __init__(self, position: int, original: TextIO) -> None:
+    There is one of each for the life of the process: a thread may be in the middle of a ``print`` when
+    sys.stdout is put back, and Python (before 3.14) does not hold on to what it prints to.
+    """
+
+    def __init__(self, position: int) -> None:
         self._position = position
-        self._original = original
+        self.original: Any = None
 
-    def _target(self) -> TextIO:
+    def write(self, text: str) -> int:
+        """Write to the caller's log, or to what stood here before."""
         logs = _logs_here.get()
-        if logs is None or logs[self._position].closed:
-            return self._original
-        return logs[self._position]
+        if logs is not None:
+            with logs.guard:
+                if not logs.ended:
+                    return logs.streams[self._position].write(text)
+        written: int = self.original.write(text)
+        return written
+
+    def flush(self) -> None:
+        """Flush the same."""
+        _flush(self._target())
+
+    def _target(self) -> Any:
+        logs = _logs_here.get()
+        return self.original if logs is None or logs.ended else logs.streams[self._position]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target(), name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._target())
+
+
+_routers = (_Router(0), _Router(1))
 
 
 class _Routing:
@@ -172,8 +210,8 @@ class _Routing:
 
 
 def _install() -> Callable[[], None]:
-    routers = (cast('TextIO', _Router(0, sys.stdout)), cast('TextIO', _Router(1, sys.stderr)))
-    originals = (sys.stdout, sys.stderr)
+    out, err = _routers
+    out.original, err.original = _standing()
     start = threading.Thread.start
 
     def start_in_context(thread: Any) -> None:
@@ -183,14 +221,14 @@ def _install() -> Callable[[], None]:
 
     def undo() -> None:
         # Only what is still ours: another program may have put its own in place meanwhile.
-        if sys.stdout is routers[0]:
-            sys.stdout = originals[0]
-        if sys.stderr is routers[1]:
-            sys.stderr = originals[1]
+        if sys.stdout is out:
+            sys.stdout = out.original
+        if sys.stderr is err:
+            sys.stderr = err.original
         if threading.Thread.start is start_in_context:
             threading.Thread.start = start  # type: ignore[method-assign]
 
-    sys.stdout, sys.stderr = routers
+    sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', _routers)
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     return undo
 
@@ -201,7 +239,7 @@ os.register_at_fork(after_in_child=_routing.__init__)  # type: ignore[misc]  # a
 
 @contextlib.contextmanager
 def _streams(logs: tuple[int, int]) -> Iterator[None]:
-    mine = (_text_stream(logs[0]), _text_stream(logs[1]))
+    mine = _Logs(logs)
     # Adds, once, what is the default anyway; but each time Python forgets which warnings were shown.
     warnings.simplefilter('default', append=True)
     _routing.enter()
@@ -211,6 +249,4 @@ def _streams(logs: tuple[int, int]) -> Iterator[None]:
     finally:
         _logs_here.reset(token)
         _routing.leave()
-        for stream in mine:
-            _flush(stream)
-            stream.close()
+        mine.end()

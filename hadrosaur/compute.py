@@ -16,7 +16,10 @@ import contextvars
 import functools
 import json
 import os
+import signal
+import threading
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import canonical, capture, directory, diskio, fingerprint
@@ -112,7 +115,38 @@ def _logger() -> logging.Logger:
 
 
 def carry_out(order: WorkOrder, function: Callable[..., Any]) -> Outcome:
-    """Compute the resource that ``order`` names, unless that is done already or being done."""
+    """Compute the resource that ``order`` names, unless that is done already or being done.
+
+    In the main thread signals wait while we write: Ctrl-C comes while the function runs, or at the end.
+    """
+    mask = _hold_signals()
+    try:
+        return _carry_out(order, function, mask)
+    finally:
+        _let_signals(mask)
+
+
+_HELD_BACK = frozenset(
+    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2}
+)
+"""Signals whose handlers in Python may raise."""
+
+_Mask = Collection[int] | None
+
+
+def _hold_signals() -> _Mask:
+    """Hold them back; returns what was held back before. Handlers run in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+
+
+def _let_signals(mask: _Mask) -> None:
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _carry_out(order: WorkOrder, function: Callable[..., Any], mask: _Mask) -> Outcome:
     try:
         claim = _claim(order)
     except OSError as error:
@@ -121,7 +155,7 @@ def carry_out(order: WorkOrder, function: Callable[..., Any]) -> Outcome:
         return Outcome(order.run, _entry(order, 'pending'))
     try:
         outcome, look = _look(claim, order)
-        return outcome or _compute(claim, order, function, look)
+        return outcome or _compute(claim, order, function, look, mask)
     except OSError as error:
         return unsaved(order, type(error).__name__, f'{claim.path} cannot be written: {error}')
     finally:
@@ -274,7 +308,9 @@ class _Ended(NamedTuple):
     exception: BaseException | None = None
 
 
-def _compute(claim: Claim, order: WorkOrder, function: Callable[..., Any], look: _Look) -> Outcome:
+def _compute(
+    claim: Claim, order: WorkOrder, function: Callable[..., Any], look: _Look, mask: _Mask
+) -> Outcome:
     task = order.task
     process = os.getpid()
     way = capture.choose('descriptors' if in_worker and task.capture == 'auto' else task.capture)
@@ -293,7 +329,7 @@ def _compute(claim: Claim, order: WorkOrder, function: Callable[..., Any], look:
     )
     running = Running(order, f'{claim.path}/{directory.STORAGE}', entry.attempt)
     meter = Meter(alone=(in_worker or way == 'descriptors') and not order.chain)
-    ended = _call(function, running, way, claim.logs)
+    ended = _call(function, running, way, claim.logs, mask)
     cost = meter.stop()
     if os.getpid() != process:
         os._exit(0)  # a child that the function forked and let return: the run is its parent's
@@ -308,13 +344,19 @@ def _next_attempt(order: WorkOrder, record: dict[str, Any] | None) -> int:
     return max(order.attempt, before + 1 if isinstance(before, int) else 1)
 
 
-def _call(function: Callable[..., Any], running: Running, way: str, logs: tuple[int, ...]) -> _Ended:
+def _call(
+    function: Callable[..., Any], running: Running, way: str, logs: tuple[int, ...], mask: _Mask
+) -> _Ended:
     """Call the user's function. The one broad except: whatever it raises is its resource's outcome."""
     token = _running.set(running)
     _in_slot.append(running)
     try:
         with capture.capturing(way, (logs[0], logs[1])):
-            value = function(running.ident, running.args, running.subdir)
+            try:
+                _let_signals(mask)
+                value = function(running.ident, running.args, running.subdir)
+            finally:
+                _hold_signals()
         return _Ended(canonical.result_json(value, running.collection, running.ident))
     except BaseException as error:
         return _Ended(exception=error)
@@ -376,7 +418,7 @@ def _described(entry: Entry, error: BaseException) -> tuple[Entry, str | None, s
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.__name__, 'the run was interrupted (Ctrl-C)'
     elif isinstance(error, SystemExit):
-        message = f'the function asked to exit with {error.code!r}'
+        message = f'the function asked to exit: {message}' if message else 'the function asked to exit'
     frame = fingerprint.user_frame(error.__traceback__)
     entry = entry.change(
         status='error',

@@ -137,6 +137,11 @@ def empty(name: str, folder: int) -> None:
         fd = os.open(name, _WRITE, dir_fd=folder)
     except FileNotFoundError:
         return
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        os.unlink(name, dir_fd=folder)  # the link itself
+        return
     try:
         if os.fstat(fd).st_nlink == 1:
             os.ftruncate(fd, 0)
@@ -172,18 +177,30 @@ def open_folder(name: str, flags: int = FOLDER, *, within: int | None = None) ->
 
 
 def clear_folder(name: str, folder: int) -> None:
-    """Remove everything in a folder, links themselves and not what they point to; it stays, empty."""
-    fd = open_folder(name, within=folder)
-    try:
-        with os.scandir(fd) as found:
-            entries = list(found)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                remove_tree(entry.name, fd)
-            else:
-                remove(entry.name, fd)
-    finally:
-        os.close(fd)
+    """Remove everything in a folder, links themselves and not what they point to; it stays, empty.
+
+    However deep it is: what is in a subfolder is moved up before the subfolder is removed, so that
+    neither the stack nor the number of open descriptors grows.
+    """
+    with opened(name, within=folder) as top:
+        mark, count = f'.{os.urandom(4).hex()}', 0
+        while subfolders := _unlink_files(top):
+            for subfolder in subfolders:
+                with opened(subfolder, within=top) as below:
+                    for inner in _unlink_files(below):
+                        count += 1
+                        os.rename(inner, f'{mark}.{count}', src_dir_fd=below, dst_dir_fd=top)
+                os.rmdir(subfolder, dir_fd=top)
+
+
+def _unlink_files(folder: int) -> list[str]:
+    """Remove all that is no folder; the folders' names."""
+    with os.scandir(folder) as found:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for name, is_folder in entries:
+        if not is_folder:
+            remove(name, folder)
+    return [name for name, is_folder in entries if is_folder]
 
 
 def remove_tree(name: str, folder: int) -> None:
@@ -211,6 +228,20 @@ def same(fd: int, known: os.stat_result) -> os.stat_result | None:
     except OSError:
         return None
     return now if (now.st_ino, now.st_dev) == (known.st_ino, known.st_dev) else None
+
+
+def is_ours_alone(fd: int, known: os.stat_result, name: str, folder: int) -> bool:
+    """May ``fd`` be written in place? It is still the file it was, under that name and no other.
+
+    Editors put another file in its place, and a hard-linked copy must not change with it.
+    """
+    if same(fd, known) is None:
+        return False
+    try:
+        now = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return (now.st_ino, now.st_dev, now.st_nlink) == (known.st_ino, known.st_dev, 1)
 
 
 def sync_data(fd: int) -> None:

@@ -75,14 +75,17 @@ class Fetcher:
         try:
             value = directory.parse_result(data) if data is not None else _no_result()
         except ValueError as error:
-            return self._damaged(collection, ident, folder, error), None
+            return self._damaged(collection, ident, folder, data, error), None
         return state, self._live.resource(collection, ident, folder, 'completed', value)
 
-    def _damaged(self, collection: Collection, ident: str, folder: str, error: ValueError) -> State | None:
+    def _damaged(
+        self, collection: Collection, ident: str, folder: str, data: bytes | None, error: ValueError
+    ) -> State | None:
         """A result that does not parse while the status still says completed is never served."""
         path = collection.task.path
-        if look(path, folder).state != 'completed':
-            return None  # a recompute has begun meanwhile
+        again = look(path, folder)
+        if again.state != 'completed' or again.result != data:
+            return None  # a recompute has begun meanwhile, or is even done
         warnings.warn(
             f'{path}/{folder}/{directory.RESULT} is damaged ({error}); '
             f'a fetch computes {collection.name}/{ident} again',
@@ -103,7 +106,7 @@ class Fetcher:
             try:
                 result = directory.parse_result(data) if data is not None else _no_result()
             except ValueError as error:
-                if self._damaged(collection, ident, folder, error) is None:
+                if self._damaged(collection, ident, folder, data, error) is None:
                     return self.get(collection, ident)
                 return self._live.resource(
                     collection, ident, folder, 'error', entry=_damaged_entry(collection, ident, error)
@@ -166,14 +169,14 @@ class Fetcher:
         if echo:  # chosen now, since the thread that echoes is nobody whose output could be swallowed
             order = order._replace(task=order.task._replace(capture=capture.choose(order.task.capture)))
         while True:
-            store.queue([order], running=True)
             try:
+                store.queue([order], running=True)
                 with _echoing(order) if echo else contextlib.nullcontext():
                     outcome = compute.carry_out(order, collection.function)
+                store.finish([outcome])
             except BaseException:
                 store.withdraw([order])
                 raise
-            store.finish([outcome])
             if outcome.exception is not None:
                 raise outcome.exception
             if retries >= collection.retries or not is_worth_a_retry(outcome):

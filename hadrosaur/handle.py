@@ -195,7 +195,7 @@ def look(collection_path: str, folder: str, *, with_record: bool = False) -> Loo
         return _ABSENT
     try:
         opened = os.open(folder, diskio.LOOK, dir_fd=parent)
-    except FileNotFoundError:
+    except OSError:  # nothing there; or a file or a link, which is no resource
         return _ABSENT
     finally:
         os.close(parent)
@@ -206,7 +206,7 @@ def look(collection_path: str, folder: str, *, with_record: bool = False) -> Loo
                 return Look(state)
         result = diskio.read(directory.RESULT, opened)
         return Look('completed', result, (directory.read_record(opened) or {}) if with_record else None)
-    except FileNotFoundError:
+    except OSError:  # missing, or a folder or a link of that name
         return Look('completed')
     finally:
         os.close(opened)

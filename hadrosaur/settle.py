@@ -72,6 +72,8 @@ def settle(
         return Settled(None, busy=True)
     try:
         return _Settling(claim, collection, ident, error_type, reason).settle(only_run)
+    except OSError:  # spoiled: a folder stands where a file should be, the disk is full
+        return Settled(None, busy=True)
     finally:
         claim.release()
 

@@ -186,7 +186,9 @@ class Store:
         """Files are final by now: an index that cannot be written costs a warning, not a result."""
         try:
             write()
-        except IndexFault as error:
+        except (IndexFault, OSError) as error:
+            if isinstance(error, OSError):  # a function may have closed the index's descriptors
+                self._index = None
             warnings.warn(
                 f'the index of {self.base.given!r} could not be written: {error}; the files are complete, '
                 f'and `hadrosaur reindex {self.base.given}` brings the index up to date',

@@ -1938,26 +1938,70 @@ def test_ctrl_c_in_a_function_is_written_and_raised_again(proj, base):
     assert (base / 'coll/one/stdout.log').read_text() == 'so far\n'
 
 
-def test_a_signal_between_begin_and_end_leaves_nothing_pending(program, tmp_path):
-    """Ctrl-C at any moment of a fetch, not only in the function: the resource is settled, the caller told."""
-    program(
+def test_ctrl_c_at_any_line_of_a_fetch(program, tmp_path):
+    """SIGINT while any line of ours runs, not only the function: told to the caller, and nothing is stuck."""
+    done = program(
         PRELUDE
         + """
-        proj.resource('coll')(lambda ident, args, subdir: sum(range(3000)))
+        import hadrosaur
+
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            print('printed', ident)
+            return ident
+
+        package = os.path.dirname(hadrosaur.__file__)
+        left = [0]
+
+        def on_line(frame, event, arg):
+            if event == 'line':
+                left[0] -= 1
+                if left[0] == 0:
+                    sys.settrace(None)
+                    signal.raise_signal(signal.SIGINT)
+            return on_line
+
+        def on_call(frame, event, arg):
+            return on_line if frame.f_code.co_filename.startswith(package) else None
+
         proj.fetch('coll', 'warm')
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
-        interrupted = 0
-        for n in range(120):
+        descriptors = len(os.listdir('/proc/self/fd'))
+        faults, k, reached = {}, 0, True
+        while reached:
+            k += 2
+            ident, left[0] = str(k), k
+            reached = told = False
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.00002 * (n + 1))
-                proj.fetch('coll', str(n))
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                sys.settrace(on_call)
+                proj.fetch('coll', ident)
             except KeyboardInterrupt:
-                interrupted += 1
-        assert interrupted > 10, interrupted
-        for n in range(120):
-            assert proj.fetch('coll', str(n)).status == 'completed', n
-        assert {e.status for e in proj.query()} == {'completed'}
-        assert len(proj.query()) == 121
+                told = True
+            except BaseException as error:
+                faults[f'{k}: told'] = repr(error)
+            sys.settrace(None)
+            reached = left[0] <= 0
+            try:
+                if hadrosaur.current() is not None:
+                    faults[f'{k}: current'] = repr(hadrosaur.current())
+                res = proj.fetch('coll', ident)
+                if res.status != 'completed' or log('coll', ident) != f'printed {ident}\\n':
+                    faults[f'{k}: then'] = (res.status, res.error and res.error[-200:], log('coll', ident))
+                found = [e.status for e in proj.query('coll', ident=ident)]
+                if found != ['completed']:
+                    faults[f'{k}: row'] = found
+            except BaseException as error:
+                faults[f'{k}: raised'] = repr(error)
+        assert k > 200, k
+        if proj.check(deep=True).findings:
+            faults['check'] = str(proj.check(deep=True).findings)[:500]
+        if len(os.listdir('/proc/self/fd')) > descriptors + 2:
+            faults['descriptors'] = len(os.listdir('/proc/self/fd')) - descriptors
+        os.write(1, b'raw\\n')
+        print('after', flush=True)
+        Path('faults').write_text(json.dumps(faults, indent=1))
         """
     )
+
+    faults = json.loads((tmp_path / 'faults').read_text())
+    assert not faults, '\n'.join(f'{name}: {what}' for name, what in list(faults.items())[:40])
+    assert (done.stdout, done.stderr) == ('raw\nafter\n', '')

@@ -230,6 +230,27 @@ def test_resources_are_yielded_as_they_finish(proj, tmp_path):
     assert len(order) == 21
 
 
+@pytest.mark.parametrize('pause', [0, 0.08], ids=['quick source', 'slow source'])
+def test_all_workers_are_put_to_work(proj, tmp_path, pause):
+    """Four long runs and four workers: all run at once, however slowly the idents come."""
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        (tmp_path / f'began{ident}').touch()
+        end = time.monotonic() + 4
+        while len(list(tmp_path.glob('began*'))) < 4:
+            assert time.monotonic() < end, 'the others were not begun'
+            time.sleep(0.005)
+        return ident
+
+    def idents():
+        for n in range(4):
+            time.sleep(pause)
+            yield n
+
+    assert proj.fetch_many('coll', idents(), workers=4).wait() == Counts(4, 4, 0, 0, 0)
+
+
 def test_a_hanging_head_loses_its_queue(proj, tmp_path):
     """What waits behind one that hangs is handed to the other slots, and runs once."""
     go = tmp_path / 'go'
@@ -263,10 +284,13 @@ def test_repeated_idents_are_merged(proj, tmp_path, executor):
     def compute(ident, args, subdir):
         with open(tmp_path / 'runs', 'a') as log:
             log.write(ident + '\n')
-        while ident == 'a' and not go.exists():
+        end = time.monotonic() + 3
+        while ident == 'a' and not go.exists() and time.monotonic() < end:
             time.sleep(0.002)
         return ident
 
+    proj.fetch('coll', 'warm')
+    (tmp_path / 'runs').unlink()
     taken = []
 
     def idents():
@@ -731,7 +755,7 @@ def test_cancel_in_mid_run(proj, tmp_path):
             time.sleep(600)
         return ident
 
-    batch = proj.fetch_many('coll', (str(n) for n in range(100_000)), workers=2)
+    batch = proj.fetch_many('coll', map(str, range(300)), workers=2)
     cancelled = []
 
     def cancel():

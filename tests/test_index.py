@@ -92,7 +92,7 @@ def test_queued_takes_over_what_belongs_to_nobody(index):
     index.merge([(asked('i', attempt=2), None)])
     index.queue([asked('i', attempt=3)])
 
-    assert ('s1', 3) == (index.get('c', 'i').session, index.get('c', 'i').attempt)
+    assert (index.get('c', 'i').session, index.get('c', 'i').attempt) == ('s1', 3)
 
 
 def test_queued_turns_a_final_row_into_a_pending_one(index):

@@ -89,9 +89,12 @@ def is_completed(folder: int) -> bool:
         fd = os.open(STATUS, diskio.READ, dir_fd=folder)
     except OSError:
         return False
-    data = os.read(fd, STATUS_LENGTH + 1)
-    os.close(fd)
-    return data == _COMPLETED
+    try:
+        return os.read(fd, STATUS_LENGTH + 1) == _COMPLETED
+    except OSError:  # a folder of that name
+        return False
+    finally:
+        os.close(fd)
 
 
 def read_status(folder: int) -> State:

@@ -184,8 +184,7 @@ class Claim:
     def write_record(self, record: bytes) -> None:
         """Rewrite record.json: in place where it is the one that `begin` opened, else by rename."""
         sync = self._durable or self._was_completed
-        found = diskio.same(self._record, self._record_stat) if self._record >= 0 else None
-        if found is not None and found.st_nlink == 1:
+        if self._record >= 0 and diskio.is_ours_alone(self._record, self._record_stat, RECORD, self.folder):
             self._record_length = diskio.overwrite(self._record, record, self._record_length, durable=sync)
         else:
             diskio.replace(RECORD, record, self.folder, durable=sync)
@@ -208,8 +207,12 @@ class Claim:
         Returns its time in nanoseconds.
         """
         data = STATUS_BYTES[status]
-        found = diskio.same(self._status, self._status_stat) if self._status >= 0 else None
-        if found is not None and found.st_size == STATUS_LENGTH and found.st_nlink == 1:
+        known = self._status_stat if self._status >= 0 else None
+        if (
+            known is not None
+            and known.st_size == STATUS_LENGTH
+            and diskio.is_ours_alone(self._status, known, STATUS, self.folder)
+        ):
             diskio.write_all(self._status, data)
             if sync:
                 diskio.sync_data(self._status)
@@ -223,8 +226,16 @@ class Claim:
 
     def is_intact(self) -> bool:
         """Is the descriptor still ours, and the directory still in its place?"""
-        found = diskio.same(self.folder, self.folder_stat)
-        return found is not None and found.st_nlink > 0
+        if diskio.same(self.folder, self.folder_stat) is None:
+            return False
+        try:
+            now = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return False
+        return (now.st_ino, now.st_dev) == (self.folder_stat.st_ino, self.folder_stat.st_dev)
+
+    def __del__(self) -> None:
+        self.release()  # where Ctrl-C came between taking it and keeping it
 
     def release(self) -> None:
         """Close everything and give the lock back."""
@@ -236,9 +247,12 @@ class Claim:
                 os.close(fd)
         self.logs = ()
         self._record = self._status = -1
+        if self.folder < 0:
+            return
         if self._lock != self.folder:
             diskio.unlock(self._lock)
             with contextlib.suppress(OSError):
                 os.close(self.folder)
         else:
             diskio.unlock(self.folder)
+        self.folder = -1

@@ -5,7 +5,6 @@ Imported at the first use of an index, because SQLAlchemy takes a quarter of a s
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, literal_column, nulls_last, or_, select
@@ -15,6 +14,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from ..schema import resources
 from ._finding import EXACT
+from ._summary import COLLECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,24 @@ def rows_text(shape: Shape) -> str:
     return _text(_filtered(found, shape).limit(bindparam('limit')).offset(bindparam('offset')))
 
 
+def newest_text(shape: Shape) -> str:
+    """Text that selects the last rows of all collections: the last of each, and of these the last.
+
+    No index holds all rows by time alone, since it would cost each write 15 µs. With this, the last 100
+    of a million rows take 1 ms; sorting them all takes 2 s (two cores, SQLite 3.40).
+    """
+    of_one = select(TABLE.ident).where(TABLE.collection == literal_column('found.name'))
+    of_one = _filtered(of_one, shape).order_by(TABLE.finished_at.desc(), TABLE.ident)
+    idents = f'{_text(of_one)} LIMIT ?'
+    cells = ', '.join(f'newest.{column.name}' for column in TABLE)
+    # CROSS JOIN tells SQLite to take the collections first.
+    return (
+        f'SELECT {cells} FROM ({COLLECTIONS}) AS found CROSS JOIN resources AS newest'
+        f' ON newest.collection = found.name AND newest.ident IN ({idents})'
+        ' ORDER BY newest.finished_at DESC, newest.collection, newest.ident LIMIT ? OFFSET ?'
+    )
+
+
 def count_text(shape: Shape) -> str:
     """Text that counts rows."""
     return _text(_filtered(select(func.count()).select_from(resources), shape))
@@ -54,7 +72,7 @@ def _filtered(statement: Select[Any], shape: Shape) -> Select[Any]:
     for kind in shape.kinds:
         if kind in EXACT:
             column: ColumnElement[str] = TABLE[kind]
-            if kind == 'collection' and (_finds_few(shape) or _BY_CAUSE & set(shape.kinds)):
+            if kind == 'collection' and _BY_CAUSE & set(shape.kinds):
                 column = _plain(column)
             statement = statement.where(column.in_(bindparam(kind, expanding=True)))
         else:
@@ -76,7 +94,7 @@ def _finds_few(shape: Shape) -> bool:
     SQLite keeps no statistics here. Left to itself it goes through a million rows in the right order
     to find three pending ones, or those of the last hour: a second, instead of milliseconds.
     """
-    if 'since' in shape.kinds or 'status pending' in shape.kinds:
+    if {'since', 'since within', 'status pending'} & set(shape.kinds):
         return True
     return 'status error' in shape.kinds and shape.order != '-finished_at'
 
@@ -117,13 +135,23 @@ def _args(detail: str) -> ColumnElement[bool]:
     return and_(func.instr(TABLE.args, _value('pair')) > literal_column('0'), holds)
 
 
-def _beyond(is_beyond: Callable[[Any, Any], Any]) -> Callable[[str], ColumnElement[bool]]:
-    def clause(_detail: str) -> ColumnElement[bool]:
-        finished = is_beyond(TABLE.finished_at, _value(f'{is_beyond.__name__}_finished'))
-        started = is_beyond(TABLE.started_at, _value(f'{is_beyond.__name__}_started'))
-        return or_(finished, and_(TABLE.finished_at.is_(None), started))
+def _since(detail: str) -> ColumnElement[bool]:
+    """Each alternative names the collections, so that each is answered by the index of (collection, time)."""
 
-    return clause
+    def named(label: str) -> ColumnElement[bool]:
+        if detail == 'within':
+            return TABLE.collection.in_(bindparam(f'{label}_names', expanding=True))
+        known: ColumnElement[bool] = TABLE.collection.op('IN')(literal_column(f'({COLLECTIONS})'))
+        return known
+
+    finished = and_(named('finished'), TABLE.finished_at >= _value('finished_since'))
+    started = and_(TABLE.finished_at.is_(None), TABLE.started_at >= _value('started_since'))
+    return or_(finished, and_(named('started'), started))
+
+
+def _until(_detail: str) -> ColumnElement[bool]:
+    started = and_(TABLE.finished_at.is_(None), TABLE.started_at <= _value('started_until'))
+    return or_(TABLE.finished_at <= _value('finished_until'), started)
 
 
 def _min_duration(_detail: str) -> ColumnElement[bool]:
@@ -151,8 +179,8 @@ _CLAUSES: dict[str, Callable[[str], ColumnElement[bool]]] = {
     'ident': _ident,
     'error': _error,
     'args': _args,
-    'since': _beyond(operator.ge),
-    'until': _beyond(operator.le),
+    'since': _since,
+    'until': _until,
     'min_duration': _min_duration,
     'stale': _stale,
     'fresh': _fresh,

@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from fnmatch import translate
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..canonical import args_json
 from ..records import COLUMNS, STATUSES
@@ -41,6 +41,7 @@ class Condition(NamedTuple):
 
     kind: str
     values: tuple[Any, ...]
+    lists: tuple[int, ...] = ()  # of values that stand in a list: how many, for each list
 
 
 # --- filters ---------------------------------------------------------------------------------------
@@ -64,7 +65,18 @@ def conditions(filters: Mapping[str, Any]) -> list[Condition]:
             found.append(_READERS[name](value))
     if sum(len(condition.values) for condition in found) > MOST_VALUES:
         raise ValueError(f'too many values: a query takes {MOST_VALUES}, all filters together')
-    return found
+    return _joined(found)
+
+
+def _joined(found: list[Condition]) -> list[Condition]:
+    """The conditions, with those on collection and on since as one: an index answers both together."""
+    kinds = {condition.kind: condition for condition in found}
+    if not kinds.keys() >= {'collection', 'since'}:
+        return found
+    names, since = kinds['collection'], kinds['since']
+    values = (*names.values, since.values[0]) * 2
+    rest = [condition for condition in found if condition not in (names, since)]
+    return [*rest, Condition('since within', values, names.lists * 2)]
 
 
 def _texts(name: str, value: Several) -> list[str]:
@@ -76,7 +88,12 @@ def _texts(name: str, value: Several) -> list[str]:
 
 
 def _one_of(name: str) -> Callable[[Several], Condition]:
-    return lambda value: Condition(name, tuple(dict.fromkeys(_texts(name, value))))
+    return lambda value: _exact(name, _texts(name, value))
+
+
+def _exact(name: str, texts: list[str]) -> Condition:
+    known = tuple(dict.fromkeys(texts))
+    return Condition(name, known, (len(known),))
 
 
 def _status(value: Several) -> Condition:
@@ -89,7 +106,7 @@ def _status(value: Several) -> Condition:
 def _ident(value: Several) -> Condition:
     idents = _texts('ident', value)
     if not any(set(ident) & set('*?[') for ident in idents):
-        return Condition('ident', tuple(dict.fromkeys(idents)))
+        return _exact('ident', idents)
     pattern = '|'.join(map(translate, idents))
     if len(idents) == 1 and (head := _HEAD.match(idents[0])):
         return Condition('ident below', (head[0], _after(head[0]), pattern))
@@ -197,7 +214,10 @@ def _meant(word: str, known: tuple[str, ...]) -> str:
 # --- SQL text --------------------------------------------------------------------------------------
 
 EXACT = frozenset({'collection', 'ident', 'error_type', 'error_group'})
-"""Kinds that take any number of values, one of which the column must equal."""
+"""Kinds that take a list of values, one of which the column must equal."""
+
+_LEADING = EXACT | {'since', 'since within', 'status pending', 'status error', 'ident below'}
+"""Kinds for which there is an index that finds the rows."""
 
 
 class Shape(NamedTuple):
@@ -205,6 +225,11 @@ class Shape(NamedTuple):
 
     kinds: tuple[str, ...]
     order: str
+
+    @property
+    def is_of_the_newest(self) -> bool:
+        """Whether it asks for the last ones of everything, which are among the last of each collection."""
+        return self.order == '-finished_at' and not _LEADING & set(self.kinds)
 
 
 @cache
@@ -219,21 +244,28 @@ def one_text() -> str:
 @lru_cache(maxsize=256)
 def rows_text(shape: Shape, numbers: tuple[int, ...]) -> str:
     """Text that selects rows; its last two parameters are limit and offset."""
-    return _filled(_compiled(shape, False), numbers)
+    return _filled(_compiled(shape, 'rows'), numbers)
+
+
+@lru_cache(maxsize=256)
+def newest_text(shape: Shape, numbers: tuple[int, ...]) -> str:
+    """The same where the shape is of the newest; before limit and offset comes their sum."""
+    return _filled(_compiled(shape, 'newest'), numbers)
 
 
 @lru_cache(maxsize=256)
 def count_text(shape: Shape, numbers: tuple[int, ...]) -> str:
     """Text that counts rows."""
-    return _filled(_compiled(shape, True), numbers)
+    return _filled(_compiled(shape, 'count'), numbers)
 
 
 @lru_cache(maxsize=256)
-def _compiled(shape: Shape, counts: bool) -> str:
+def _compiled(shape: Shape, what: Literal['rows', 'newest', 'count']) -> str:
     with gate:  # a child that is forked during an import waits for that import for ever
         from . import _clauses
 
-        return _clauses.count_text(shape) if counts else _clauses.rows_text(shape)
+        make = {'rows': _clauses.rows_text, 'newest': _clauses.newest_text, 'count': _clauses.count_text}
+        return make[what](shape)
 
 
 _MARKER = re.compile(r'\(__\[POSTCOMPILE_\w+\]\)')

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
 from ..records import Entry
-from ._finding import EXACT, Shape, conditions, count_text, order, rows_text
+from ._finding import Shape, conditions, count_text, newest_text, order, rows_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 WINDOW = 1000
 """Rows that are read at once and kept: half a megabyte, 5 ms; a page of anything a person looks at."""
+
+DEPTH = 10_000
+"""How far down the last rows of everything are looked up in each collection; further, all are sorted."""
 
 SHOWN_IN_NOTEBOOK = 20
 """Rows that a notebook shows of a query."""
@@ -41,7 +44,7 @@ class Query(Sequence[Entry]):
         found = conditions(filters)
         self._connections = connections
         self._shape = Shape(tuple(condition.kind for condition in found), order(order_by))
-        self._numbers = tuple(len(condition.values) for condition in found if condition.kind in EXACT)
+        self._numbers = tuple(chain.from_iterable(condition.lists for condition in found))
         self._values = tuple(chain.from_iterable(condition.values for condition in found))
         self._limit = _natural('limit', limit)
         self._offset = _natural('offset', offset) or 0
@@ -109,6 +112,8 @@ class Query(Sequence[Entry]):
             yield from map(Entry, rows)
 
     def _slice(self, index: slice) -> list[Entry]:
+        if self._window is not None and self._window[0] == 0 and len(self._window[1]) < WINDOW:
+            return self._window[1][index]  # all there is
         bounds = (index.start, index.stop)
         if (index.step or 1) > 0 and all(bound is None or bound >= 0 for bound in bounds):
             start, stop = index.start or 0, index.stop
@@ -141,8 +146,12 @@ class Query(Sequence[Entry]):
         return left if number is None else min(left, number)
 
     def _statement(self, start: int, number: int | None) -> tuple[str, tuple[Any, ...]]:
+        first = self._offset + start
+        if number is not None and self._shape.is_of_the_newest and first + number <= DEPTH:
+            text = newest_text(self._shape, self._numbers)
+            return text, (*self._values, first + number, number, first)
         text = rows_text(self._shape, self._numbers)
-        return text, (*self._values, -1 if number is None else number, self._offset + start)
+        return text, (*self._values, -1 if number is None else number, first)
 
     def _count(self) -> int:
         text = count_text(self._shape, self._numbers)

@@ -26,7 +26,7 @@ _DURATIONS = """
 SELECT collection, duration FROM resources WHERE {} AND status <> 'pending' AND duration IS NOT NULL"""
 
 # Each step looks up the next name in an index: as many steps as collections, however many rows.
-_COLLECTIONS = """
+COLLECTIONS = """
 WITH RECURSIVE found (name) AS (
     SELECT min(collection) FROM resources
     UNION ALL
@@ -49,7 +49,7 @@ GROUP BY collection, coalesce(error_group, error_type, '')"""
 
 def collections(driver: sqlite3.Connection) -> list[str]:
     """Names of the collections that have rows, in order."""
-    return [name for (name,) in driver.execute(_COLLECTIONS)]
+    return [name for (name,) in driver.execute(COLLECTIONS)]
 
 
 def count(driver: sqlite3.Connection, collection: str | None) -> dict[str, dict[str, int]]:

@@ -144,9 +144,11 @@ class Project(Indexed):
             DuplicateCollection: Another function has that name.
             ValueError: An option has no such value.
         """
+        folder = canonical.collection_folder(name)
+        name = str.__str__(name)  # an Enum that is a str counts as its text
         task = Task(
             collection=name,
-            folder=canonical.collection_folder(name),
+            folder=folder,
             base=self._base.path,
             base_given=self._base.given,
             keep_storage=keep_storage,

@@ -242,7 +242,12 @@ class Batch(Iterator[Resource]):
         compared = args is not None or collection.is_versioned
         folder, found = self._store.look(collection, ident, with_record=compared)
         state = found.state
-        if not self._recompute and self._is_there(ident, args, folder, found):
+        try:
+            if not self._recompute and self._is_there(ident, args, folder, found):
+                return None
+        except InvalidArgs as error:  # the collection's policy for changed args
+            self._tally['total'] -= 1
+            self._refuse(ident, error)
             return None
         self._in_flight.add(ident)
         how = 'yes' if self._recompute else 'changed' if state == 'completed' else 'no'
