@@ -105,10 +105,8 @@ def computing(peer):
 
 def computing_on_two(peer):
     """A peer computes with two processes."""
-    ends = peer is not Joblib
-    return _contender(
-        peer, lambda made, names: made.compute_on_two(names), fill=False, ends_its_children=ends
-    )
+    made = _contender(peer, lambda made, names: made.compute_on_two(names), fill=False)
+    return made._replace(ends_its_children=peer is not Joblib)
 
 
 def reading(peer):

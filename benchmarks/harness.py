@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -14,6 +15,9 @@ from typing import NamedTuple
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+PATIENCE = 300
+"""Seconds after which a contender is given up: it hangs, or the machine does."""
 
 UNITS = {'µs': 1e6, 'ms': 1e3, 'MB': 1e-6}
 
@@ -137,9 +141,26 @@ def once(contender, amount, places):
     with quiet(), contender.ready(place, amount) as run:
         gc.collect()
         os.sync()  # nobody pays for what another left to be written
-        cpu, start = _cpu_seconds(), time.perf_counter()
-        run()
-        return time.perf_counter() - start, _cpu_seconds() - cpu
+        with limited(PATIENCE):
+            cpu, start = _cpu_seconds(), time.perf_counter()
+            run()
+            return time.perf_counter() - start, _cpu_seconds() - cpu
+
+
+@contextlib.contextmanager
+def limited(seconds):
+    """Raises Skipped in the main thread, should it take longer."""
+
+    def give_up(*_):
+        raise Skipped(f'not done after {seconds} s')
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _cpu_seconds():

@@ -209,6 +209,25 @@ def unsaved(order: WorkOrder, error_type: str, error: str) -> Outcome:
     return Outcome(order.run, entry, fresh=True)
 
 
+def record_failure(order: WorkOrder, error_type: str, error: str) -> Outcome:
+    """Write down that an order failed before its function could begin, or that it left no trace."""
+    outcome = unsaved(order, error_type, error)
+    try:
+        claim = _claim(order)
+        if claim is None:
+            return outcome
+        try:
+            record = directory.record_bytes(outcome.entry, 'begun', order.run)
+            claim.begin(record, directory.read_status(claim.folder), keep_storage=order.task.keep_storage)
+            record = directory.record_bytes(outcome.entry, 'error', order.run)
+            mtime = claim.finish('error', record, error=f'{error_type}: {error}\n')
+            return outcome._replace(entry=outcome.entry.change(seen_mtime_ns=mtime))
+        finally:
+            claim.release()
+    except OSError:
+        return outcome
+
+
 def _entry(order: WorkOrder, status: str, **more: Any) -> Entry:
     return Entry.make(
         **{

@@ -118,7 +118,11 @@ def replace(name: str, data: bytes, folder: int, *, durable: bool = False) -> No
     beside = f'.{name}.{os.getpid()}.new'
     try:
         os.close(create(beside, data, folder, durable=durable))
-        os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except IsADirectoryError:
+            os.rmdir(name, dir_fd=folder)  # someone's mistake; only if it is empty
+            os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(beside, dir_fd=folder)

@@ -99,6 +99,11 @@ class Fetcher:
         folder, (state, data, _) = self._live.look(collection, ident)
         if state in ('pending', 'damaged'):
             state, data, _ = self._looked_at_closely(collection, ident, folder)
+        if state == 'damaged':
+            spoiled = _damaged_entry(
+                collection, ident, f'{directory.STATUS} is damaged, and cannot be mended'
+            )
+            return self._live.resource(collection, ident, folder, 'error', entry=spoiled)
         if state == 'absent':
             return None
         result = None
@@ -109,7 +114,11 @@ class Fetcher:
                 if self._damaged(collection, ident, folder, data, error) is None:
                     return self.get(collection, ident)
                 return self._live.resource(
-                    collection, ident, folder, 'error', entry=_damaged_entry(collection, ident, error)
+                    collection,
+                    ident,
+                    folder,
+                    'error',
+                    entry=_damaged_entry(collection, ident, f'{directory.RESULT} is damaged: {error}'),
                 )
         return self._live.resource(collection, ident, folder, state, result, wait=self.wait_for)
 
@@ -260,13 +269,13 @@ def not_found(base: BaseDirectory, collection: str, ident: str) -> ResourceNotFo
     )
 
 
-def _damaged_entry(collection: Collection, ident: str, error: ValueError) -> Entry:
+def _damaged_entry(collection: Collection, ident: str, what: str) -> Entry:
     return Entry.make(
         collection=collection.name,
         ident=ident,
         status='error',
-        error_type='DamagedResult',
-        error=f'{directory.RESULT} is damaged: {error}',
+        error_type='Damaged',
+        error=what,
     )
 
 

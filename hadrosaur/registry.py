@@ -174,7 +174,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Names of the collections registered here or found on the disk."""
-        found = (canonical.ident_of_folder(name) for name in collection_folders(self._base.path))
+        found = map(collection_of, collection_folders(self._base.path))
         return sorted({*self._known, *(name for name in found if name is not None)})
 
     def _unknown(self, name: Any) -> UnknownCollection:
@@ -204,6 +204,14 @@ class Registry:
         """Take in what `carried` gave."""
         self._known.update(carried)
         self._left_out = left_out
+
+
+def collection_of(folder: str) -> str | None:
+    """The collection of a folder in a base; None where its name is that of none."""
+    try:
+        return canonical.ident_of_folder(folder)
+    except InvalidIdent:
+        return None
 
 
 def collection_folders(base: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from . import canonical, directory, diskio, settle
 from .basedir import BaseDirectory
 from .errors import BaseIsNotADirectory, HadrosaurError, NotAProject
 from .records import CheckReport, Entry, Finding, ReindexReport
-from .registry import collection_folders
+from .registry import collection_folders, collection_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,9 +62,9 @@ def walk(base: str, only: str | None = None, seen: dict[str, int | None] | None 
     folder whose time is the same is not read.
     """
     for folder in [only] if only is not None else collection_folders(base):
-        collection = canonical.ident_of_folder(folder)
+        collection = collection_of(folder)
         if collection is None:
-            yield Folder(folder, folder, None, 'a collection whose name is a digest')
+            yield Folder(folder, folder, None, 'its name is that of no collection')
             continue
         path = f'{base}/{folder}'
         with diskio.opened(path, diskio.LOOK) as parent:
@@ -181,7 +181,7 @@ class _Reindexing:
         if awaited:
             return found.entry and found.entry.change(phase='queued')
         settled = settle.settle(found.collection, found.ident, path, folder, lock=self._store.base.lock)
-        return found.entry if settled.busy else settled.entry
+        return found.entry if settled.busy or settled.spoiled is not None else settled.entry
 
     def _is_queued(self, row: Entry | None) -> bool:
         return row is not None and row.status == 'pending' and self._store.base.is_alive(row.session)

@@ -29,12 +29,14 @@ class Settled(NamedTuple):
     """What a folder is after settling.
 
     ``entry`` is its row, or None where it was never begun (or is not there); ``busy`` says that
-    someone is computing it now; ``run`` is the run id in its record.
+    someone is computing it now; ``run`` is the run id in its record; ``spoiled`` says why it cannot be
+    settled.
     """
 
     entry: Entry | None
     busy: bool = False
     run: str | None = None
+    spoiled: str | None = None
 
 
 def settle(
@@ -72,8 +74,8 @@ def settle(
         return Settled(None, busy=True)
     try:
         return _Settling(claim, collection, ident, error_type, reason).settle(only_run)
-    except OSError:  # spoiled: a folder stands where a file should be, the disk is full
-        return Settled(None, busy=True)
+    except OSError as error:  # a folder stands where a file should be, the disk is full
+        return Settled(None, spoiled=str(error))
     finally:
         claim.release()
 

@@ -102,7 +102,7 @@ class Store:
         settled = settle.settle(
             collection.name, ident, collection.task.path, folder, lock=collection.task.lock
         )
-        if not settled.busy:
+        if not settled.busy and settled.spoiled is None:
             self.write_row(collection.name, ident, settled.entry)
         return settled
 
@@ -177,7 +177,7 @@ class Store:
             settled = settle.settle(
                 order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock
             )
-            if settled.busy:
+            if settled.busy or settled.spoiled is not None:
                 self.disown([order.key])
             else:
                 self.write_row(order.collection, order.ident, settled.entry)

@@ -346,8 +346,9 @@ def test_globs_are_those_of_fnmatch(ident, pattern):
     condition = _finding.conditions({'ident': pattern})[0]
     if condition.kind == 'ident':
         found = ident in condition.values
-    elif condition.kind == 'ident like':
-        found = _finding.FUNCTIONS['hadrosaur_is_like'][0](ident, *condition.values)
+    elif condition.kind == 'ident holding':
+        inside, regex = condition.values
+        found = inside in ident and _finding.FUNCTIONS['hadrosaur_is_like'][0](ident, regex)
     else:
         head, after, regex = (value.encode('utf-8', 'surrogatepass') for value in condition.values)
         found = head <= ident.encode() < after and _finding.FUNCTIONS['hadrosaur_is_like'][0](
@@ -536,7 +537,8 @@ def test_nothing_of_a_value_stands_in_the_text(index):
     for word in ('first', "se'cond"):
         found = index.find(
             word, status='error', ident=[word, word + '2'], error_type=word, error=word, args={word: word},
-            since=clock(3), until=clock(4), min_duration=3, stale=True, versions={word: word}, order_by='-ident',
+            since=clock(3), until=clock(4), min_duration=3, stale=True, versions={word: word},
+            order_by='-ident',
         )  # fmt: skip
         text, values = found._statement(0, 10)
         texts.add(text)

@@ -142,8 +142,8 @@ class Claim:
             length = found.st_size
             if found.st_nlink != 1:
                 os.close(fd)
-                fd = -1
-                diskio.remove(RECORD, self.folder)
+                diskio.replace(RECORD, record, self.folder, durable=sync)
+                return
         if fd >= 0:
             self._record_length = diskio.overwrite(fd, record, length, durable=sync)
         else:

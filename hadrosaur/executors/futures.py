@@ -183,7 +183,7 @@ class FuturesExecutor(Executor):
                 outcomes.append(Outcome(order.run, found.entry, fresh=True))
             elif lost >= LOST_TASKS or isinstance(error, RuntimeError):
                 reason = f'the executor failed before it could begin: {type(error).__name__}: {error}'
-                outcomes.append(compute.unsaved(order, WorkerDied.__name__, reason))
+                outcomes.append(compute.record_failure(order, WorkerDied.__name__, reason))
             else:
                 again.append(order)
         return outcomes, again, []

@@ -317,7 +317,7 @@ class SlotPool(Executor):
             self._waiting.appendleft(ticket)
         else:
             reason = f'{how_it_died(slot.process.returncode)}, {ticket.deaths} times before it could begin'
-            self._resolve(compute.unsaved(ticket.order, WorkerDied.__name__, reason))
+            self._resolve(compute.record_failure(ticket.order, WorkerDied.__name__, reason))
 
     def _act(self, what: str, about: Any) -> None:
         if what == 'submit':

@@ -120,18 +120,20 @@ def _ident(detail: str) -> ColumnElement[bool]:
     like: ColumnElement[bool] = func.hadrosaur_is_like(TABLE.ident, _value('pattern'))
     if detail == 'like':
         return like
+    if detail == 'holding':
+        return and_(func.instr(TABLE.ident, _value('inside')) > literal_column('0'), like)
     return and_(TABLE.ident >= _value('head'), TABLE.ident < _value('after'), like)
 
 
 def _error(_detail: str) -> ColumnElement[bool]:
-    return func.hadrosaur_mentions(TABLE.error, _value('error'))
+    return and_(TABLE.error.is_not(None), func.hadrosaur_mentions(TABLE.error, _value('error')))
 
 
 def _args(detail: str) -> ColumnElement[bool]:
     holds: ColumnElement[bool] = func.hadrosaur_holds(TABLE.args, _value('args'))
     if not detail:
         return holds
-    # SQLite looks at the cheap test first; either order gives the same rows.
+    # The cheap test stands first, as in `_ident`; either order gives the same rows.
     return and_(func.instr(TABLE.args, _value('pair')) > literal_column('0'), holds)
 
 

@@ -12,7 +12,7 @@ from ._connection import SIDES
 
 # SQLite's result codes (https://sqlite.org/rescode.html): the low byte is the kind, the rest refines it.
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ})
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _UNREACHABLE = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,

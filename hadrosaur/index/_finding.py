@@ -108,9 +108,12 @@ def _ident(value: Several) -> Condition:
     if not any(set(ident) & set('*?[') for ident in idents):
         return _exact('ident', idents)
     pattern = '|'.join(map(translate, idents))
-    if len(idents) == 1 and (head := _HEAD.match(idents[0])):
+    if len(idents) > 1:
+        return Condition('ident like', (pattern,))
+    if head := _HEAD.match(idents[0]):
         return Condition('ident below', (head[0], _after(head[0]), pattern))
-    return Condition('ident like', (pattern,))
+    inside = max(re.split(r'[*?]', idents[0].partition('[')[0]), key=len)  # what every match holds
+    return Condition('ident holding', (inside, pattern))
 
 
 _HEAD = re.compile(r'[^*?\[\U0010ffff]+')  # nothing sorts after what begins with the last character

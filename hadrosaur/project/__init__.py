@@ -155,8 +155,8 @@ class Project(Indexed):
             version=None if version is None else str(version),
             capture=capture,
             durable=self._durable,
-            expires_after=expires_after,
-            timeout=timeout,
+            expires_after=_plain(expires_after),
+            timeout=_plain(timeout),
         )
 
         def register(function: Function) -> Function:
@@ -428,3 +428,9 @@ class Project(Indexed):
         self._index_path = state['index_path']
         self._make_parts()
         self._registry.restore(state['collections'], state['left_out'])
+
+
+def _plain(seconds: Any) -> Any:
+    """A number of a subclass (numpy.float64) as the number that it holds; other values as they are."""
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    return float(seconds) if is_number else seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import warnings
@@ -67,6 +68,7 @@ class Batch(Iterator[Resource]):
         self._ready: deque[Resource] = deque()
         self._in_flight: set[str] = set()  # idents, to merge repeats
         self._elsewhere: list[Flight] = []
+        self._process = os.getpid()
         self._exhausted = self._ended = self._cancelled = False
         self._steering = threading.RLock()  # cancel may come from another thread
         self._tally = {'total': 0, 'completed': 0, 'error': 0, 'reused': 0}
@@ -145,6 +147,8 @@ class Batch(Iterator[Resource]):
         dispatcher.check()
         if dispatcher.finished or dispatcher.executor.step() or self._is_over():
             return
+        if not self._exhausted and self._is_hungry(REFILL):
+            return  # the user's iterable is slow: look for results, then pull on
         next_poll = min((flight.next_poll for flight in self._elsewhere), default=None)
         dispatcher.news.wait(None if next_poll is None else max(0.001, next_poll - time.monotonic()))
 
@@ -349,8 +353,8 @@ class Batch(Iterator[Resource]):
         self._end(interrupt=True)
 
     def __del__(self) -> None:
-        if getattr(self, '_ended', True):
-            return
+        if getattr(self, '_ended', True) or os.getpid() != self._process:
+            return  # over; or the copy in a forked child, whose parent goes on with it
         if self._dispatcher is None and not self._tally['total']:
             warnings.warn(
                 'a batch of fetch_many was dropped before it was started: iterate it, or call .wait()',
