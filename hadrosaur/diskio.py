@@ -156,9 +156,12 @@ def empty(name: str, folder: int) -> None:
 
 
 def remove(name: str, folder: int) -> None:
-    """Unlink the file, if it is there."""
+    """Unlink the file, if it is there; an empty folder in its place goes too."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=folder)
+        try:
+            os.unlink(name, dir_fd=folder)
+        except IsADirectoryError:
+            os.rmdir(name, dir_fd=folder)
 
 
 def open_log(name: str, folder: int) -> int:
