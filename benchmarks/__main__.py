@@ -18,19 +18,17 @@ SLOW = 100e-6
 
 
 def main():
-    """Run the parts that are asked for, each in a process of its own if there are several."""
+    """Run the parts that are asked for, each in a process of its own."""
     asked = _arguments()
-    names = asked.parts or list(PARTS)
-    root = asked.inside or tempfile.mkdtemp(prefix='hadrosaur-bench-', dir=asked.at)
+    if asked.inside is not None:
+        _run(asked.parts[0], asked)
+        return 0
+    root = tempfile.mkdtemp(prefix='hadrosaur-bench-', dir=asked.at)
     try:
-        if asked.inside is None:
-            _introduce(root)
-        if len(names) == 1:
-            _run(names[0], asked, root)
-            return 0
-        return max(_start(name, asked, root) for name in names)
+        _introduce(root)
+        return max(_start(name, asked, root) for name in asked.parts or PARTS)
     finally:
-        if asked.inside is None and not asked.keep:
+        if not asked.keep:
             note(f'deleting {root} …')
             shutil.rmtree(root, ignore_errors=True)
 
@@ -64,8 +62,8 @@ def _introduce(root):
         note('others are at work on this machine: expect ratios to be off')
 
 
-def _run(name, asked, root):
-    places = Places(root)
+def _run(name, asked):
+    places = Places(asked.inside)
     module, _, function = PARTS[name].partition(':')
     settings = Settings(places, asked.size, asked.rounds, asked.moderate, asked.old)
     getattr(importlib.import_module(f'benchmarks.parts.{module}'), function)(settings)
@@ -75,11 +73,16 @@ def _run(name, asked, root):
 
 
 def _start(name, asked, root):
-    command = [sys.executable, '-m', 'benchmarks', name, '--inside', root, '--moderate']
+    command = [sys.executable, '-m', 'benchmarks', name, '--inside', root]
+    if len(asked.parts) != 1:
+        command.append('--moderate')
     for option in ('size', 'rounds', 'old'):
         if (value := getattr(asked, option)) is not None:
             command += [f'--{option}', str(value)]
-    return subprocess.run(command).returncode
+    # Compiled modules stand ready, as they do after an installation: processes are started all the time.
+    environment = {**os.environ, 'PYTHONPYCACHEPREFIX': f'{root}/compiled'}
+    environment.pop('PYTHONDONTWRITEBYTECODE', None)
+    return subprocess.run(command, env=environment).returncode
 
 
 if __name__ == '__main__':

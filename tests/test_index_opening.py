@@ -19,7 +19,7 @@ from test_index import asked, done, statuses
 
 from hadrosaur import schema
 from hadrosaur.errors import HadrosaurWarning, IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed
-from hadrosaur.index import Index, _building, _lock
+from hadrosaur.index import Index, _building, _connection, _lock
 
 TESTS = str(Path(__file__).parent)
 SIDES = ('', '-wal', '-shm')
@@ -264,6 +264,20 @@ def test_files_deleted_under_a_connection_are_noticed_before_the_next_read(base,
     assert statuses(index) == {'on disk': 'completed'}
 
 
+@pytest.mark.parametrize('side', ['-wal', '-shm'])
+def test_files_replaced_under_a_connection_are_noticed(base, side):
+    """A copy that was put back is another file: what was committed to the first one is nowhere."""
+    index = base.index()
+    index.finish([done('i')])
+    base.directories.append('i')
+    shutil.copy(f'{base.file}{side}', base.path / 'copy')
+    os.replace(base.path / 'copy', f'{base.file}{side}')
+    index.finish([done('j')])
+
+    assert set(statuses(base.index())) == {'on disk', 'i', 'j'}
+    assert base.fillings == 2
+
+
 def test_an_index_that_another_process_rebuilt_is_opened_again(base):
     """Its file is another one; there is nothing to rebuild."""
     index = base.index()
@@ -314,6 +328,86 @@ def test_rebuilding_sets_nothing_of_ours_aside(base):
 
     assert statuses(base.index()) == {'on disk': 'completed'}
     assert [name for name in base.names() if name.startswith('index.sqlite3.')] == []
+
+
+def test_a_file_that_got_the_inode_of_the_old_one_is_another_file(base, monkeypatch):
+    """Until it is known whether the index was replaced, the old file stays open and keeps its inode."""
+    index = base.index(refill=lambda new: pytest.fail('rebuilt what another process had rebuilt'))
+    other = base.index()
+    other.finish([done('i')])
+    index.count()
+    other.rebuild()
+    old = index._connections._idle[0].mark[:2]
+    own = _lock.IndexLock.own
+
+    def rebuild_first(lock):
+        monkeypatch.setattr(_lock.IndexLock, 'own', own)
+        for _ in range(20):
+            other.rebuild()
+            if base.file.stat().st_ino == old[1]:
+                break
+        own(lock)
+
+    monkeypatch.setattr(_lock.IndexLock, 'own', rebuild_first)
+
+    assert statuses(index) == {'on disk': 'completed'}
+
+
+def test_a_write_waits_until_the_index_is_replaced(base):
+    """A row that is written while the directories are read would be in the old file, and lost."""
+    index = base.index()
+    index.finish([done('i')])
+    written = threading.Event()
+
+    def write():
+        index.finish([done('meanwhile')])
+        written.set()
+
+    def refill(new):
+        base.refill(new)
+        writer.start()
+        assert not written.wait(0.3)  # it cannot be waited for, since it waits
+
+    writer = threading.Thread(target=write)
+    base.index(refill=refill).rebuild()
+    writer.join()
+
+    assert set(statuses(base.index())) == {'on disk', 'meanwhile'}
+
+
+def test_who_waited_for_the_lock_looks_again(base, monkeypatch):
+    """Two find no index at the same time: the second finds what the first built."""
+    both = threading.Barrier(2)
+    own = _lock.IndexLock.own
+
+    def own_together(lock):
+        both.wait(10)
+        own(lock)
+
+    monkeypatch.setattr(_lock.IndexLock, 'own', own_together)
+    openers = [threading.Thread(target=base.index().count) for _ in range(2)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+
+    assert base.fillings == 1
+
+
+def test_nothing_is_closed_while_the_index_may_be_replaced(base):
+    """The last to close an index deletes its -wal by name: of the new one, if it comes late."""
+    index = base.index()
+    index.finish([done('i')])
+    rebuilder = _lock.IndexLock(str(base.hidden / 'index.lock'))
+    rebuilder.own()
+    index.close()
+    assert (base.path / 'index.sqlite3-wal').exists()
+
+    rebuilder.close()
+    for held in _connection._kept_open:
+        held.close()
+    _connection._kept_open.clear()
+    assert set(statuses(index)) == {'i', 'on disk'}
 
 
 def test_a_rebuild_waits_for_writers_and_writers_for_it(base, run):

@@ -30,6 +30,7 @@ def measured(proj):
             subprocess.run([sys.executable, '-c', burn], check=True)
         if ident == 'sleeps':
             time.sleep(0.3)
+        return None
 
     for ident in ('first', 'hungry', 'modest', 'busy', 'child', 'sleeps'):
         proj.fetch_many('coll', [ident], workers=1).wait()

@@ -53,11 +53,12 @@ def test_wheel_says_what_it_is(built):
 def test_sdist_has_what_a_packager_needs(built):
     """Sources, tests, pages and the files of migrations; nothing that a run leaves behind."""
     [sdist] = built.glob('*.tar.gz')
-    names = {name.partition('/')[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        names = {name.partition('/')[2] for name in archive.getnames()}
 
     assert {'README.md', 'LICENSE', 'CHANGELOG.md', 'alembic.ini', 'pyproject.toml', 'Makefile'} <= names
     assert {
-        'hadrosaur/project.py',
+        'hadrosaur/project/__init__.py',
         'migrations/env.py',
         'tests/conftest.py',
         'examples/source_census.py',

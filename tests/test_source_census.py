@@ -147,7 +147,7 @@ def test_hand_edits_and_a_deleted_index(census, tmp_path):
 
 
 def test_make_knows_the_two_commands():
-    """`make demo` installs and runs the census; `make test` installs what tests need; CI runs lint and test."""
+    """`make demo` installs and runs the census, `make test` installs what tests need; CI runs both."""
     plan = subprocess.run(
         ['make', '-n', 'demo', 'test', 'VENV=no-such-venv'],
         cwd=ROOT,

@@ -3,8 +3,8 @@
 Frames go both ways over one socket: four bytes of length, then `marshal` (the same interpreter stands
 at both ends, and it is four times as fast as pickle). The caller sends ``setup``, ``task``, ``order``
 and ``revoke``; the slot answers ``loaded`` (a function is there, its orders' clocks may start),
-``outcome``, and ``retire`` (no more orders, please: a function left threads alive, whose late output
-would land in the next log).
+``outcome``, ``skipped`` (an order that was revoked in time), and ``retire`` (no more orders, please: a
+function left threads alive, whose late output would land in the next log).
 
 The slot has one thread, so it looks into the socket only between orders. That is enough: a slot
 that hangs is killed, and an order that is revoked too late meets the lock and the run id.
@@ -87,6 +87,7 @@ class Slot:
             number, fields = self._orders.popleft()
             if fields[0] in self._revoked:
                 self._revoked.discard(fields[0])
+                self._send('skipped', fields[0])
                 continue
             task, function = self._tasks[number]
             outcome = compute.carry_out(WorkOrder(task, *fields), function)

@@ -28,12 +28,13 @@ _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspat
 class Ticket:
     """An order on its way through the pool."""
 
-    __slots__ = ('deaths', 'number', 'order')
+    __slots__ = ('deaths', 'is_cancelled', 'number', 'order')
 
     def __init__(self, order: WorkOrder, number: int) -> None:
         self.order = order
         self.number = number  # of its task, as the slots know it
         self.deaths = 0
+        self.is_cancelled = False  # and a slot has it: dropped when that says that it was not begun
 
 
 class Worker:
@@ -50,6 +51,7 @@ class Worker:
         self.known: set[int] = set()
         self.pace = 0.0  # seconds per order, lately
         self.verdict: tuple[str, str] | None = None  # (error type, reason), if it is we who kill it
+        self.condemned = ''  # the run that it is killed for
         self.kill_at: float | None = None  # when it was interrupted, and does not end by itself
         self.process = subprocess.Popen(
             [sys.executable, '-c', _PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())],

@@ -90,6 +90,9 @@ class FuturesExecutor(Executor):
                 raise ExecutorFault(f'the executor takes no more work: {error}', hint='give it a new one')
             with self._guard:
                 self._chunks[future] = chunk
+                cancelled = [order for order in chunk.orders if order.run in self._cancelled]
+            for order in cancelled:  # while the chunk was on its way
+                basedir.request_cancel(order.task.base, order.path)
             future.add_done_callback(self._done)
 
     def _take_due(self) -> None:
@@ -199,12 +202,12 @@ class FuturesExecutor(Executor):
             self._later = [item for item in self._later if item[2].run not in runs]
             heapq.heapify(self._later)
             under_way = [(future, chunk) for future, chunk in self._chunks.items()]
+            self._cancelled.update(set(runs).difference(order.run for order in dropped))
         if dropped:
             with self._telling:
                 self._tell.dropped(dropped)
         for future, chunk in under_way:
             wanted = [order for order in chunk.orders if order.run in runs]
-            self._cancelled.update(order.run for order in wanted)
             if len(wanted) < len(chunk.orders) or not self._withdrawn(future):
                 for order in wanted:
                     basedir.request_cancel(order.task.base, order.path)

@@ -241,6 +241,8 @@ class SlotPool(Executor):
     def _hear(self, slot: Worker, kind: str, parts: list[Any]) -> None:
         if kind == 'outcome':
             self._answered(slot, _slot.unpack_outcome(parts[0]))
+        elif kind == 'skipped':
+            self._skipped(slot, parts[0])
         elif kind == 'loaded':
             slot.loading -= 1
             slot.start_head()
@@ -253,6 +255,13 @@ class SlotPool(Executor):
             slot.start_head()
         # Else it was handed over, and this slot was quicker after all. The first answer counts.
         self._resolve(outcome)
+
+    def _skipped(self, slot: Worker, run: str) -> None:
+        """An order that was revoked was not begun. One that was handed over is in another queue by now."""
+        for ticket in [ticket for ticket in slot.queue if ticket.order.run == run]:
+            slot.queue.remove(ticket)
+            self._drop([ticket])
+        slot.start_head()
 
     def _resolve(self, outcome: Outcome) -> None:
         if self._tickets.pop(outcome.run, None) is not None:
@@ -284,10 +293,15 @@ class SlotPool(Executor):
         slot.kill()  # what is left of its group
         tickets = list(slot.queue)
         slot.queue.clear()
-        if tickets and not self._blamed(slot, tickets[0]):
+        if tickets and slot.condemned and slot.condemned != tickets[0].order.run:
+            pass  # it had just moved on from the one it was killed for: that one is run again
+        elif tickets and not self._blamed(slot, tickets[0]):
             tickets[0].deaths += 1
-            self._requeue_or_give_up(slot, tickets[0])
-        self._waiting.extendleft(reversed(tickets[1:]))
+            self._requeue_or_give_up(slot, tickets.pop(0))
+        elif tickets:
+            tickets.pop(0)
+        self._drop([ticket for ticket in tickets if ticket.is_cancelled])
+        self._waiting.extendleft(ticket for ticket in reversed(tickets) if not ticket.is_cancelled)
         slot.discard()
 
     def _blamed(self, slot: Worker, ticket: Ticket) -> bool:
@@ -311,7 +325,7 @@ class SlotPool(Executor):
         return False
 
     def _requeue_or_give_up(self, slot: Worker, ticket: Ticket) -> None:
-        if slot.verdict and slot.verdict[0] == Cancelled.__name__:
+        if ticket.is_cancelled or (slot.verdict and slot.verdict[0] != TimedOut.__name__):
             self._drop([ticket])
         elif ticket.deaths < UNBEGUN_DEATHS:
             self._waiting.appendleft(ticket)
@@ -344,8 +358,9 @@ class SlotPool(Executor):
         heapq.heapify(self._later)
         for slot in self._slots:
             behind = [ticket for ticket in list(slot.queue)[1:] if ticket.order.run in runs]
+            for ticket in behind:
+                ticket.is_cancelled = True
             self._revoke(slot, behind)
-            dropped += behind
             if number is not None and slot.queue and slot.queue[0].order.run in runs:
                 self._signal_head(slot, number)
         self._drop(dropped)
@@ -356,6 +371,7 @@ class SlotPool(Executor):
             slot.kill_at = time.monotonic() + GRACE
         else:
             slot.verdict = (Cancelled.__name__, 'the run was cancelled')
+        slot.condemned = slot.queue[0].order.run
         slot.kill(number)
 
     def _drop(self, tickets: list[Ticket]) -> None:
@@ -367,9 +383,8 @@ class SlotPool(Executor):
         self._tell_if_idle()
 
     def _revoke(self, slot: Worker, tickets: list[Ticket]) -> None:
+        """Have a slot skip orders that it has not begun; it says which ones it did skip."""
         if tickets:
-            for ticket in tickets:
-                slot.queue.remove(ticket)
             slot.send([_slot.pack_frame('revoke', [ticket.order.run for ticket in tickets])])
 
     def _look_at_clocks(self, now: float) -> None:
@@ -385,6 +400,7 @@ class SlotPool(Executor):
             timeout = slot.queue[0].order.task.timeout
             if timeout and age >= timeout:
                 slot.verdict = (TimedOut.__name__, f'the run took longer than {timeout:g} s and was killed')
+                slot.condemned = slot.queue[0].order.run
                 slot.kill()
             elif age >= LONG_RUN:
                 if not slot.head_shown:
@@ -412,8 +428,10 @@ class SlotPool(Executor):
         """Its head takes long: what waits behind it goes to slots that have nothing to do."""
         free = len(self._slots) < self.workers or any(not other.queue for other in self._slots)
         if free and len(slot.queue) > 1 and not self._waiting:
-            behind = list(slot.queue)[1:]
+            behind = [ticket for ticket in list(slot.queue)[1:] if not ticket.is_cancelled]
             self._revoke(slot, behind)
+            for ticket in behind:
+                slot.queue.remove(ticket)
             self._waiting.extend(behind)
 
     def _dispatch(self) -> None:

@@ -87,20 +87,19 @@ class Connections:
     def _run(self, action: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
         for _ in range(TRIES):
             held = self._take(writing)
+            is_good = False
             try:
-                done, result = _attempt(held, action, writing)
+                is_good, result = _attempt(held, action, writing)
+                if is_good:
+                    return cast('T', result)
+                self._opener.lost(held)  # while it is open: a file that is closed may give its inode away
             except sqlite3.Error as fault:
-                self._drop(held)
                 self._opener.failed(held, fault)
-                continue
-            except BaseException:
-                self._drop(held)
-                raise
-            if done:
-                self._give_back(held)
-                return cast('T', result)
-            self._drop(held)
-            self._opener.lost(held)
+            finally:
+                if is_good:
+                    self._give_back(held)
+                else:
+                    self._drop(held)
         raise IndexFault('the index was replaced again and again while it was in use')
 
     def stream(self, text: str, values: tuple[Any, ...]) -> Iterator[list[Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hadrosaur import ExecutorFault, Project
+from hadrosaur import ExecutorFault
 
 HERE = Path(__file__).parent
 
