@@ -236,7 +236,7 @@ def fresh_in(base):
 
 
 def test_plain_alembic_from_the_checkout(tmp_path):
-    """``current``, ``check`` (what ``--autogenerate`` would add: nothing) and a clear word without an index."""
+    """``current``, ``check`` (what ``--autogenerate`` would add: nothing); a clear word without an index."""
     path = load(DUMPS[0], tmp_path / 'index.sqlite3')
 
     assert DUMPS[0].stem in alembic('-x', f'index={path}', 'current').stdout
