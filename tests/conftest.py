@@ -1,6 +1,7 @@
 """What tests share: a project in a fresh folder, programs run as a user would, and no stray processes."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,10 @@ import pytest
 from hadrosaur import Project
 
 ROOT = Path(__file__).parent.parent
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell: programs that tests interrupt would inherit the deafness.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

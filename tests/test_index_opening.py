@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -535,7 +536,7 @@ def test_a_damaged_index_is_set_aside_and_built_anew(base, how):
         found = statuses(base.index())
 
     assert found == {'on disk': 'completed'}
-    (aside,) = [name for name in base.names() if name.startswith('index.sqlite3.damaged')]
+    (aside,) = [name for name in base.names() if re.fullmatch(r'index\.sqlite3\.damaged-[0-9T]+', name)]
     assert (base.path / aside).read_bytes() == broken
 
 

@@ -1,6 +1,7 @@
 """Items 1 and 2: the two commands, and the main job on real input."""
 
 import ast
+import functools
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ CENSUS = ROOT / 'examples/source_census.py'
 STDLIB = Path(sysconfig.get_path('stdlib'))
 
 
+@functools.cache
 def expected_failures():
     """What reading and parsing each file of the library gives without hadrosaur: {file: exception type}."""
     failures, total = {}, 0
