@@ -22,6 +22,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 import time
 from typing import Any
 
@@ -57,6 +58,7 @@ class BaseDirectory:
         self.path = path or os.path.abspath(self.given)
         self.hidden = f'{self.path}/{HIDDEN}'
         self._lock: str | None = None
+        self._guard = threading.Lock()
         self._session: tuple[int, str, int] | None = None  # (process id, name, descriptor)
 
     def make(self) -> None:
@@ -140,7 +142,9 @@ class BaseDirectory:
     def session(self) -> str | None:
         """The name of this process's session, begun at the first call; None on a read-only base."""
         if self._session is None or self._session[0] != os.getpid():
-            self._session = self._begin_session()
+            with self._guard:
+                if self._session is None or self._session[0] != os.getpid():
+                    self._session = self._begin_session()
         return self._session[1] if self._session else None
 
     def _begin_session(self) -> tuple[int, str, int] | None:

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -115,7 +116,7 @@ def overwrite(fd: int, data: bytes, length: int, *, durable: bool = False) -> in
 
 def replace(name: str, data: bytes, folder: int, *, durable: bool = False) -> None:
     """Put a whole file in place of another: readers see the old one or the new one."""
-    beside = f'.{name}.{os.getpid()}.new'
+    beside = f'.{name}.{os.getpid()}.{threading.get_ident()}.new'
     try:
         os.close(create(beside, data, folder, durable=durable))
         try:
