@@ -17,7 +17,7 @@ from hadrosaur.upgrade import find_migrations, stored_revision
 
 checkout = Path(sys.argv[1]).resolve()
 package = Path(hadrosaur.__file__).parent
-assert checkout not in package.parents, f'{package} is the checkout, not the wheel'
+assert package.parent != checkout, f'{package} is the checkout, not the wheel'
 assert find_migrations() == package / 'migrations', find_migrations()
 
 dumps = sorted((checkout / 'tests/data/indexes').glob('*.sql'))
