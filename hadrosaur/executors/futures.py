@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections import deque
@@ -49,6 +50,7 @@ class FuturesExecutor(Executor):
         self._packed: dict[int, tuple[Packed, Function]] = {}
         self._count = itertools.count()
         self._timer: threading.Timer | None = None
+        self._alarm = math.inf  # when it rings, monotonic
         self._pace = 0.0  # seconds per order, lately
 
     def _count_workers(self) -> int:
@@ -100,11 +102,20 @@ class FuturesExecutor(Executor):
         while self._later and self._later[0][0] <= now:
             _, _, order, packed = heapq.heappop(self._later)
             self._waiting.append((order, packed))
-        if self._later and (self._timer is None or not self._timer.is_alive()):
-            self._timer = threading.Timer(self._later[0][0] - now, self._pump)
+        if self._later and self._later[0][0] < self._alarm:
+            self._alarm = self._later[0][0]
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = threading.Timer(self._alarm - now, self._ring)
             self._timer.name = 'hadrosaur-retries'
             self._timer.daemon = True
             self._timer.start()
+
+    def _ring(self) -> None:
+        with self._guard:
+            self._alarm = math.inf
+        with contextlib.suppress(ExecutorFault):  # told to whoever submits next
+            self._pump()
 
     def _next_chunk(self) -> Chunk | None:
         """Orders of one task and function, for about the budget of a chunk."""

@@ -34,12 +34,10 @@ class InlineExecutor(Executor):
             heapq.heappush(self._waiting, (moment, next(self._count), order, function))
 
     def step(self) -> bool:
-        """Run one order here and now. Raises KeyboardInterrupt, once it is written down."""
-        if not self._waiting:
+        """Run one order whose time has come. Raises KeyboardInterrupt, once it is written down."""
+        if not self._waiting or self._waiting[0][0] > time.monotonic():
             return False
-        moment, _, order, function = self._waiting[0]
-        time.sleep(max(0.0, moment - time.monotonic()))
-        heapq.heappop(self._waiting)
+        _, _, order, function = heapq.heappop(self._waiting)
         outcome = compute.carry_out(order, function)
         self._tell.deliver([outcome])
         if outcome.exception is not None:

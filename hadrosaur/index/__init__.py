@@ -87,6 +87,7 @@ class Index:
 
     def close(self) -> None:
         """Let the connections go; the index may be used again and opens anew."""
+        self._connections.checkpoint()
         self._connections.close()
 
     def __del__(self) -> None:

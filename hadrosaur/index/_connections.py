@@ -10,6 +10,7 @@ connection would otherwise not be noticed: SQLite goes on to write into the file
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -167,6 +168,16 @@ class Connections:
     def _drop(self, held: Held) -> None:
         self._all.discard(held)
         held.close()
+
+    def checkpoint(self) -> None:
+        """Bring what was committed from the -wal into the index, as far as nobody has to wait for it.
+
+        The last process to close an index does so anyway; this is for the others.
+        """
+        for held in [held for held in self._idle if held.is_writable][:1]:
+            if held.lock is not None and held.lock.try_share():
+                with contextlib.suppress(sqlite3.Error):  # what is committed stays in the -wal
+                    _attempt(held, lambda driver: driver.execute('PRAGMA wal_checkpoint(PASSIVE)'), True)
 
     def close(self) -> None:
         """Close what is idle now, and what is in use as soon as it is given back."""

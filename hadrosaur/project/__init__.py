@@ -355,9 +355,8 @@ class Project(Indexed):
         found = [self._background.dispatcher, *(batch.dispatcher for batch in list(self._batches))]
         count = 0
         for dispatcher in found:
-            if dispatcher is not None and (runs := dispatcher.flying(collection, text)):
-                count += len(runs)
-                dispatcher.cancel(runs)
+            if dispatcher is not None:
+                count += dispatcher.cancel(collection, text)
         return count + self._cancel_elsewhere(collection, text)
 
     def _cancel_elsewhere(self, collection: str, ident: str | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import canonical, directory, settle
-from ..errors import ExecutorFault, HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
+from ..errors import HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
 from ..handle import Look, Resource
 from ..records import Counts, Entry, Outcome
 from .dispatcher import Dispatcher, Flight
@@ -105,9 +104,7 @@ class Batch(Iterator[Resource]):
             if self._dispatcher is None:
                 self._ended = True
                 return
-            self._dispatcher.stopping = True
-            with contextlib.suppress(ExecutorFault):  # what runs in a thread goes on to its end
-                self._dispatcher.cancel(self._dispatcher.flying(None))
+            self._dispatcher.cancel_all()
 
     def __iter__(self) -> Batch:
         return self
@@ -149,8 +146,10 @@ class Batch(Iterator[Resource]):
             return
         if not self._exhausted and self._is_hungry(REFILL):
             return  # the user's iterable is slow: look for results, then pull on
-        next_poll = min((flight.next_poll for flight in self._elsewhere), default=None)
-        dispatcher.news.wait(None if next_poll is None else max(0.001, next_poll - time.monotonic()))
+        moments = [flight.next_poll for flight in self._elsewhere]
+        if dispatcher.next_retry is not None:
+            moments.append(dispatcher.next_retry)
+        dispatcher.news.wait(max(0.001, min(moments) - time.monotonic()) if moments else None)
 
     def _take_finished(self) -> None:
         dispatcher = self._dispatcher
@@ -201,7 +200,7 @@ class Batch(Iterator[Resource]):
                 group.append(flight)
             late = time.monotonic() > deadline
             # A hungry executor gets the first ones at once, a busy one a transaction's worth.
-            if len(group) >= (GROUP if self._dispatcher and len(self._dispatcher) >= 4 else 1):
+            if len(group) >= (GROUP if self._dispatcher and self._dispatcher.busy >= 4 else 1):
                 self._submit(group)
                 group = []
                 if not self._is_hungry(1.0):
@@ -214,7 +213,7 @@ class Batch(Iterator[Resource]):
     def _is_hungry(self, share: float) -> bool:
         if self._dispatcher is None:
             return True
-        return len(self._dispatcher) < max(1.0, share * self._dispatcher.executor.capacity)
+        return self._dispatcher.busy < max(1.0, share * self._dispatcher.executor.capacity)
 
     def _started_dispatcher(self) -> Dispatcher:
         if self._dispatcher is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import importlib
 import sys
 import threading
@@ -27,6 +28,8 @@ EXECUTORS = {
     'processes': 'hadrosaur.executors.slots:SlotPool',
 }
 """Executors by name: import path of the class, loaded when asked for."""
+
+MOST_WAITING = 10_000  # retries that may wait for their time while others go on, about 1 kB each
 
 
 def make_executor(executor: Any, listener: Listener, workers: int | None) -> Executor:
@@ -100,9 +103,12 @@ class Dispatcher:
         self._keep = keep
         self._on_change = on_change
         self._flights: dict[str, Flight] = {}
+        self._due: list[float] = []  # when the retries that wait may begin, soonest first
         self.finished: deque[tuple[Flight, Outcome]] = deque()
         self.dropped = 0
-        self.stopping = False
+        self._stopping = False
+        self._cancelled: set[str] = set()  # runs that are not tried again
+        self._changing = threading.RLock()  # a flight changes its run when it is tried again
         self.news = threading.Event()
         self.fault: BaseException | None = None
         listener = Listener(self._deliver, self._started, self._dropped, self._failed)
@@ -112,6 +118,19 @@ class Dispatcher:
         """How many flights are on their way."""
         return len(self._flights)
 
+    @property
+    def busy(self) -> int:
+        """How many flights the executor can go on with: all but retries whose time has not come."""
+        now = time.monotonic()
+        while self._due and self._due[0] <= now:
+            heapq.heappop(self._due)
+        return len(self._flights) - min(len(self._due), MOST_WAITING)
+
+    @property
+    def next_retry(self) -> float | None:
+        """When the next retry that waits may begin, by the monotonic clock."""
+        return self._due[0] if self._due else None
+
     def submit(self, flights: list[Flight]) -> None:
         """Queue flights of one collection in the index, then hand them over."""
         self._store.queue([flight.order for flight in flights], running=self.executor.runs_at_once)
@@ -119,9 +138,10 @@ class Dispatcher:
 
     def take(self, flights: list[Flight]) -> None:
         """Hand over flights that are queued in the index already."""
-        for flight in flights:
-            self._flights[flight.order.run] = flight
-        self._hand_over(flights, 0.0)
+        with self._changing:
+            for flight in flights:
+                self._flights[flight.order.run] = flight
+            self._hand_over(flights, 0.0)
 
     def _hand_over(self, flights: list[Flight], delay: float) -> None:
         try:
@@ -150,21 +170,28 @@ class Dispatcher:
             if self._keep:
                 self.finished.append((flight, outcome))
             del self._flights[outcome.run]  # last: a flight is on its way, or finished, or both
+            self._cancelled.discard(outcome.run)
             if self._on_change is not None:
                 self._on_change(outcome)
         self.news.set()
 
     def _is_tried_again(self, flight: Flight, outcome: Outcome) -> bool:
         """A waiting retry holds up nobody: the executor keeps it until its time has come."""
-        if self.stopping or flight.retries >= flight.collection.retries or not is_worth_a_retry(outcome):
+        if flight.retries >= flight.collection.retries or not is_worth_a_retry(outcome):
             return False
-        flight.retries += 1
-        flight.order = retry_order(flight.order, outcome)
-        self._flights[flight.order.run] = flight
-        del self._flights[outcome.run]
-        self._store.queue([flight.order])
-        self._hand_over([flight], flight.collection.delay_before(flight.retries))
-        return True
+        with self._changing:
+            if self._stopping or outcome.run in self._cancelled:
+                return False
+            flight.retries += 1
+            flight.order = retry_order(flight.order, outcome)
+            self._flights[flight.order.run] = flight
+            del self._flights[outcome.run]
+            self._store.queue([flight.order])
+            delay = flight.collection.delay_before(flight.retries)
+            self._hand_over([flight], delay)
+            if delay:
+                heapq.heappush(self._due, time.monotonic() + delay)  # not sooner than the executor has it
+            return True
 
     def _started(self, orders: list[WorkOrder]) -> None:
         self._store.started(orders)
@@ -174,6 +201,7 @@ class Dispatcher:
         self.dropped += sum(order.run in self._flights for order in orders)
         for order in orders:
             self._flights.pop(order.run, None)
+            self._cancelled.discard(order.run)
         self.news.set()
 
     def _failed(self, error: BaseException) -> None:
@@ -185,19 +213,34 @@ class Dispatcher:
         if self.fault is not None:
             raise ExecutorFault(f'the executor failed: {self.fault!r}') from self.fault
 
-    def cancel(self, runs: set[str]) -> None:
-        """Stop these flights: those not begun are as if never asked for."""
-        self.executor.cancel(runs)
+    def cancel(self, collection: str | None = None, ident: str | None = None) -> int:
+        """Stop flights: all, a collection's, or one resource's; returns how many.
+
+        Those not begun are as if never asked for. Raises ExecutorFault where one cannot be stopped.
+        """
+        with self._changing:
+            runs = self.flying(collection, ident)
+            self._cancelled |= runs
+        if runs:
+            self.executor.cancel(runs)
+        return len(runs)
+
+    def cancel_all(self) -> None:
+        """Stop every flight, for good; what runs in a thread goes on to its end."""
+        with self._changing:
+            self._stopping = True
+        with contextlib.suppress(ExecutorFault):
+            self.cancel()
 
     def stop(self, *, interrupt: bool) -> None:
         """End everything, and leave nothing pending."""
-        self.stopping = True
+        with self._changing:
+            self._stopping = True
         if self._flights:
             if interrupt:
                 self.executor.interrupt()
             else:
-                with contextlib.suppress(ExecutorFault):  # what runs in a thread goes on to its end
-                    self.executor.cancel(set(self._flights))
+                self.cancel_all()
                 self._await_none(5.0)
         self.executor.close()
         if self._flights:  # killed in mid-run when the executor closed

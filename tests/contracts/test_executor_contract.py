@@ -75,6 +75,7 @@ def cluster(tmp_path_factory):
                 str(file),
             ],
             cwd=folder,
+            start_new_session=True,
             **quiet,
         )
     ]
@@ -97,9 +98,8 @@ def cluster(tmp_path_factory):
     with dask(address) as client:
         client.wait_for_workers(2, timeout=60)
     yield address
-    for process in reversed(started):
-        process.terminate()
-    for process in started:
+    for process in reversed(started):  # dask's own way of ending waits now and then for ever
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=20)
 
 
@@ -360,3 +360,23 @@ def wait_until(true, seconds=20):
     while not true():
         assert time.monotonic() < deadline, 'it did not happen'
         time.sleep(0.01)
+
+
+def test_a_waiting_retry_holds_up_nobody(proj, executor):
+    """Hundreds are to be tried again in hours: the others are computed, and tried again, meanwhile."""
+
+    @proj.resource('coll', retries=2, retry_delay=0.01, retry_backoff=1_000_000)
+    def compute(ident, args, subdir):
+        from hadrosaur import current
+
+        if ident.isdigit() or (ident == 'second' and current().attempt == 1):
+            raise ValueError(current().attempt)
+        return current().attempt
+
+    batch = proj.fetch_many('coll', [*map(str, range(300)), 'second', 'first'], executor=executor, workers=2)
+    seen = {resource.ident: resource['result'] for resource in (next(batch), next(batch))}
+    batch.cancel()
+
+    assert seen == {'first': 1, 'second': 2}
+    assert {resource.status for resource in batch} <= {'error'}  # those that ran just then
+    assert proj.stats('coll')['coll']['pending'] == 0
