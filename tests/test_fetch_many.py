@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ import pytest
 
 import hadrosaur
 from hadrosaur import Counts, Project
+from hadrosaur.executors import _slot
 
 EXECUTORS = ['inline', 'processes']
 
@@ -275,6 +277,21 @@ def test_a_hanging_head_loses_its_queue(proj, tmp_path):
             go.touch()
     assert done == 600
     assert set(runs(tmp_path).values()) == {1}
+
+
+def test_an_order_that_is_sent_again_can_be_revoked_again():
+    """Revoking reaches what came before it, each time; only a cancel is answered, once."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        slot = _slot.Slot(theirs)
+        order = _slot.pack_frame('order', 0, ('run', 'ident'))
+        frames = [order, _slot.pack_frame('revoke', ['run', 'other'], False)]
+        ours.sendall(b''.join([*frames, order, _slot.pack_frame('revoke', ['run'], True), order]))
+        slot._receive(wait=True)
+        answers = list(_slot.unpack_frames(bytearray(ours.recv(4096))))
+
+        assert answers == [('skipped', 'run')]
+        assert [fields for _, fields in slot._orders] == [('run', 'ident')]
 
 
 @pytest.mark.parametrize('executor', EXECUTORS)
@@ -865,7 +882,7 @@ def test_ctrl_c_leaves_nothing_pending(program, tmp_path, marked, ignores):
         assert found.pop('50') == found.pop('51') == 'error'
         assert set(found.values()) == {'completed'}
         assert {entry.error_type for entry in proj.query(status='error')} == {'Interrupted'}
-        assert proj.check().findings == []
+        assert proj.check().findings == [], err
         assert {at.name for at in (tmp_path / 'base/coll').iterdir()} == {*found, '50', '51'}
 
 

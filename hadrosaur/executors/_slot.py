@@ -75,7 +75,6 @@ class Slot:
         self._connection = connection
         self._buffer = bytearray()
         self._orders: deque[tuple[int, tuple[Any, ...]]] = deque()
-        self._revoked: set[str] = set()
         self._tasks: dict[int, tuple[Task, Callable[..., Any]]] = {}
         self._home = os.open('.', diskio.LOOK)
 
@@ -85,10 +84,6 @@ class Slot:
             if not self._orders:
                 continue
             number, fields = self._orders.popleft()
-            if fields[0] in self._revoked:
-                self._revoked.discard(fields[0])
-                self._send('skipped', fields[0])
-                continue
             task, function = self._tasks[number]
             outcome = compute.carry_out(WorkOrder(task, *fields), function)
             self._send('outcome', pack_outcome(outcome))
@@ -116,11 +111,20 @@ class Slot:
         if kind == 'order':
             self._orders.append((parts[0], parts[1]))
         elif kind == 'revoke':
-            self._revoked.update(parts[0])
+            self._revoke(*parts)
         elif kind == 'task':
             self._load(*parts)
         elif kind == 'setup':
             self._set_up(*parts)
+
+    def _revoke(self, runs: list[str], is_answered: bool) -> None:
+        """Forget orders that came before this. What was revoked once may be sent again later."""
+        kept = [order for order in self._orders if order[1][0] not in runs]
+        if is_answered:
+            for order in self._orders:
+                if order[1][0] in runs:
+                    self._send('skipped', order[1][0])
+        self._orders = deque(kept)
 
     def _set_up(self, path: list[str], folder: str) -> None:
         sys.path[:] = path

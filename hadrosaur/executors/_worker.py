@@ -76,7 +76,7 @@ class Worker:
             return False
         if not self.queue:
             return True
-        if not self.pace:
+        if not self.pace or self.head_shown:  # nobody knows how long its head will take
             return False
         return len(self.queue) < min(DEEPEST, 1 + int(AHEAD / self.pace))
 

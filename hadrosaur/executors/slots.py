@@ -257,15 +257,15 @@ class SlotPool(Executor):
         self._resolve(outcome)
 
     def _skipped(self, slot: Worker, run: str) -> None:
-        """An order that was revoked was not begun. One that was handed over is in another queue by now."""
+        """An order that was cancelled was not begun."""
         for ticket in [ticket for ticket in slot.queue if ticket.order.run == run]:
             slot.queue.remove(ticket)
             self._drop([ticket])
         slot.start_head()
 
     def _resolve(self, outcome: Outcome) -> None:
-        if self._tickets.pop(outcome.run, None) is not None:
-            self._results.append(outcome)
+        if self._tickets.pop(outcome.run, None) is not None or outcome.fresh:
+            self._results.append(outcome)  # what was computed is told, even if it was given up before
 
     def _retire(self, slot: Worker) -> None:
         """It ends by itself, once the threads that a function left have ended."""
@@ -360,7 +360,7 @@ class SlotPool(Executor):
             behind = [ticket for ticket in list(slot.queue)[1:] if ticket.order.run in runs]
             for ticket in behind:
                 ticket.is_cancelled = True
-            self._revoke(slot, behind)
+            self._revoke(slot, behind, is_answered=True)
             if number is not None and slot.queue and slot.queue[0].order.run in runs:
                 self._signal_head(slot, number)
         self._drop(dropped)
@@ -382,10 +382,11 @@ class SlotPool(Executor):
             self._tickets.pop(ticket.order.run, None)
         self._tell_if_idle()
 
-    def _revoke(self, slot: Worker, tickets: list[Ticket]) -> None:
-        """Have a slot skip orders that it has not begun; it says which ones it did skip."""
+    def _revoke(self, slot: Worker, tickets: list[Ticket], *, is_answered: bool) -> None:
+        """Have a slot skip orders that it has not begun, and say which ones those are."""
         if tickets:
-            slot.send([_slot.pack_frame('revoke', [ticket.order.run for ticket in tickets])])
+            runs = [ticket.order.run for ticket in tickets]
+            slot.send([_slot.pack_frame('revoke', runs, is_answered)])
 
     def _look_at_clocks(self, now: float) -> None:
         while self._later and self._later[0][0] <= now:
@@ -429,7 +430,7 @@ class SlotPool(Executor):
         free = len(self._slots) < self.workers or any(not other.queue for other in self._slots)
         if free and len(slot.queue) > 1 and not self._waiting:
             behind = [ticket for ticket in list(slot.queue)[1:] if not ticket.is_cancelled]
-            self._revoke(slot, behind)
+            self._revoke(slot, behind, is_answered=False)
             for ticket in behind:
                 slot.queue.remove(ticket)
             self._waiting.extend(behind)
