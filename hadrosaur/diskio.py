@@ -226,30 +226,25 @@ def list_folders(path: str) -> Iterator[str]:
                     yield entry.name
 
 
-def same(fd: int, known: os.stat_result) -> os.stat_result | None:
-    """What ``fd`` is now, if it is still the file it was; else None.
-
-    A function may close every descriptor, and numbers are used again.
-    """
+def is_same(fd: int, known: os.stat_result) -> bool:
+    """Is ``fd`` still the file it was? A function may close every descriptor, and numbers are used again."""
     try:
         now = os.fstat(fd)
     except OSError:
-        return None
-    return now if (now.st_ino, now.st_dev) == (known.st_ino, known.st_dev) else None
+        return False
+    return now.st_ino == known.st_ino and now.st_dev == known.st_dev
 
 
-def is_ours_alone(fd: int, known: os.stat_result, name: str, folder: int) -> bool:
-    """May ``fd`` be written in place? It is still the file it was, under that name and no other.
+def is_alone(known: os.stat_result, name: str, folder: int) -> bool:
+    """Does the file stand under that name and no other?
 
     Editors put another file in its place, and a hard-linked copy must not change with it.
     """
-    if same(fd, known) is None:
-        return False
     try:
         now = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return False
-    return (now.st_ino, now.st_dev, now.st_nlink) == (known.st_ino, known.st_dev, 1)
+    return now.st_ino == known.st_ino and now.st_dev == known.st_dev and now.st_nlink == 1
 
 
 def sync_data(fd: int) -> None:

@@ -125,9 +125,8 @@ class Entry(_Row):
     @classmethod
     def make(cls, **values: Any) -> Entry:
         """An Entry from raw column values by name; what is not named is None."""
-        unknown = values.keys() - _POSITION.keys()
-        if unknown:
-            raise TypeError(f'no such column: {", ".join(sorted(unknown))}')
+        if not values.keys() <= _POSITION.keys():
+            raise TypeError(f'no such column: {", ".join(sorted(values.keys() - _POSITION.keys()))}')
         return cls(map(values.get, COLUMNS))
 
     def change(self, **values: Any) -> Entry:
@@ -161,11 +160,6 @@ class Entry(_Row):
     def _time(self, name: str) -> datetime | None:
         text = self.raw(name)
         return parse_time(text) if text else None
-
-    def raw_cells(self, names: Iterable[str]) -> list[Any]:
-        """Some cells as `raw` gives them."""
-        cells = tuple(self)
-        return [cells[_POSITION[name]] for name in names]
 
     def raw(self, name: str) -> Any:
         """The cell as SQLite and record.json keep it: times and args as text."""

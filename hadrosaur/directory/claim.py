@@ -32,10 +32,12 @@ class Claim:
 
     Attributes:
         folder: A descriptor of the directory.
+        was_made: The directory was not there before.
     """
 
-    __slots__ = ('_durable', '_lock', '_record', '_record_length', '_record_stat', '_status', '_status_stat',
-                 '_was_completed', 'collection_path', 'folder', 'folder_stat', 'logs', 'name')  # fmt: skip
+    __slots__ = ('_durable', '_is_trusted', '_lock', '_record', '_record_length', '_record_stat', '_status',
+                 '_status_stat', '_was_completed', 'collection_path', 'folder', 'folder_stat', 'logs', 'name',
+                 'was_made')  # fmt: skip
 
     def __init__(self, collection_path: str, name: str, folder: int, lock: int, *, durable: bool) -> None:
         self.collection_path = collection_path
@@ -48,6 +50,10 @@ class Claim:
         self._record = self._status = -1
         self._record_length = 0
         self._was_completed = False
+        self._is_trusted = (
+            True  # our descriptors are ours: no function of a user's had the time to close them
+        )
+        self.was_made = False
 
     @property
     def path(self) -> str:
@@ -79,6 +85,7 @@ class Claim:
                 if claim is None:
                     return None
                 if claim._stands_in(parent):
+                    claim.was_made = made
                     if made and durable:
                         with diskio.opened(collection_path) as synced:
                             diskio.sync_folder(synced)
@@ -128,6 +135,7 @@ class Claim:
             self._status_stat = os.fstat(self._status)
         self._clear(again, keep_storage)
         self.logs = (diskio.open_log(STDOUT, self.folder), diskio.open_log(STDERR, self.folder))
+        self._is_trusted = False  # until `is_intact` has looked
 
     def _write_begun(self, record: bytes, again: bool) -> None:
         """In place while the status says pending; a hard link elsewhere must not change with it."""
@@ -184,7 +192,7 @@ class Claim:
     def write_record(self, record: bytes) -> None:
         """Rewrite record.json: in place where it is the one that `begin` opened, else by rename."""
         sync = self._durable or self._was_completed
-        if self._record >= 0 and diskio.is_ours_alone(self._record, self._record_stat, RECORD, self.folder):
+        if self._is_in_place(self._record, RECORD):
             self._record_length = diskio.overwrite(self._record, record, self._record_length, durable=sync)
         else:
             diskio.replace(RECORD, record, self.folder, durable=sync)
@@ -207,12 +215,7 @@ class Claim:
         Returns its time in nanoseconds.
         """
         data = STATUS_BYTES[status]
-        known = self._status_stat if self._status >= 0 else None
-        if (
-            known is not None
-            and known.st_size == STATUS_LENGTH
-            and diskio.is_ours_alone(self._status, known, STATUS, self.folder)
-        ):
+        if self._is_in_place(self._status, STATUS) and self._status_stat.st_size == STATUS_LENGTH:
             diskio.write_all(self._status, data)
             if sync:
                 diskio.sync_data(self._status)
@@ -220,28 +223,39 @@ class Claim:
         diskio.replace(STATUS, data, self.folder, durable=sync)
         return os.stat(STATUS, dir_fd=self.folder, follow_symlinks=False).st_mtime_ns
 
+    def _is_in_place(self, fd: int, name: str) -> bool:
+        """May the file be written in place? It is open, and ours, under that name and no other."""
+        if fd < 0:
+            return False
+        known = self._record_stat if fd == self._record else self._status_stat
+        return (self._is_trusted or diskio.is_same(fd, known)) and diskio.is_alone(known, name, self.folder)
+
     def remade(self, lock: str) -> Claim | None:
         """The directory made anew, where the function removed it or closed our descriptors."""
         return Claim.take(self.collection_path, self.name, lock=lock, durable=self._durable)
 
     def is_intact(self) -> bool:
-        """Is the descriptor still ours, and the directory still in its place?"""
-        if diskio.same(self.folder, self.folder_stat) is None:
+        """After a function has run: are our descriptors still ours, and is the directory in its place?"""
+        if not diskio.is_same(self.folder, self.folder_stat):
             return False
+        self._is_trusted = (self._record < 0 or diskio.is_same(self._record, self._record_stat)) and (
+            self._status < 0 or diskio.is_same(self._status, self._status_stat)
+        )
         try:
             now = os.stat(self.path, follow_symlinks=False)
         except OSError:
             return False
-        return (now.st_ino, now.st_dev) == (self.folder_stat.st_ino, self.folder_stat.st_dev)
+        return now.st_ino == self.folder_stat.st_ino and now.st_dev == self.folder_stat.st_dev
 
     def __del__(self) -> None:
         self.release()  # where Ctrl-C came between taking it and keeping it
 
     def release(self) -> None:
         """Close everything and give the lock back."""
-        for fd, known in ((self._record, '_record_stat'), (self._status, '_status_stat')):
-            if fd >= 0 and diskio.same(fd, getattr(self, known)) is not None:
-                os.close(fd)
+        if self._record >= 0 and (self._is_trusted or diskio.is_same(self._record, self._record_stat)):
+            os.close(self._record)
+        if self._status >= 0 and (self._is_trusted or diskio.is_same(self._status, self._status_stat)):
+            os.close(self._status)
         for fd in self.logs:
             with contextlib.suppress(OSError):
                 os.close(fd)

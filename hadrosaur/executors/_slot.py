@@ -16,6 +16,7 @@ import contextlib
 import faulthandler
 import marshal
 import os
+import pickle
 import signal
 import socket
 import struct
@@ -139,9 +140,7 @@ class Slot:
         compute.bases[task.base_given] = task.base
         sys.path.extend(entry for entry in path if entry not in sys.path and os.path.isdir(entry))
         try:
-            import cloudpickle
-
-            function = cloudpickle.loads(payload)
+            function = pickle.loads(payload)  # which imports cloudpickle where the function needs it
         except BaseException as error:  # the user's modules are run here and may raise anything
             function = _failing(error)
         _log_to_stderr()
