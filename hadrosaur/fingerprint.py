@@ -95,6 +95,7 @@ _VARYING = re.compile(
     re.VERBOSE,
 )
 _NUMBER = re.compile(r'[0-9]++(?:[.,_][0-9]++)*+')
+_PLACE = re.compile(r'\([^\s(),]++, line <n>\)\Z')  # how SyntaxError ends: the name of a file, without folder
 _REPEATED = re.compile(r'(?<![^\s(\[{])(<(?:text|url|uuid|hex|path|n)>)(?:, \1(?![^\s,)\]}]))+')
 
 
@@ -109,7 +110,8 @@ def mask(message: str) -> str:
     if not _TELLTALE(line):
         return line
     line = _QUOTED.sub('<text>', line)
-    return _REPEATED.sub(r'\1, …', _SUSPECT.sub(_masked, line))
+    line = _REPEATED.sub(r'\1, …', _SUSPECT.sub(_masked, line))
+    return _PLACE.sub('(<path>, line <n>)', line) if line.endswith(', line <n>)') else line
 
 
 def _masked(suspect: re.Match[str]) -> str:

@@ -220,6 +220,7 @@ class _Checking:
         self._store = store
         self._deep = deep
         self._findings: list[Finding] = []
+        self._misrecorded: list[Folder] = []
 
     def run(self, *, fix: bool) -> CheckReport:
         rows = {(row.collection, row.ident): row for row in self._store.index.scan()}
@@ -231,6 +232,7 @@ class _Checking:
             if not self._is_under_way(row):
                 self._note('missing-folder', collection, ident, f'the row says {row.status}, no folder does')
         if fix and self._findings:
+            self._adopt()
             reindex(self._store)
             self._mark_mended()
         return CheckReport(scanned, self._findings)
@@ -239,6 +241,7 @@ class _Checking:
         ident = found.ident or os.path.basename(found.name)
         if found.problem is not None:
             self._note('damaged', found.collection, ident, found.problem)
+            self._misrecorded.append(found)
         if found.entry is None:
             if found.state == 'damaged':
                 rows.pop((found.collection, ident), None)
@@ -287,6 +290,13 @@ class _Checking:
         ):
             detail = f'{directory.RECORD} was written for {record.get("collection")}/{record.get("ident")}'
             self._note('foreign-record', entry.collection, entry.ident, detail)
+            self._misrecorded.append(found)
+
+    def _adopt(self) -> None:
+        for found in self._misrecorded:
+            if found.ident is not None:
+                path, name = os.path.split(f'{self._store.base.path}/{found.name}')
+                settle.adopt(found.collection, found.ident, path, name, lock=self._store.base.lock)
 
     def _is_under_way(self, row: Entry) -> bool:
         return row.status == 'pending' and self._store.base.is_alive(row.session)

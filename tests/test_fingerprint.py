@@ -45,6 +45,8 @@ PATTERNS = {
     'shapes (3,4) (2, 3, 4) differ': 'shapes (<n>) (<n>, …) differ',
     "missing columns ['a', 'b', 'c']": 'missing columns [<text>, …]',
     '\n  first   line 1\nsecond line': 'first line <n>',
+    'invalid syntax (crlf.py, line 12)': 'invalid syntax (<path>, line <n>)',
+    'no such rule (see notes, line 12)': 'no such rule (see notes, line <n>)',
     'red \x1b[31m \ud800 x': 'red \ufffd[<n>m \ufffd x',
 }
 
