@@ -216,6 +216,7 @@ class Fetcher:
                 self._looked_at_closely(collection, ident, folder)
             time.sleep(pause if deadline is None else min(pause, deadline - now))
             pause = min(pause * 1.5, _POLL_MOST)
+        self.store().note_done(collection, ident, folder)
         return self.get(collection, ident) or self.pending(collection, ident, folder)
 
     # --- explained ---------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from . import canonical, compute, directory, diskio, settle
 from .errors import HadrosaurWarning, IndexFault
 from .handle import Look, Resource, look
 from .records import Entry, Outcome, WorkOrder, format_time
+from .settle import Settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +98,7 @@ class Store:
         row = self.index.get(collection, ident)
         return row is not None and row.status == 'pending' and self.base.is_alive(row.session)
 
-    def settle(self, collection: Collection, ident: str, folder: str) -> settle.Settled:
+    def settle(self, collection: Collection, ident: str, folder: str) -> Settled:
         """Settle a folder that nobody computes, and put what it is into the index."""
         settled = settle.settle(
             collection.name, ident, collection.task.path, folder, lock=collection.task.lock
@@ -105,6 +106,24 @@ class Store:
         if not settled.busy and settled.spoiled is None:
             self.write_row(collection.name, ident, settled.entry)
         return settled
+
+    def note_done(self, collection: Collection, ident: str, folder: str) -> Settled:
+        """Settle a resource that someone else has computed, and see that its row says what came of it.
+
+        Whoever computed it may be gone by now, with nobody left to write the row.
+        """
+        settled = settle.settle(
+            collection.name, ident, collection.task.path, folder, lock=collection.task.lock
+        )
+        entry = settled.entry
+        if entry is not None:
+            self._try(lambda: self._finish_pending(entry))
+        return settled
+
+    def _finish_pending(self, entry: Entry) -> None:
+        row = self.index.get(entry.collection, entry.ident)
+        if row is None or row.status == 'pending':
+            self.index.finish([entry])
 
     def write_row(self, collection: str, ident: str, entry: Entry | None) -> None:
         """Make the row what the folder is: ``entry``, or no row."""
@@ -251,6 +270,9 @@ class FilesOnly(Store):
                 compute.add_nested(self._running, outcome)
 
     def write_row(self, collection: str, ident: str, entry: Entry | None) -> None:
+        """Nothing."""
+
+    def _finish_pending(self, entry: Entry) -> None:
         """Nothing."""
 
     def _is_queued(self, collection: str, ident: str) -> bool:

@@ -8,7 +8,10 @@ its worker dies; the run id in each order makes that harmless.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExecutorUnavailable
@@ -53,8 +56,24 @@ def connect(address: str) -> Any:
     except ImportError:
         raise ExecutorUnavailable('dask is not installed', hint="pip install 'hadrosaur[dask]'")
     try:
+        _await_listener(address)
         return client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ExecutorUnavailable(
             f'no dask scheduler answers at {address}: {error}', hint='start one with `dask scheduler`'
         )
+
+
+def _await_listener(address: str) -> None:
+    """Raises OSError where nobody listens: a Client that does not connect is noisy, and slow to end."""
+    scheme, _, rest = address.rpartition('://')
+    host, _, port = rest.rpartition(':')
+    if scheme not in ('', 'tcp', 'tls') or not port.isdigit():
+        return  # dask knows what to make of it
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:  # a scheduler may just be starting
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection((host.strip('[]'), int(port)), PATIENCE).close()
+            return
+        time.sleep(0.1)
+    socket.create_connection((host.strip('[]'), int(port)), PATIENCE).close()

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import canonical, directory, settle
+from .. import canonical, directory
 from ..errors import HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
 from ..handle import Look, Resource
-from ..records import Counts, Entry, Outcome
+from ..records import Counts, Entry, Outcome, format_time
 from .dispatcher import Dispatcher, Flight
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Batch(Iterator[Resource]):
         self._in_flight: set[str] = set()  # idents, to merge repeats
         self._elsewhere: list[Flight] = []
         self._process = os.getpid()
+        self._began = '~'  # after every time
         self._exhausted = self._ended = self._cancelled = False
         self._steering = threading.RLock()  # cancel may come from another thread
         self._tally = {'total': 0, 'completed': 0, 'error': 0, 'reused': 0}
@@ -186,6 +187,8 @@ class Batch(Iterator[Resource]):
 
     def _fill(self) -> None:
         """Pull idents until the executor has enough, or something is ready to be yielded."""
+        if self._began == '~':
+            self._began = format_time(time.time())
         if self._exhausted or (self._dispatcher and not self._is_hungry(REFILL)):
             return
         deadline = time.monotonic() + PATIENCE
@@ -246,7 +249,7 @@ class Batch(Iterator[Resource]):
         folder, found = self._store.look(collection, ident, with_record=compared)
         state = found.state
         try:
-            if not self._recompute and self._is_there(ident, args, folder, found):
+            if self._is_there(ident, args, folder, found):
                 return None
         except InvalidArgs as error:  # the collection's policy for changed args
             self._tally['total'] -= 1
@@ -265,13 +268,21 @@ class Batch(Iterator[Resource]):
     def _is_there(self, ident: str, args: str | None, folder: str, found: Look) -> bool:
         """Is the resource done, and to be yielded as it is?"""
         if found.state == 'completed' and found.result is not None:
+            if self._recompute and not self._was_asked_here(folder):
+                return False
             if found.record is not None and self._collection.is_outdated(ident, found.record, args):
                 return False
             return self._reuse(ident, folder, found.result)
-        if found.state == 'error' and not self._retry_errors:
+        if found.state == 'error' and (not self._retry_errors or self._was_asked_here(folder)):
             self._add(self._store.resource(self._collection, ident, folder, 'error'), None, reused=True)
             return True
         return False
+
+    def _was_asked_here(self, folder: str) -> bool:
+        """Is this a repeat of an ident that was computed since this batch began? Once is enough."""
+        record = self._store.record(self._collection, folder)
+        queued = record.get('queued_at') if record else None
+        return isinstance(queued, str) and queued >= self._began
 
     def _reuse(self, ident: str, folder: str, data: bytes) -> bool:
         try:
@@ -313,17 +324,12 @@ class Batch(Iterator[Resource]):
 
     def _is_done_elsewhere(self, flight: Flight, now: float) -> bool:
         collection, order = flight.collection, flight.order
-        _, (state, data, _) = self._store.look(collection, order.ident)
-        if state == 'error':
-            settled = settle.settle(
-                collection.name, order.ident, collection.task.path, order.folder, lock=collection.task.lock
-            )
+        _, (state, _, _) = self._store.look(collection, order.ident)
+        if state in ('completed', 'error'):
+            settled = self._store.note_done(collection, order.ident, order.folder)
             if settled.entry is not None:
                 self._land(flight, Outcome(order.run, settled.entry))
                 return True
-        if state == 'completed' and data is not None:
-            self._in_flight.discard(order.ident)
-            return self._reuse(order.ident, order.folder, data)
         flight.pause = min(max(IDLE_POLL, flight.pause * 1.5), IDLE_POLL_MOST)
         flight.next_poll = now + flight.pause
         return False

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hadrosaur import ExecutorFault
+from hadrosaur import ExecutorFault, Project
 
 HERE = Path(__file__).parent
+EXAMPLE = HERE.parent.parent / 'examples/compression_on_dask.py'
 
 
 @contextlib.contextmanager
@@ -313,6 +314,31 @@ def test_nested_fetch(proj, executor):
     assert not proj.check().findings
 
 
+def test_what_a_killed_parent_had_finished_is_found(proj, killable):
+    """Its row went with the parent; the folder is there: check names it, reindex and a fetch take it up."""
+
+    @proj.resource('inner')
+    def inner(ident, args, subdir):
+        with open(f'{subdir}/../../runs', 'a') as runs:
+            runs.write(ident + '\n')
+        return len(ident)
+
+    @proj.resource('outer')
+    def outer(ident, args, subdir):
+        proj.fetch('inner', 'of ' + ident)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    [lost] = proj.fetch_many('outer', ['x'], executor=killable)
+
+    assert (lost.status, lost.entry.error_type) == ('error', 'WorkerDied')
+    found = [(finding.problem, finding.collection, finding.ident) for finding in proj.check().findings]
+    assert found == [('missing-row', 'inner', 'of x')]
+    assert proj.reindex().added == 1
+    assert proj.query('inner')[0].status == 'completed'
+    assert proj.fetch('inner', 'of x')['result'] == 4
+    assert Path(proj.path, 'inner/runs').read_text() == 'of x\n'
+
+
 def test_an_unpicklable_function_names_the_culprit(proj, killable):
     """A function that cannot travel is refused, by name, and nothing stays pending."""
     lock = threading.Lock()
@@ -380,3 +406,177 @@ def test_a_waiting_retry_holds_up_nobody(proj, executor):
     assert seen == {'first': 1, 'second': 2}
     assert {resource.status for resource in batch} <= {'error'}  # those that ran just then
     assert proj.stats('coll')['coll']['pending'] == 0
+
+
+def test_logs_are_complete_and_apart(proj, executor):
+    """What is printed and logged stands in its own resource's logs; in slots that of subprocesses too."""
+    in_slots = executor not in ('inline', 'threads')
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        import logging
+        import subprocess
+        import sys
+
+        import hadrosaur
+
+        print('printed', ident)
+        hadrosaur.current().logger.info('told %s', ident)
+        print('complained', ident, file=sys.stderr)
+        if args['in_slots']:
+            logging.getLogger('mine').info('logged %s', ident)
+            logging.getLogger('mine').debug('whispered %s', ident)
+            subprocess.run(['echo', 'echoed', ident], check=True)
+
+    idents = [f'i{n}' for n in range(8)]
+    proj.fetch_many('coll', idents, {'in_slots': in_slots}, executor=executor, workers=2).wait()
+
+    for ident in idents:
+        folder = Path(proj.path, 'coll', ident)
+        told, *others = (folder / 'stderr.log').read_text().splitlines()
+        assert told.endswith(f'INFO told {ident}')
+        if in_slots:
+            assert (folder / 'stdout.log').read_text() == f'printed {ident}\nechoed {ident}\n'
+            assert others == [f'complained {ident}', f'INFO:mine:logged {ident}']
+        else:
+            assert (folder / 'stdout.log').read_text() == f'printed {ident}\n'
+            assert others == [f'complained {ident}']
+
+
+# --- bad input -------------------------------------------------------------------------------------------
+
+
+def test_bad_functions_fail_their_own_resource(proj, executor):
+    """A wrong signature, and an exception that cannot be printed, are errors of the resource, in words."""
+
+    class Silent(Exception):
+        def __str__(self):
+            raise RuntimeError('no words')
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        if ident == 'silent':
+            raise Silent
+        return ident
+
+    proj.resource('few')(lambda ident: ident)
+    counts = proj.fetch_many('coll', ['silent', 'fine', 'silent'], executor=executor).wait()
+    [wrong] = proj.fetch_many('few', ['x'], executor=executor)
+
+    assert counts[1:] == (1, counts.total - 1, 0, 0)  # a repeat may come when the first is done
+    assert {entry.attempt for entry in proj.query('coll')} == {1}
+    entry = proj.query('coll', status='error')[0]
+    assert entry.error_type.endswith('Silent')
+    assert entry.error == '<message unavailable: __str__ raised RuntimeError>'
+    assert 'raise Silent' in proj.get('coll', 'silent').error
+    assert wrong.entry.error_type == 'TypeError'
+    assert 'takes 1 positional argument but 3 were given' in wrong.error
+
+
+@pytest.mark.parametrize('make', [futures_threads, futures_processes, loky])
+def test_an_executor_that_is_shut_down(proj, make):
+    """A clear error, and nothing is left pending."""
+    proj.resource('coll')(in_module)
+    with make() as made:
+        made.shutdown()
+        with pytest.raises(ExecutorFault, match=r'the executor takes no more work: .*give it a new one'):
+            proj.fetch_many('coll', ['a', 'b'], executor=made).wait()
+
+    assert proj.query()[:] == []
+    assert proj.check().findings == []
+
+
+def test_a_dask_address_nobody_answers(program, monkeypatch):
+    """A clear error after a few seconds, and nothing else is said at the end of the program."""
+    pytest.importorskip('distributed', reason='dask is not installed')
+    done = program(
+        """
+        import socket
+        from hadrosaur import ExecutorUnavailable, Project
+        from hadrosaur.executors import dask
+
+        dask.PATIENCE = 0.5
+        proj = Project('base')
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        with socket.socket() as taken:
+            taken.bind(('127.0.0.1', 0))    # and nobody listens
+            for address in (f'tcp://127.0.0.1:{taken.getsockname()[1]}', 'nonsense'):
+                try:
+                    proj.fetch_many('coll', ['a'], executor=f'dask:{address}').wait()
+                except ExecutorUnavailable as error:
+                    print(error)
+        assert proj.query()[:] == [] and not proj.check().findings
+        """
+    )
+
+    first, second = done.stdout.splitlines()
+    assert first.startswith('no dask scheduler answers at tcp://127.0.0.1:')
+    assert second.startswith('no dask scheduler answers at nonsense: ')
+    assert 'dask scheduler`' in first
+    assert done.stderr == ''
+
+
+def test_a_worker_that_cannot_see_the_base(tmp_path):
+    """It says so at once, and makes no folders of its own there."""
+    from hadrosaur.executors import _host
+    from hadrosaur.executors.base import pack
+    from hadrosaur.records import Task, WorkOrder
+
+    gone = str(tmp_path / 'only/on/the/caller')
+    order = WorkOrder(
+        Task('coll', 'coll', gone, gone), 'run', 'a', 'a', '{}', '', '2026-01-01T00:00:00.000000Z'
+    )
+    try:
+        result = _host.run_chunk(_host.Chunk([order], pack(in_module)))
+    finally:
+        _host.close_hosts()
+
+    [outcome] = result.outcomes
+    assert outcome.entry.status == 'error'
+    assert f'the base {gone} cannot be seen from' in outcome.entry.error
+    assert 'shared file system' in outcome.entry.error
+    assert not list(tmp_path.iterdir())
+
+
+# --- a cluster of its own --------------------------------------------------------------------------------
+
+
+def test_the_dask_example(cluster, tmp_path):
+    """examples/compression_on_dask.py runs on a real cluster, and its second run computes nothing."""
+    command = [sys.executable, str(EXAMPLE), str(tmp_path / 'base'), cluster]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    with Project(tmp_path / 'base', create=False) as proj:
+        counts = proj.stats()['compression']
+        rows = [entry.as_json() for entry in proj.query()]
+        assert proj.check(deep=True).findings == []
+    second = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    with Project(tmp_path / 'base', create=False) as proj:
+        assert [entry.as_json() for entry in proj.query()] == rows
+
+    assert counts['completed'] == counts['total'] > 100
+    assert f'{counts["total"]} modules, 0 failed, by 2 processes' in first.stdout
+    assert first.stdout == second.stdout
+
+
+def test_a_dask_worker_killed_in_mid_run(proj, cluster, tmp_path):
+    """kill -9 of a worker: the slot that it hosted finishes, nothing runs twice, all are completed.
+
+    The last test, since the cluster has one worker less from here on.
+    """
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        with open(Path(args['at'], ident), 'a') as runs:
+            runs.write('ran\n')
+        if ident == '5':
+            os.kill(os.getppid(), signal.SIGKILL)  # the dask worker, whose slot this is
+            time.sleep(0.5)
+        return ident
+
+    with dask(cluster) as client:
+        batch = proj.fetch_many('coll', map(str, range(60)), {'at': str(tmp_path)}, executor=client)
+        seen = {resource.ident: resource.status for resource in batch}
+
+    assert seen == {str(n): 'completed' for n in range(60)}
+    assert all((tmp_path / ident).read_text() == 'ran\n' for ident in seen)
+    assert proj.check().findings == []
