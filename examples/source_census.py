@@ -22,10 +22,14 @@ STDLIB = Path(sysconfig.get_path('stdlib'))
 proj = Project(os.path.relpath(BASE))
 
 
-def depth(node):
-    """The deepest nesting of statements below a node."""
-    inner = (depth(child) for child in ast.iter_child_nodes(node))
-    return isinstance(node, ast.stmt) + max(inner, default=0)
+def statements(node, depth=1):
+    """All statements below a node, each with how deeply it is nested."""
+    for block in ('body', 'orelse', 'finalbody', 'handlers', 'cases'):
+        for child in getattr(node, block, ()):
+            inside = isinstance(child, ast.stmt)
+            if inside:
+                yield child, depth
+            yield from statements(child, depth + inside)
 
 
 @proj.resource('stdlib')
@@ -33,7 +37,8 @@ def census(ident, args, subdir):
     """Counts of one source file; its functions go into functions.csv."""
     text = (Path(args['stdlib']) / ident).read_text('utf-8')
     tree = ast.parse(text, filename=ident)
-    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    found = list(statements(tree))
+    functions = [node for node, _ in found if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     with open(Path(subdir) / 'functions.csv', 'w', newline='', encoding='utf-8') as out:
         table = csv.writer(out)
         table.writerow(['line', 'function', 'lines'])
@@ -41,9 +46,9 @@ def census(ident, args, subdir):
     print(f'{ident}: {len(functions)} functions')
     return {
         'functions': len(functions),
-        'classes': sum(isinstance(node, ast.ClassDef) for node in ast.walk(tree)),
+        'classes': sum(isinstance(node, ast.ClassDef) for node, _ in found),
         'lines': text.count('\n'),
-        'depth': depth(tree),
+        'depth': max((depth for _, depth in found), default=0),
     }
 
 
