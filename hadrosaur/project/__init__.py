@@ -57,6 +57,7 @@ class Project(Indexed):
         self._base = BaseDirectory(given, compute.bases.get(given) if compute.in_worker else None)
         self._durable = durable
         self._index_path = os.path.abspath(os.fspath(index)) if index is not None else None
+        self._computes = create  # else it was opened to look, or to mend
         self._make_parts()
         if compute.in_worker:
             return
@@ -425,6 +426,7 @@ class Project(Indexed):
         self._base = BaseDirectory(state['given'], state['path'])
         self._durable = state['durable']
         self._index_path = state['index_path']
+        self._computes = True
         self._make_parts()
         self._registry.restore(state['collections'], state['left_out'])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import canonical, directory, reindex
+from .. import canonical, directory, mounts, reindex
+from ..errors import HadrosaurWarning
 from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
 from ..recovery import recover
 
@@ -24,6 +26,7 @@ class Indexed:
     """What a `Project` can be asked about all its resources."""
 
     _base: BaseDirectory
+    _computes: bool
     _index_path: str | None
     _registry: Registry
     _store: Store
@@ -175,8 +178,12 @@ class Indexed:
         from ..index import Index
 
         self._base.prepare()
+        path = self._index_path or self._base.index_path
+        if self._computes:
+            for sentence in mounts.mistrust(self._base.path, path):
+                warnings.warn(f'{self._base.given!r}: {sentence}', HadrosaurWarning, stacklevel=2)
         return Index(
-            self._index_path or self._base.index_path,
+            path,
             lock_path=self._base.index_lock_path,
             refill=lambda index: reindex.refill(self._base, index),
             upgrade=_upgrade,
