@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from ._finding import Moment, Several
-    from ._statements import Statement
+    from ._statements import Row, Statement
 
 __all__ = ['Index', 'Query']
 
@@ -165,13 +165,13 @@ class Index:
 
         return self._connections.write(write)
 
-    def _put(self, statement: Statement, rows: list[_writing.Row]) -> None:
+    def _put(self, statement: Statement, rows: list[Row]) -> None:
         self._write(statement.text, statement.rows(rows))
 
     def _touch(self, statement: Statement, keys: Iterable[Key], change: Mapping[str, Any]) -> None:
         self._write(statement.text, [statement.values(of=of, named=named, **change) for of, named in keys])
 
-    def _write(self, text: str, values: list[_writing.Row]) -> None:
+    def _write(self, text: str, values: list[Row]) -> None:
         if len(values) == 1:  # a statement by itself is a transaction
             self._connections.write(lambda driver: driver.execute(text, values[0]))
         elif values:
@@ -317,10 +317,10 @@ def _fill(refill: Callable[[Index], None], path: str) -> None:
         refill(index)
 
 
-def _changed(driver: sqlite3.Connection, text: str, values: list[_writing.Row]) -> int:
+def _changed(driver: sqlite3.Connection, text: str, values: list[Row]) -> int:
     return driver.executemany(text, values).rowcount if values else 0
 
 
-def _write_all(driver: sqlite3.Connection, text: str, values: list[_writing.Row]) -> None:
+def _write_all(driver: sqlite3.Connection, text: str, values: list[Row]) -> None:
     with transaction(driver):
         driver.executemany(text, values)

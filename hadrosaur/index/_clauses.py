@@ -13,7 +13,7 @@ from sqlalchemy.sql.expression import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
 from ..schema import resources
-from ._finding import EXACT
+from ._shape import EXACT
 from ._summary import COLLECTIONS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.sql import ColumnElement
 
-    from ._finding import Shape
+    from ._shape import Shape
 
 TABLE = resources.c
 

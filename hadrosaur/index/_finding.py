@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ..canonical import args_json
 from ..records import COLUMNS, STATUSES
 from ._gate import gate
+from ._shape import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,24 +216,6 @@ def _meant(word: str, known: tuple[str, ...]) -> str:
 
 
 # --- SQL text --------------------------------------------------------------------------------------
-
-EXACT = frozenset({'collection', 'ident', 'error_type', 'error_group'})
-"""Kinds that take a list of values, one of which the column must equal."""
-
-_LEADING = EXACT | {'since', 'since within', 'status pending', 'status error', 'ident below'}
-"""Kinds for which there is an index that finds the rows."""
-
-
-class Shape(NamedTuple):
-    """All that decides the text of a query."""
-
-    kinds: tuple[str, ...]
-    order: str
-
-    @property
-    def is_of_the_newest(self) -> bool:
-        """Whether it asks for the last ones of everything, which are among the last of each collection."""
-        return self.order == '-finished_at' and not _LEADING & set(self.kinds)
 
 
 @cache

@@ -7,7 +7,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
 from ..records import Entry
-from ._finding import Shape, conditions, count_text, newest_text, order, rows_text
+from ._finding import conditions, count_text, newest_text, order, rows_text
+from ._shape import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

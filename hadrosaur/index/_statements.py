@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import ColumnElement
     from sqlalchemy.sql.base import Executable
 
-    from ._writing import Row
+Row = tuple[Any, ...]
 
 
 class Statement(NamedTuple):

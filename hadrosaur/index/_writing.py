@@ -12,9 +12,8 @@ from ._gate import gate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._statements import Statements
+    from ._statements import Row, Statements
 
-Row = tuple[Any, ...]
 Key = tuple[str, str]
 
 _SESSION = COLUMNS.index('session')
