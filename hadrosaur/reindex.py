@@ -74,14 +74,14 @@ def walk(base: str, only: str | None = None, seen: dict[str, int | None] | None 
 
 def _visit(collection: str, folder: str, name: str, parent: int, seen: dict[str, int | None]) -> Folder:
     path = f'{folder}/{name}'
+    known = seen.get(path)
+    if known is not None and directory.status_mtime(parent, f'{name}/') == known:
+        return Folder(collection, path, None, unchanged=True)
     try:
         opened = diskio.open_folder(name, diskio.LOOK, within=parent)
     except OSError as error:
         return Folder(collection, path, None, str(error.strerror))
     try:
-        known = seen.get(path)
-        if known is not None and directory.status_mtime(opened) == known:
-            return Folder(collection, path, None, unchanged=True)
         return _look(collection, path, name, opened, parent)
     except HadrosaurError as error:
         return Folder(collection, path, None, str(error))

@@ -181,10 +181,13 @@ def last_error_line(folder: int) -> str | None:
     return lines[-1][:300] if lines else None
 
 
-def status_mtime(folder: int) -> int | None:
-    """When status.json was last written, in nanoseconds since the epoch."""
+def status_mtime(folder: int, below: str = '') -> int | None:
+    """When status.json was last written, in nanoseconds since the epoch.
+
+    ``folder`` is a descriptor of the directory; or of its collection, and ``below`` the name with a slash.
+    """
     try:
-        return os.stat(STATUS, dir_fd=folder, follow_symlinks=False).st_mtime_ns
+        return os.stat(below + STATUS, dir_fd=folder, follow_symlinks=False).st_mtime_ns
     except OSError:
         return None
 
