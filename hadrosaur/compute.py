@@ -22,7 +22,7 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, directory, diskio, fingerprint
+from . import canonical, capture, directory, diskio
 from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
@@ -206,6 +206,8 @@ def _why_not_there(order: WorkOrder, error: OSError) -> str:
 
 def unsaved(order: WorkOrder, error_type: str, error: str) -> Outcome:
     """The outcome of an order that could not even be written down; the directory is as it was."""
+    from . import fingerprint  # its patterns take 3 ms to compile, which a worker need not wait for
+
     entry = _entry(order, 'error').change(
         error_type=error_type,
         error=error,
@@ -444,6 +446,8 @@ def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseExcepti
 
 def _described(entry: Entry, error: BaseException) -> tuple[Entry, str | None, str]:
     """The row, the user's own place in the code, and the error.log of a failed run."""
+    from . import fingerprint
+
     kind, message = fingerprint.type_name(error), fingerprint.summary(error)
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.__name__, 'the run was interrupted (Ctrl-C)'

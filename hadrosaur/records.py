@@ -51,6 +51,7 @@ COLUMNS = (
 PUBLIC_COLUMNS = COLUMNS[:20]
 """What a user sees of an Entry; the last three are the index's own bookkeeping."""
 
+_BLANK = dict.fromkeys(COLUMNS)
 _POSITION = {name: position for position, name in enumerate(COLUMNS)}
 _TIMES = frozenset({'queued_at', 'started_at', 'finished_at'})
 
@@ -125,9 +126,10 @@ class Entry(_Row):
     @classmethod
     def make(cls, **values: Any) -> Entry:
         """An Entry from raw column values by name; what is not named is None."""
-        if not values.keys() <= _POSITION.keys():
+        cells = {**_BLANK, **values}
+        if len(cells) > len(COLUMNS):
             raise TypeError(f'no such column: {", ".join(sorted(values.keys() - _POSITION.keys()))}')
-        return cls(map(values.get, COLUMNS))
+        return cls(cells.values())
 
     def change(self, **values: Any) -> Entry:
         """The same Entry with some raw column values replaced."""

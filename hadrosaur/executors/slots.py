@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .base import Function
 
 LONG_RUN = 1.0  # seconds after which a head counts as running, and its queue is up for hand-over
-GATHER = 0.002  # seconds to let outcomes come together, while every slot has work ahead
+GATHER = 0.005  # seconds to let outcomes come together, while every slot has work ahead
 GRACE = 2.0  # seconds from interrupting to killing
 UNBEGUN_DEATHS = 3  # deaths before its order was even begun, after which an order is given up
 
