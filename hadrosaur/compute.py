@@ -313,7 +313,7 @@ def differs(record: dict[str, Any], args: str | None, task: Any) -> str | None:
 def _age(record: dict[str, Any]) -> float:
     try:
         return time.time() - parse_time(record['finished_at']).timestamp()
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return float('inf')
 
 
@@ -372,8 +372,7 @@ def _compute(
 
 
 def _next_attempt(order: WorkOrder, record: dict[str, Any] | None) -> int:
-    before = record.get('attempt') if record else None
-    return max(order.attempt, before + 1 if isinstance(before, int) else 1)
+    return max(order.attempt, (directory.recorded_attempt(record) or 0) + 1)
 
 
 def _call(

@@ -261,3 +261,51 @@ def test_reindex_progress(zoo):
 
     assert report.scanned == 503
     assert told == [500]
+
+
+# --- records that were spoiled -----------------------------------------------------------------------
+
+SPOILED = {
+    'no time': {'finished_at': 'yesterday', 'started_at': '2026-13-40T00:00:00.000000Z', 'queued_at': ''},
+    'too early a time': {'finished_at': '0001-01-01T00:00:00+14:00'},
+    'huge numbers': {'attempt': 1 << 70, 'pid': -(1 << 80), 'max_rss': 1 << 63},
+    'no numbers': {'attempt': True, 'pid': 'x', 'duration': [], 'cpu_seconds': {}},
+    'no text': {'error': 5, 'host': [], 'version': {}, 'args_hash': None, 'run': 7, 'collection': 1},
+    'no JSON numbers': {'duration': float('nan'), 'cpu_seconds': float('inf')},
+    'half a surrogate pair': {'host': '\ud800', 'run': '\udfff', 'ident': '\ud800'},
+    'args that are none': {'args': [1]},
+    'args that cannot be stored': {'args': {'a': float('nan')}},
+    'another state': {'state': 'finished'},
+}
+
+
+@pytest.mark.parametrize('spoiled', SPOILED)
+@pytest.mark.parametrize('status', [None, '', '{"completed": false, "pending": true, "error": false}\n'])
+def test_no_record_stops_a_reindex(zoo, spoiled, status):
+    """Whatever stands in a record.json, each row is made, and the resource can be fetched and looked at."""
+    edit(zoo / 'zoo/bee/record.json', **SPOILED[spoiled])
+    if status is not None:
+        (zoo / 'zoo/bee/status.json').write_text(status)
+    (zoo / 'index.sqlite3').unlink()
+    with Project(zoo) as proj:
+        proj.resource('zoo')(lambda ident, args, subdir: {'name': ident})
+        proj.reindex()
+        rows = {entry.ident: entry.as_json() for entry in proj.query()}
+        assert proj.reindex()[1:4] == (0, 0, 0)
+        assert rows.keys() >= {'ant', 'cow'}
+        assert all(isinstance(row['attempt'], int) for row in rows.values())
+        json.dumps(rows, allow_nan=False)
+        assert proj.fetch('zoo', 'bee')['result'] == {'name': 'bee'}
+        assert proj.fetch('zoo', 'bee', recompute=True)['result'] == {'name': 'bee'}
+        assert proj.query(ident='bee')[0].status == 'completed'
+        assert proj.check(deep=True).findings == []
+
+
+def test_a_time_written_by_hand_is_taken(zoo):
+    """Any ISO-8601 time counts, in whatever zone; without one it is UTC. The index holds one form of it."""
+    edit(zoo / 'zoo/ant/record.json', finished_at='2020-01-02 03:04:05+02:00', started_at='2020-01-02')
+    with Project(zoo) as proj:
+        proj.reindex()
+        row = proj.sql("SELECT started_at, finished_at FROM resources WHERE ident = 'ant'")[0]
+
+    assert row == {'started_at': '2020-01-02T00:00:00.000000Z', 'finished_at': '2020-01-02T01:04:05.000000Z'}

@@ -20,12 +20,13 @@ import json
 import operator
 import os
 import time
+from datetime import UTC
 from json.encoder import encode_basestring
 from typing import Any, Literal
 
 from .. import canonical, diskio
-from ..errors import InvalidIdent
-from ..records import COLUMNS, STATUSES, Entry, Status, format_time
+from ..errors import InvalidArgs, InvalidIdent
+from ..records import COLUMNS, STATUSES, Entry, Status, format_time, parse_time
 
 STATUS = 'status.json'
 """Exactly ``{"completed": …, "pending": …, "error": …}``, one of them true; switched last."""
@@ -145,10 +146,20 @@ def read_result(folder: int) -> bytes | None:
     return data
 
 
+def _refuse(constant: str) -> Any:
+    raise ValueError(f'{constant} is not standard JSON')
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
+
+
 def read_record(folder: int) -> dict[str, Any] | None:
     """The document in record.json: None where there is none, {} where it is damaged."""
     try:
-        document = json.loads(diskio.read(RECORD, folder))
+        text = diskio.read(RECORD, folder).decode()
+        document = _STRICT.decode(text)
+        if '\\u' in text:  # half a surrogate pair, which can be neither shown nor stored
+            json.dumps(document, ensure_ascii=False).encode()
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):
@@ -246,7 +257,9 @@ def checksum(data: bytes) -> str:
 def recorded_args(record: dict[str, Any]) -> str | None:
     """The canonical JSON of the args in a record, or None where there are none."""
     args = record.get('args')
-    return canonical.args_json(args) if isinstance(args, dict) else None
+    with contextlib.suppress(InvalidArgs):  # nested too deeply, by hand
+        return canonical.args_json(args) if isinstance(args, dict) else None
+    return None
 
 
 def entry_of(
@@ -285,9 +298,30 @@ def entry_of(
     )
 
 
+def recorded_attempt(record: dict[str, Any] | None) -> int | None:
+    """The number of the last run, where the record tells it."""
+    attempt: int | None = _checked('attempt', record.get('attempt')) if record else None
+    return attempt
+
+
 def _checked(name: str, value: Any) -> Any:
+    """The value of a field, None where the index could not hold it: records are edited by hand."""
     wanted = _TYPES.get(name, str)
-    return value if isinstance(value, wanted) and not isinstance(value, bool) else None
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return _checked_time(value) if name.endswith('_at') else value
+    return value if isinstance(value, (int, float)) and 0 <= value < 1 << 62 else None
+
+
+def _checked_time(text: str) -> str | None:
+    try:
+        moment = parse_time(text)
+        if len(text) == 27 and text[19] == '.' and text[26] == 'Z':
+            return text  # as we wrote it
+        return format_time(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _explain_by_hand(values: dict[str, Any], status: Status, folder: int) -> None:
