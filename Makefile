@@ -3,13 +3,16 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint format bench wheel clean
+.PHONY: demo test mutants lint format bench wheel clean
 
 demo: $(VENV)/installed            ## compute the main job on real input, into demo/
 	@$(BIN)/python examples/source_census.py
 
 test: $(VENV)/dev                  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+mutants: $(VENV)/dev               ## break the package in one line at a time; a named test must notice: make mutants ONLY=index
+	$(BIN)/python tests/mutants.py $(ONLY)
 
 lint: $(VENV)/dev                  ## style, formatting, types
 	$(BIN)/ruff check .

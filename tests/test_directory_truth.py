@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import hadrosaur
-from hadrosaur import Project, compute, directory
+from hadrosaur import Project, compute, directory, diskio
 
 COMPLETED = {'completed': True, 'pending': False, 'error': False}
 PENDING = {'completed': False, 'pending': True, 'error': False}
@@ -705,6 +705,17 @@ def test_the_lock_is_free_once_its_process_is_dead(program, tmp_path, how):
         (tmp_path / 'end').touch()
 
 
+def test_a_pending_row_of_a_dead_session_is_no_promise(program, proj, calls, base):
+    """Who has the index open while another process is killed computes what that one left pending."""
+    proj.fetch('coll', 'other')  # the index is open: what is left from here on is met by the fetch itself
+    program(PRELUDE + HELD + "        proj.fetch('coll', 'one')", 'nothing', 'killed', check=False)
+
+    with contextlib.closing(sqlite3.connect(base / 'index.sqlite3')) as index:
+        assert index.execute("SELECT status FROM resources WHERE ident = 'one'").fetchall() == [('pending',)]
+    res = proj.fetch('coll', 'one')
+    assert (res.status, res.entry.attempt) == ('completed', 2)
+
+
 @pytest.mark.parametrize('how', ['fork', 'daemon', 'popen', 'multiprocessing'])
 def test_a_surviving_child_does_not_keep_the_resource(program, tmp_path, how):
     """A function that returns and leaves a child behind is completed, and can be computed again."""
@@ -1100,6 +1111,34 @@ def test_damaged_status(proj, calls, base, damage):
     del expected['bare']
     assert statuses == expected
     assert status_of(base, 'indexed') == COMPLETED
+
+
+def test_a_torn_status_is_read_again(proj, calls, base, monkeypatch):
+    """Who reads while it is switched sees no state at all; the next reading does, and nothing is damaged."""
+    proj.fetch('coll', 'one')
+    read, torn = diskio.read, []
+
+    def tearing(name, folder):
+        data = read(name, folder)
+        if name == 'status.json' and len(torn) < 4:
+            torn.append(name)
+            return data[:24] + directory.STATUS_BYTES['pending'][24:]
+        return data
+
+    monkeypatch.setattr(diskio, 'read', tearing)
+
+    assert proj.reindex() == (1, 0, 0, 0, [])
+    assert len(torn) == 4
+
+
+def test_a_pending_status_over_a_damaged_result_is_a_run_cut_off(proj, calls, base):
+    """A record that says completed decides only where the result parses."""
+    proj.fetch('coll', 'one')
+    (base / 'coll/one/result.json').write_text('{"run": 1')
+    write_status(base, 'one', 'pending')
+
+    assert proj.get('coll', 'one').entry.error_type == 'Interrupted'
+    assert proj.fetch('coll', 'one')['result']['run'] == 2
 
 
 def test_one_bad_folder_does_not_stop_a_reindex(proj, calls, base):

@@ -1,7 +1,9 @@
 """Item 3: `Project.fetch` behaves to the letter as it is documented."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import warnings
 
 import pytest
@@ -310,6 +312,9 @@ def test_interpreter_exit_waits_for_background_work(program, tmp_path):
     (tmp_path / 'go').touch()
 
     assert started.wait(timeout=60) == 0, started.stderr.read()
+    with contextlib.closing(sqlite3.connect(tmp_path / 'base/index.sqlite3')) as index:
+        # As that program left it: a Project settles what its opening finds.
+        assert index.execute('SELECT ident, status FROM resources').fetchall() == [('one', 'completed')]
     with Project(tmp_path / 'base', create=False) as proj:
         assert [(entry.ident, entry.status) for entry in proj.query()] == [('one', 'completed')]
 

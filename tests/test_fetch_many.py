@@ -1198,6 +1198,8 @@ def test_a_function_that_leaves_threads(proj, tmp_path):
         print('in time', ident)
         if int(ident) % 4 == 0:
             threading.Thread(target=chatter, daemon=ident == '4').start()
+        else:
+            time.sleep(0.005)  # for others' late output, if it comes here
         return ident
 
     counts = proj.fetch_many('coll', map(str, range(24)), workers=2).wait()

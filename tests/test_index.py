@@ -506,6 +506,21 @@ def test_settings_of_a_connection(index):
     assert index._connections.read(lambda driver: driver.isolation_level) is None
 
 
+def test_a_transaction_keeps_other_writers_out_from_its_start(index, place):
+    """What it reads before it writes is still so when it writes."""
+    index.finish([done('i')])
+    program = sqlite3.connect(place['path'], isolation_level=None, timeout=0)
+
+    def write(driver):
+        with _connection.transaction(driver), pytest.raises(sqlite3.OperationalError, match='locked'):
+            program.execute('BEGIN IMMEDIATE')
+
+    index._connections.write(write)
+    program.execute('BEGIN IMMEDIATE')
+    program.execute('ROLLBACK')
+    program.close()
+
+
 def test_a_lock_that_is_never_given_back_ends_in_a_word(index, place, monkeypatch):
     """Who waits too long for another process's transaction is told so, and can go on later."""
     monkeypatch.setattr(_connection, 'BUSY_SECONDS', 0.01)

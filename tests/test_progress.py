@@ -46,6 +46,13 @@ def test_piped_progress_is_plain_lines(program):
     assert '\x1b' not in done.stderr
 
 
+def test_piped_progress_ends_with_the_final_counts(program):
+    """A batch that is done before the first line is due is told of all the same, in one line."""
+    done = program(PROGRAM.replace('progress._Plain.interval = 0', ''))
+
+    assert [line.partition(',')[0] for line in done.stderr.splitlines()] == ['coll: 6/6 done']
+
+
 @pytest.mark.skipif(not hasattr(os, 'openpty'), reason='needs a pseudo-terminal')
 def test_terminal_shows_a_live_line(program, tmp_path):
     """On a terminal: counts, and the last error with its markup shown as it is."""

@@ -223,6 +223,7 @@ FILTERS = [
     {'args': {'nothing': None}},
     {'args': [{'b': 2}, {'a': False}]},
     {'args': [{'b': 2}, {}]},
+    {'args': [{'b': 2}, {'nothing': None}]},
     {'args': []},
     {'since': clock(30)},
     {'until': clock(30)},

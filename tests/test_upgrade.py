@@ -15,7 +15,7 @@ from conftest import ROOT
 
 import hadrosaur
 from hadrosaur import Project, schema
-from hadrosaur.upgrade import find_migrations, stored_revision, upgrade_index
+from hadrosaur.upgrade import find_migrations, make_engine, stored_revision, upgrade_index
 
 DUMPS = sorted((ROOT / 'tests/data/indexes').glob('*.sql'))
 ROWS = {('one', 'completed'), ('two', 'completed'), ('bad', 'error')}
@@ -163,6 +163,19 @@ def test_a_revision_that_fails_half_way_leaves_no_trace(broken, tmp_path):
     assert contents(path) == before
     assert stored_revision(path) == DUMPS[0].stem
     assert 'reindex' in str(caught.value)
+
+
+def test_an_upgrade_keeps_other_writers_out_from_its_start(tmp_path):
+    """The revision that it reads first is still the stored one when it changes the tables."""
+    path = load(DUMPS[0], tmp_path / 'index.sqlite3')
+    engine = make_engine(path)
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+        with engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql('SELECT version_num FROM alembic_version').fetchone()
+            with pytest.raises(sqlite3.OperationalError, match='locked'):
+                other.execute('BEGIN IMMEDIATE')
+        other.execute('BEGIN IMMEDIATE')
+    engine.dispose()
 
 
 KILLED = """

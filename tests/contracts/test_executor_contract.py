@@ -291,6 +291,40 @@ def test_retries_count_attempts(proj, executor, tmp_path):
     assert proj.query(status='error')[0].error == 'try 3'
 
 
+def test_a_retry_waits_for_its_time(proj, executor, tmp_path):
+    """``retry_delay`` before the first retry, so many times ``retry_backoff`` before each further one."""
+
+    @proj.resource('coll', retries=2, retry_delay=0.1, retry_backoff=3)
+    def compute(ident, args, subdir):
+        with open(args['began'], 'a') as began:
+            print(time.time(), file=began)
+        raise ValueError('as asked')
+
+    args = {'began': str(tmp_path / 'began')}
+    assert proj.fetch_many('coll', ['one'], args, executor=executor).wait().error == 1
+    first, second, third = map(float, (tmp_path / 'began').read_text().split())
+
+    assert second - first > 0.1
+    assert third - second > 0.3
+
+
+def test_long_runs_among_many_short_ones(proj, executor):
+    """What waits behind them, and is handed back or over, is computed all the same, and once."""
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        if ident.startswith('long'):
+            time.sleep(0.15)
+        return ident
+
+    # Several in a row, so that one of them is not the last of what travels together.
+    idents = [*map(str, range(40)), 'long1', 'long2', 'long3', *map(str, range(40, 120))]
+    counts = proj.fetch_many('coll', idents, executor=executor, workers=1).wait()
+
+    assert counts == (123, 123, 0, 0, 0)
+    assert {entry.attempt for entry in proj.query('coll')} == {1}
+
+
 def test_nested_fetch(proj, executor):
     """What a function fetches is computed once, and its row arrives with the outcome."""
 

@@ -1,0 +1,1179 @@
+"""Break the package in one line, and see that a named test notices: ``make mutants``.
+
+    python tests/mutants.py [WORD …]
+
+A test that never failed proves nothing. For each mutant below the checkout is copied into a temporary
+folder, one line is changed there, and the named test runs against the copy, which is first on PYTHONPATH, so
+that every program a test starts imports the copy too. The test must fail; one that hangs counts as failed.
+Before that, all named tests must pass without a mutant. With words, only mutants whose description holds one
+of them are tried. Exit code 1 if a mutant survived, or if any of this could not be shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = (
+    'hadrosaur', 'migrations', 'tests', 'examples', 'docs', 'benchmarks', 'pyproject.toml', 'alembic.ini',
+    'Makefile', 'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE',
+)  # fmt: skip
+LEAST = 3.0  # seconds that a test gets with a mutant, and
+TIMES = 4.0  # so many times what it took without one
+LONGEST = 60  # seconds for a test when nothing is broken
+GRACE = 5  # seconds for pytest itself, and again to clean up once it was told to stop
+
+
+class Mutant(NamedTuple):
+    """One line of the package, broken."""
+
+    broken: str  # in plain words
+    file: str
+    old: str  # stands in the file exactly once
+    new: str
+    test: str  # the node id, below tests/, that must fail
+
+
+FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 'test_fetch_many.py::'
+INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
+CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
+FILTER = f'{QUERY}filters_give_what_python_gives'
+FINDING = f'{CHECK}each_way_to_disagree_is_found'
+
+MUTANTS = {
+    'documented fetch': [
+        Mutant(
+            'a saved result is not served from its directory alone',
+            'fetcher.py',
+            "        return state, self._live.resource(collection, ident, folder, 'completed', value)",
+            "        return 'error', None",
+            'test_architecture.py::test_cached_fetch_loads_no_sqlalchemy',
+        ),
+        Mutant(
+            'recompute=True gives the saved result',
+            'fetcher.py',
+            "        how = 'yes' if recompute else 'changed'",
+            "        how = 'changed'",
+            f'{FETCH}test_recompute_runs_again_in_an_empty_storage',
+        ),
+        Mutant(
+            'a failed resource is not tried again',
+            'compute.py',
+            "    if state != 'completed' or order.recompute == 'yes':",
+            "    if order.recompute == 'yes':",
+            f'{FETCH}test_error_is_stored_returned_and_tried_again',
+        ),
+        Mutant(
+            'a retry without args forgets those of the last run',
+            'store.py',
+            '            record = None if is_new else self.record(collection, folder)',
+            '            record = None',
+            f'{FETCH}test_stored_args_are_used_again',
+        ),
+        Mutant(
+            'an int is no ident',
+            'canonical.py',
+            '    if isinstance(given, int) and not isinstance(given, bool):',
+            '    if False:',
+            f'{FETCH}test_int_idents_are_their_text',
+        ),
+        Mutant(
+            'changed args pass without a warning',
+            'registry.py',
+            "        if policy in ('recompute', 'keep'):",
+            "        if policy in ('recompute', 'keep', 'warn'):",
+            f'{FETCH}test_changed_args_return_the_saved_result_with_a_warning',
+        ),
+        Mutant(
+            'NaN is allowed in a result',
+            'canonical.py',
+            '_STANDARD = json.JSONEncoder(ensure_ascii=False, allow_nan=False,',
+            '_STANDARD = json.JSONEncoder(ensure_ascii=False, allow_nan=True,',
+            f'{FETCH}test_results_that_are_no_json_end_in_error',
+        ),
+        Mutant(
+            'no encoder: paths, dates and enums in a result are refused',
+            'canonical.py',
+            '    return next((convert for kind, convert in _conversions() if isinstance(value, kind)), None)',
+            '    return None',
+            'test_canonical.py::TestResults::test_written',
+        ),
+        Mutant(
+            'background work is not awaited when the program ends',
+            'project/__init__.py',
+            '            self._exit_hook = atexit.register(at_exit)',
+            '            self._exit_hook = at_exit',
+            f'{FETCH}test_interpreter_exit_waits_for_background_work',
+        ),
+    ],
+    'directory': [
+        Mutant(
+            'the final status is written before the result',
+            'directory/claim.py',
+            '        if result is not None:\n',
+            '        self._switch(status, sync=sync)\n        if result is not None:\n',
+            f'{TRUTH}test_status_is_switched_last',
+        ),
+        Mutant(
+            'the record is written after the final status',
+            'directory/claim.py',
+            '        self.write_record(record)\n        if',
+            '        self._switch(status, sync=sync)\n        self.write_record(record)\n        if',
+            f'{TRUTH}test_status_is_switched_last',
+        ),
+        Mutant(
+            'a recompute empties the old result before it says pending',
+            'directory/claim.py',
+            '            self._open_status()\n            if',
+            '            self._open_status()\n            diskio.empty(RESULT, self.folder)\n            if',
+            f'{TRUTH}test_cut_off_before_any_write[recompute]',
+        ),
+        Mutant(
+            'a status.json that has another name elsewhere is written in place',
+            'diskio.py',
+            ' and now.st_nlink == 1\n',
+            '\n',
+            f'{TRUTH}test_a_hard_linked_copy_keeps_its_bytes[fail]',
+        ),
+        Mutant(
+            'a log that has another name elsewhere is emptied',
+            'diskio.py',
+            '        if os.fstat(fd).st_nlink == 1:',
+            '        if True:',
+            f'{TRUTH}test_a_hard_linked_copy_keeps_its_bytes[fail]',
+        ),
+        Mutant(
+            'logs are buffered in blocks',
+            'capture.py',
+            "    return open(fd, 'w', buffering=1,",
+            "    return open(fd, 'w', buffering=8192,",
+            f'{TRUTH}test_logs_are_streamed_while_the_function_runs[inline]',
+        ),
+        Mutant(
+            'the lock is not taken',
+            'diskio.py',
+            '        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)',
+            '        pass',
+            f'{TRUTH}test_computed_by_one_only[kept]',
+        ),
+        Mutant(
+            'a forked child keeps the lock',
+            'diskio.py',
+            'os.register_at_fork(after_in_child=_close_in_child)',
+            '',
+            f'{TRUTH}test_the_lock_is_free_once_its_process_is_dead[fork]',
+        ),
+        Mutant(
+            'a forked child unlocks instead of closing (LOCK_UN)',
+            'diskio.py',
+            '            if owner is None:\n                os.close(fd)',
+            '            if owner is None:\n                fcntl.flock(fd, fcntl.LOCK_UN)',
+            f'{TRUTH}test_closed_descriptors_are_borne[1]',
+        ),
+        Mutant(
+            'the run id is not looked at: an order delivered twice runs twice',
+            'compute.py',
+            "    ours = bool(record) and record.get('run') == order.run and",
+            '    ours = False and',
+            f'{TRUTH}test_an_order_delivered_twice_runs_once[yes]',
+        ),
+        Mutant(
+            'settling takes a run that was begun for one that never was',
+            'directory/__init__.py',
+            "    return 'absent' if record is None or final == 'queued' else 'pending'",
+            "    return 'absent'",
+            f'{TRUTH}test_the_lock_is_free_once_its_process_is_dead[nothing]',
+        ),
+        Mutant(
+            'settling believes a record that says completed, whatever the result is',
+            'directory/__init__.py',
+            "    if final == 'error' or (final == 'completed' and read_result(folder) is not None):",
+            "    if final in ('error', 'completed'):",
+            f'{TRUTH}test_a_pending_status_over_a_damaged_result_is_a_run_cut_off',
+        ),
+        Mutant(
+            '/ stands for itself in a folder name',
+            'canonical.py',
+            "_UNSAFE = re.compile(r'[^A-Za-z0-9_.+=@-]+')",
+            "_UNSAFE = re.compile(r'[^A-Za-z0-9_.+=@/-]+')",
+            f'{FETCH}test_hostile_idents_have_folders_of_their_own',
+        ),
+        Mutant(
+            'a leading . stands for itself in a folder name',
+            'canonical.py',
+            "    if encoded[0] in '.-':",
+            "    if encoded[0] in '-':",
+            f'{FETCH}test_hostile_idents_have_folders_of_their_own',
+        ),
+        Mutant(
+            'a symlink in place of a result is followed',
+            'diskio.py',
+            'READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC',
+            'READ = os.O_RDONLY | os.O_CLOEXEC',
+            f'{TRUTH}test_no_link_is_followed[base/coll/one/result.json-after]',
+        ),
+        Mutant(
+            'a symlink in place of a log is written through',
+            'diskio.py',
+            '_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC',
+            '_WRITE = os.O_WRONLY | os.O_CLOEXEC',
+            f'{TRUTH}test_no_link_is_followed[base/coll/one/stdout.log-after]',
+        ),
+        Mutant(
+            'what a symlink in storage points to is emptied too',
+            'diskio.py',
+            '        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]',
+            '        entries = [(entry.name, entry.is_dir()) for entry in found]',
+            f'{TRUTH}test_links_in_storage_are_removed_and_not_followed',
+        ),
+        Mutant(
+            'a status.json that says two things is accepted',
+            'directory/__init__.py',
+            ' or sum(document.values()) != 1:',
+            ':',
+            f'{TRUTH}test_damaged_status[two true]',
+        ),
+        Mutant(
+            'a status.json that is being written is called damaged at once',
+            'directory/__init__.py',
+            '_READINGS = 5 ',
+            '_READINGS = 1 ',
+            f'{TRUTH}test_a_torn_status_is_read_again',
+        ),
+        Mutant(
+            'the front of a longer number is served as the result',
+            'directory/__init__.py',
+            "    if text[-1:] != '\\n' and isinstance(value, (int, float)) and not isinstance(value, bool):",
+            '    if False:',
+            f'{TRUTH}test_damaged_result[17]',
+        ),
+        Mutant(
+            'Ctrl-C in a function is not raised again',
+            'compute.py',
+            '    again = error if isinstance(error, KeyboardInterrupt) and not in_worker else None',
+            '    again = None',
+            f'{TRUTH}test_ctrl_c_in_a_function_is_written_and_raised_again',
+        ),
+        Mutant(
+            'a resource is removed while it runs',
+            'settle.py',
+            '    if claim is None:\n        raise ResourceError(',
+            '    if claim is None:\n        return True\n        raise ResourceError(',
+            f'{TRUTH}test_a_stopped_worker_is_not_dead',
+        ),
+    ],
+    'nested fetch': [
+        Mutant(
+            'a resource may wait for itself',
+            'fetcher.py',
+            '    if order.key in order.chain:',
+            '    if False:',
+            f'{TRUTH}test_nested_fetch[inline]',
+        ),
+        Mutant(
+            'rows of nested fetches are dropped',
+            'compute.py',
+            '        running._nested.append(outcome.entry)',
+            '        pass',
+            f'{TRUTH}test_nested_fetch[processes]',
+        ),
+    ],
+    'index': [
+        Mutant(
+            'a late final write of an earlier attempt wins',
+            'index/_statements.py',
+            "        finish=_upsert('newer'),",
+            "        finish=_upsert('always'),",
+            f'{INDEX}a_late_final_write_is_dropped',
+        ),
+        Mutant(
+            'queued overwrites a pending row',
+            'index/_statements.py',
+            "        queue=_upsert('free'),",
+            "        queue=_upsert('always'),",
+            f'{INDEX}queued_never_overwrites_a_pending_row',
+        ),
+        Mutant(
+            'reindex overwrites what was written meanwhile',
+            'index/_statements.py',
+            "    unmoved = table.changed == bindparam('was')",
+            "    unmoved = bindparam('was').is_not(None)",
+            f'{INDEX}merge_writes_only_where_the_row_has_not_moved',
+        ),
+        Mutant(
+            'a transaction of several statements is none',
+            'index/_connection.py',
+            "    driver.execute('BEGIN IMMEDIATE')",
+            '    pass',
+            f'{INDEX}a_group_is_written_whole_or_not_at_all',
+        ),
+        Mutant(
+            'DEFERRED for IMMEDIATE: a transaction locks late',
+            'index/_connection.py',
+            "    driver.execute('BEGIN IMMEDIATE')",
+            "    driver.execute('BEGIN DEFERRED')",
+            f'{INDEX}a_transaction_keeps_other_writers_out_from_its_start',
+        ),
+        Mutant(
+            'a deleted or replaced index is not noticed (no inode check)',
+            'index/_connection.py',
+            '        return found == self.mark and found != ()',
+            '        return True',
+            f'{OPENING}files_deleted_under_a_connection_are_noticed_before_the_next_write[deleted0]',
+        ),
+        Mutant(
+            'a deleted -wal is not noticed',
+            'index/_connection.py',
+            '    return (main.st_dev, main.st_ino, wal.st_dev, wal.st_ino, shm.st_dev, shm.st_ino)',
+            '    return (main.st_dev, main.st_ino)',
+            f'{OPENING}files_replaced_under_a_connection_are_noticed[-wal]',
+        ),
+        Mutant(
+            'a rebuild does not wait for the lock',
+            'index/_opening.py',
+            '        with contextlib.closing(lock), lock.owned():\n            yield',
+            '        with contextlib.closing(lock):\n            yield',
+            f'{OPENING}a_write_waits_until_the_index_is_replaced',
+        ),
+        Mutant(
+            'a write does not wait for a rebuild',
+            'index/_connections.py',
+            '    if lock is not None:\n        lock.share()',
+            '    if False:\n        lock.share()',
+            f'{OPENING}a_write_waits_until_the_index_is_replaced',
+        ),
+        Mutant(
+            'who waited for the lock does not look again, and builds once more',
+            'index/_opening.py',
+            '                if isinstance(found, Held):  # another process was faster\n',
+            '                if isinstance(found, Held):\n                    self._rebuild(None)\n',
+            f'{OPENING}who_waited_for_the_lock_looks_again',
+        ),
+        Mutant(
+            'a missing index is made, and not filled from the directories',
+            'index/__init__.py',
+            '            fill=None if refill is None else partial(_fill, refill),',
+            '            fill=None,',
+            f'{OPENING}a_missing_index_is_built_from_the_directories',
+        ),
+        Mutant(
+            'a damaged index is not built anew',
+            'index/_opening.py',
+            '        if is_damage(fault):\n            self._replace_damaged(held, fault)',
+            '        if False:\n            self._replace_damaged(held, fault)',
+            f'{OPENING}damage_is_met_in_mid_life[write]',
+        ),
+        Mutant(
+            "another program's SQLite file is taken for an index",
+            'index/_examining.py',
+            '    if application != APPLICATION_ID:',
+            '    if False:',
+            f'{OPENING}what_is_not_ours_is_refused_and_not_touched[tables]',
+        ),
+        Mutant(
+            'a pending row is trusted though its session is dead',
+            'store.py',
+            "        return row is not None and row.status == 'pending' and self.base.is_alive(row.session)",
+            "        return row is not None and row.status == 'pending'",
+            f'{TRUTH}test_a_pending_row_of_a_dead_session_is_no_promise',
+        ),
+        Mutant(
+            'what dead sessions left is not settled at the opening',
+            'recovery.py',
+            '    if not dead:',
+            '    if dead:',
+            f'{TRUTH}test_cut_off_before_any_write[first]',
+        ),
+        Mutant(
+            'a forked child gives back the lock of its parent',
+            'index/_lock.py',
+            '        self.close()\n\n    def __del__',
+            '        self.release()\n        self.close()\n\n    def __del__',
+            f'{OPENING}a_forked_child_never_gives_back_the_parents_lock',
+        ),
+    ],
+    'query': [
+        Mutant(
+            'filter: exact values (collection, ident, error type and group) give the others',
+            'index/_clauses.py',
+            '            statement = statement.where(column.in_(bindparam(kind, expanding=True)))',
+            '            statement = statement.where(column.not_in(bindparam(kind, expanding=True)))',
+            f"{FILTER}[{{'collection': ['c', 'd']}}]",
+        ),
+        Mutant(
+            'filter: status gives the others',
+            'index/_clauses.py',
+            '    known = [TABLE.status == literal_column',
+            '    known = [TABLE.status != literal_column',
+            f"{FILTER}[{{'status': 'error'}}]",
+        ),
+        Mutant(
+            'filter: only the head of an ident pattern counts',
+            'index/_clauses.py',
+            "TABLE.ident < _value('after'), like)",
+            "TABLE.ident < _value('after'), _value('pattern').is_not(None))",
+            f"{FILTER}[{{'ident': 'a?b*'}}]",
+        ),
+        Mutant(
+            'filter: the upper bound of an ident pattern is dropped by one',
+            'index/_finding.py',
+            '    return head[:-1] + chr(following)',
+            '    return head',
+            f"{FILTER}[{{'ident': 'a*'}}]",
+        ),
+        Mutant(
+            'filter: an ident pattern that begins with a star needs its text further on',
+            'index/_clauses.py',
+            "func.instr(TABLE.ident, _value('inside')) > literal_column('0')",
+            "func.instr(TABLE.ident, _value('inside')) > literal_column('1')",
+            f"{FILTER}[{{'ident': '[!a]*'}}]",
+        ),
+        Mutant(
+            'filter: error tells upper from lower case',
+            'index/_finding.py',
+            '    folded = message.casefold()',
+            '    folded = message',
+            f"{FILTER}[{{'error': 'bad'}}]",
+        ),
+        Mutant(
+            'filter: args take 0 for False',
+            'index/_finding.py',
+            '    if type(held) is not type(wanted):\n        return False',
+            '    if held == wanted:\n        return True',
+            f"{FILTER}[{{'args': [{{'b': 2}}, {{'a': False}}]}}]",
+        ),
+        Mutant(
+            'filter: args that are missing are null',
+            'index/_finding.py',
+            '    return all(name in held and _is_same(held[name], value)',
+            '    return all(_is_same(held.get(name), value)',
+            f"{FILTER}[{{'args': [{{'b': 2}}, {{'nothing': None}}]}}]",
+        ),
+        Mutant(
+            'filter: since leaves out its own moment',
+            'index/_clauses.py',
+            "TABLE.finished_at >= _value('finished_since')",
+            "TABLE.finished_at > _value('finished_since')",
+            f"{FILTER}[{{'since': '2026-01-01T00:00:20+00:00'}}]",
+        ),
+        Mutant(
+            'filter: since leaves out what is not finished',
+            'index/_clauses.py',
+            "    return or_(finished, and_(named('started'), started))",
+            "    return or_(finished, and_(named('started'), started, TABLE.started_at.is_(None)))",
+            f"{FILTER}[{{'since': '2026-01-01T00:00:20+00:00'}}]",
+        ),
+        Mutant(
+            'filter: until leaves out what is not finished',
+            'index/_clauses.py',
+            "_value('finished_until'), started)",
+            "_value('finished_until'), and_(started, TABLE.started_at.is_(None)))",
+            f"{FILTER}[{{'until': '2026-01-02'}}]",
+        ),
+        Mutant(
+            'filter: the least duration is left out',
+            'index/_clauses.py',
+            "TABLE.duration >= _value('duration')",
+            "TABLE.duration > _value('duration')",
+            f"{FILTER}[{{'min_duration': 1}}]",
+        ),
+        Mutant(
+            'filter: no version is never stale',
+            'index/_clauses.py',
+            "TABLE.version.is_distinct_from(_value(f'version_{each}'))",
+            "TABLE.version != _value(f'version_{each}')",
+            f"{FILTER}[{{'stale': True}}]",
+        ),
+        Mutant(
+            'filter: what is not stale is what is stale',
+            'index/_clauses.py',
+            '    return func.not_(_stale(number))',
+            '    return _stale(number)',
+            f"{FILTER}[{{'stale': False}}]",
+        ),
+        Mutant(
+            'NULLs come first',
+            'index/_clauses.py',
+            '    upwards = nulls_last(by.asc()) if column.nullable else by.asc()',
+            '    upwards = by.asc()',
+            f'{QUERY}every_column_orders_both_ways[{{}}--duration]',
+        ),
+        Mutant(
+            'sql may change settings',
+            'index/_asking.py',
+            '    return sqlite3.SQLITE_DENY\n',
+            '    return sqlite3.SQLITE_OK\n',
+            f'{INDEX}sql_only_reads[PRAGMA query_only = OFF]',
+        ),
+        Mutant(
+            'notebooks run what an ident says',
+            'shown.py',
+            '{escape(text)}</td>',
+            '{text}</td>',
+            'test_frames.py::test_notebooks_show_hostile_text_escaped[query]',
+        ),
+        Mutant(
+            'frames have times without a zone',
+            'frames.py',
+            "moments.astype('datetime64[us, UTC]')",
+            'moments.dt.tz_localize(None)',
+            'test_frames.py::test_to_pandas',
+        ),
+    ],
+    'fetch_many': [
+        Mutant(
+            'the idents are held whole',
+            'runner/batch.py',
+            'idents.items() if isinstance(idents, Mapping) else idents\n',
+            'idents.items() if isinstance(idents, Mapping) else list(idents)\n',
+            f'{MANY}test_idents_are_pulled_lazily[inline-200]',
+        ),
+        Mutant(
+            'idents are pulled though nobody takes results',
+            'runner/batch.py',
+            '                if not self._is_hungry(1.0):',
+            '                if False:',
+            f'{MANY}test_idents_are_pulled_lazily[inline-200]',
+        ),
+        Mutant(
+            'saved results are read ahead without end',
+            'runner/batch.py',
+            '        while len(self._ready) < GROUP:',
+            '        while True:',
+            f'{MANY}test_saved_results_are_not_held_whole',
+        ),
+        Mutant(
+            'repeats are not merged',
+            'runner/batch.py',
+            '        if ident in self._in_flight:',
+            '        if False:',
+            f'{MANY}test_repeated_idents_are_merged[processes]',
+        ),
+        Mutant(
+            'a death is blamed on the last order of a slot',
+            'executors/slots.py',
+            '        elif tickets and not self._blamed(slot, tickets[0]):',
+            '        elif tickets and not self._blamed(slot, tickets[-1]):',
+            f'{MANY}test_a_death_costs_exactly_its_own_resource',
+        ),
+        Mutant(
+            'what waited behind a dead one is lost',
+            'executors/slots.py',
+            'ticket for ticket in reversed(tickets) if not ticket.is_cancelled',
+            '()',
+            f'{MANY}test_a_death_costs_exactly_its_own_resource',
+        ),
+        Mutant(
+            'revoked orders still run',
+            'executors/_slot.py',
+            '        self._orders = deque(kept)',
+            '        pass',
+            f'{MANY}test_an_order_that_is_sent_again_can_be_revoked_again',
+        ),
+        Mutant(
+            'what waits behind one that hangs is not handed over',
+            'executors/slots.py',
+            '                self._hand_over(slot)\n',
+            '                pass\n',
+            f'{MANY}test_a_hanging_head_loses_its_queue',
+        ),
+        Mutant(
+            'what was never begun stays pending after a cancel',
+            'runner/dispatcher.py',
+            '        self._store.withdraw(orders)\n        self.dropped',
+            '        self.dropped',
+            f'{MANY}test_cancelling_keeps_an_old_result_that_was_not_begun',
+        ),
+        Mutant(
+            'Ctrl-C ends nothing: what runs goes on',
+            'runner/batch.py',
+            '            self._dispatcher.stop(interrupt=interrupt)',
+            '            pass',
+            f'{MANY}test_ctrl_c_leaves_nothing_pending[]',
+        ),
+        Mutant(
+            'Ctrl-C kills at once, and is called a cancel',
+            'executors/slots.py',
+            '            self._cancel(set(self._tickets), signal.SIGINT)',
+            '            self._cancel(set(self._tickets))',
+            f'{MANY}test_ctrl_c_leaves_nothing_pending[]',
+        ),
+        Mutant(
+            'slots are left alive at the end',
+            'executors/slots.py',
+            '                slot.discard()\n            self._slots.clear()',
+            '                pass\n            self._slots.clear()',
+            f'{MANY}test_nothing_is_left_afterwards',
+        ),
+        Mutant(
+            'two callers do the same work twice',
+            'compute.py',
+            "    return order.recompute == 'no' or not differs(record or {}, order.args, order.task)",
+            '    return False',
+            f'{MANY}test_two_callers_share_the_work',
+        ),
+        Mutant(
+            'a slot with threads left in it goes on: their output lands in the next log',
+            'executors/_slot.py',
+            '            if threading.active_count() > 1:',
+            '            if False:',
+            f'{MANY}test_a_function_that_leaves_threads',
+        ),
+        Mutant(
+            'a batch that was never started is dropped in silence',
+            'runner/batch.py',
+            "        if self._dispatcher is None and not self._tally['total']:",
+            '        if False:',
+            f'{MANY}test_a_dropped_batch_warns',
+        ),
+    ],
+    'commands': [
+        Mutant(
+            'run exits with 0 though some failed',
+            'cli/running.py',
+            '    return FAILED if batch.counts.error else DONE',
+            '    return DONE',
+            'test_cli_running.py::test_run_with_failures',
+        ),
+        Mutant(
+            'check exits with 0 though something is left',
+            'cli/mending.py',
+            '    return DISAGREE if report.remaining else DONE',
+            '    return DONE',
+            'test_cli_mending.py::test_check_finds_and_fixes',
+        ),
+        Mutant(
+            'an interrupted command exits with 0',
+            'cli/ending.py',
+            '        return INTERRUPTED',
+            '        return DONE',
+            'test_cli.py::test_faults_become_exit_codes[KeyboardInterrupt-int]',
+        ),
+        Mutant(
+            'a refusal exits with 1, whatever was wrong',
+            'cli/ending.py',
+            '    return error.exit_code',
+            '    return FAILED',
+            'test_cli.py::test_exit_codes',
+        ),
+        Mutant(
+            '--json is no JSON',
+            'cli/output.py',
+            '    print(json_text(value, indent=2))',
+            '    print(value)',
+            'test_cli_mending.py::test_check_deep_finds_what_was_edited',
+        ),
+        Mutant(
+            'messages go to stdout',
+            'cli/output.py',
+            '    print(visible(text), file=sys.stderr, flush=True)',
+            '    print(visible(text), flush=True)',
+            'test_cli_mending.py::test_check_finds_nothing',
+        ),
+        Mutant(
+            'a CSV cell is a formula',
+            'cli/output.py',
+            """    return f"'{text}" if text.startswith(FORMULA) else text""",
+            '    return text',
+            'test_cli_tools.py::test_csv_cells_are_inert',
+        ),
+        Mutant(
+            'an escape sequence in an ident reaches the terminal',
+            'shown.py',
+            "    return ''.join(char if char.isprintable() else _escaped(char) for char in text)",
+            '    return text',
+            'test_cli_tools.py::test_visible_shows_what_would_not_print',
+        ),
+        Mutant(
+            'rm -n says that it would delete what runs',
+            'cli/mending.py',
+            "    if project.get(collection, ident).status == 'pending':",
+            '    if False:',
+            'test_cli_mending.py::test_rm_refuses_what_runs',
+        ),
+        Mutant(
+            'the progress line goes to stdout',
+            'progress.py',
+            '        print(line, file=sys.stderr, flush=True)',
+            '        print(line, flush=True)',
+            'test_progress.py::test_piped_progress_is_plain_lines',
+        ),
+        Mutant(
+            'the last progress line is not shown',
+            'progress.py',
+            '        if self._counts is not None:\n            self.draw(self._counts)',
+            '        pass',
+            'test_progress.py::test_piped_progress_ends_with_the_final_counts',
+        ),
+        Mutant(
+            'a view that the README shows is gone',
+            'schema.py',
+            'CREATE VIEW status_counts AS',
+            'CREATE VIEW counts_by_status AS',
+            'test_readme.py::test_shell_lines_run_on_the_tutorial',
+        ),
+    ],
+    'architecture': [
+        Mutant(
+            'a module imports from a floor above',
+            'diskio.py',
+            'if TYPE_CHECKING:\n    from collections.abc import Iterator\n',
+            'if TYPE_CHECKING:\n    from collections.abc import Iterator\n    from .store import Store\n',
+            'test_architecture.py::test_imports_go_only_downward[diskio]',
+        ),
+        Mutant(
+            '`import hadrosaur` loads SQLAlchemy',
+            '__init__.py',
+            'from .handle import Resource\n',
+            'from . import schema as schema\nfrom .handle import Resource\n',
+            'test_architecture.py::test_light_imports[import hadrosaur]',
+        ),
+        Mutant(
+            'the worker loads SQLAlchemy',
+            'executors/_slot.py',
+            'from .. import compute, diskio\n',
+            'from .. import compute, diskio, schema\n',
+            'test_architecture.py::test_light_imports[import hadrosaur.executors._slot]',
+        ),
+        Mutant(
+            'a saved result opens the index',
+            'fetcher.py',
+            "        if state != 'completed':\n            return state, None\n        if compared:",
+            '        self._live.index.get(collection.name, ident)\n        if compared:',
+            'test_architecture.py::test_cached_fetch_loads_no_sqlalchemy',
+        ),
+    ],
+    'migrations': [
+        Mutant(
+            'an upgrade is no transaction',
+            'upgrade.py',
+            "        connection.exec_driver_sql('BEGIN IMMEDIATE')",
+            '        pass',
+            'test_upgrade.py::test_a_revision_that_fails_half_way_leaves_no_trace',
+        ),
+        Mutant(
+            'DEFERRED for IMMEDIATE: an upgrade locks late',
+            'upgrade.py',
+            "        connection.exec_driver_sql('BEGIN IMMEDIATE')",
+            "        connection.exec_driver_sql('BEGIN DEFERRED')",
+            'test_upgrade.py::test_an_upgrade_keeps_other_writers_out_from_its_start',
+        ),
+        Mutant(
+            'a newer index is not refused',
+            'index/_examining.py',
+            '    if stored[0] not in REVISIONS:',
+            '    if False:',
+            'test_upgrade.py::test_a_newer_index_is_refused_and_left_alone',
+        ),
+        Mutant(
+            'a revision differs from schema.py',
+            '../migrations/versions/0002_fewer_indexes.py',
+            "    op.drop_index('resources_by_finish', 'resources')",
+            '    pass',
+            'test_upgrade.py::test_replaying_all_revisions_equals_the_schema',
+        ),
+        Mutant(
+            'the Core table differs from the text',
+            'schema.py',
+            "    Column('version', Text),\n",
+            "    Column('version', Integer),\n",
+            'test_schema.py::test_text_and_core_table_have_the_same_columns',
+        ),
+        Mutant(
+            'the wheel has no migrations',
+            '../pyproject.toml',
+            '"migrations" = "hadrosaur/migrations"',
+            '',
+            'test_package.py::test_wheel_carries_the_migrations',
+        ),
+    ],
+    'causes and check': [
+        Mutant(
+            'quoted text in a message is not masked',
+            'fingerprint.py',
+            "    line = _QUOTED.sub('<text>', line)",
+            '    pass',
+            'test_fingerprint.py::TestPatterns::test_what_is_masked',
+        ),
+        Mutant(
+            'the frame of a cause is not the own one of the user',
+            'fingerprint.py',
+            "        if owner == 'user' or (owner == 'library' and found != 'user'):",
+            "        if owner in ('user', 'library'):",
+            'test_fingerprint.py::TestPlaces::test_libraries_are_passed_over',
+        ),
+        Mutant(
+            'the type of the error is no part of its cause',
+            'fingerprint.py',
+            "    cause = '\\0'.join((exception_type, mask(message), frame or ''))",
+            "    cause = '\\0'.join((mask(message), frame or ''))",
+            'test_fingerprint.py::TestFingerprints::test_what_are_different_causes',
+        ),
+        *(
+            Mutant(f'check: {name} is not found', 'reindex.py', old, 'pass', f'{FINDING}[{way}]')
+            for name, old, way in (
+                (
+                    'a lost row',
+                    "self._note('missing-row', entry.collection, ident, "
+                    "f'the folder says {entry.status}, no row does')",
+                    'lose_row',
+                ),
+                (
+                    'a lost folder',
+                    "self._note('missing-folder', collection, ident, "
+                    "f'the row says {row.status}, no folder does')",
+                    'lose_folder',
+                ),
+                (
+                    'a run that was cut off',
+                    "self._note('cut-off', entry.collection, entry.ident, 'begun, and cut off half way')",
+                    'cut_off',
+                ),
+                (
+                    'a damaged status',
+                    "self._note('damaged', found.collection, ident, found.problem)",
+                    'damage_status',
+                ),
+                (
+                    'a damaged result',
+                    "self._note('damaged', entry.collection, entry.ident, "
+                    "f'{directory.RESULT} does not parse')",
+                    'damage_result',
+                ),
+                (
+                    'an edited result',
+                    "self._note('checksum', entry.collection, entry.ident, detail)",
+                    'change_result',
+                ),
+                (
+                    'a copied folder',
+                    "self._note('foreign-record', entry.collection, entry.ident, detail)",
+                    'copy_folder',
+                ),
+                (
+                    'a changed row',
+                    'self._note(problem, entry.collection, entry.ident, detail)',
+                    'change_status',
+                ),
+            )
+        ),
+        Mutant(
+            'check: times are not compared',
+            'reindex.py',
+            "'queued_at', 'started_at', 'finished_at', 'duration',",
+            "'queued_at', 'started_at', 'duration',",
+            f'{FINDING}[change_times]',
+        ),
+        Mutant(
+            'check: args are not compared',
+            'reindex.py',
+            "_COMPARED = ('args', 'args_hash',",
+            "_COMPARED = ('args_hash',",
+            f'{FINDING}[change_args]',
+        ),
+        Mutant(
+            'check: a damaged record is not found',
+            'reindex.py',
+            "    problem = f'{directory.RECORD} is damaged' if record == {} else None",
+            '    problem = None',
+            f'{FINDING}[damage_record]',
+        ),
+        Mutant(
+            'check: the record of a copied folder is not adopted',
+            'reindex.py',
+            '            self._adopt()\n',
+            '            pass\n',
+            f'{CHECK}what_can_be_mended_is[copy_folder]',
+        ),
+        Mutant(
+            'check: what runs is called cut off',
+            'reindex.py',
+            '            if not diskio.is_locked(folder, parent) and not self._is_under_way(row):',
+            '            if not self._is_under_way(row):',
+            f'{CHECK}what_runs_is_no_disagreement',
+        ),
+        Mutant(
+            'reindex keeps the rows of folders that are gone',
+            'index/_statements.py',
+            '        remove=_compile(delete(resources).where(key, unmoved)),',
+            "        remove=_compile(delete(resources).where(key, unmoved, table.status == 'pending')),",
+            'test_cli_mending.py::test_reindex',
+        ),
+        Mutant(
+            'reindex --changed-only reads nothing at all',
+            'reindex.py',
+            "    if known is not None and directory.status_mtime(parent, f'{name}/') == known:",
+            '    if known is not None:',
+            f'{CHECK}reindex_with_changed_only_reads_what_was_written',
+        ),
+    ],
+    'executors': [
+        Mutant(
+            'a failed run is tried once more than asked for',
+            'runner/dispatcher.py',
+            '        if flight.retries >= flight.collection.retries or',
+            '        if flight.retries > flight.collection.retries or',
+            f'{CONTRACT}retries_count_attempts[processes]',
+        ),
+        Mutant(
+            'a failed run is not tried again',
+            'runner/dispatcher.py',
+            '        if flight.retries >= flight.collection.retries or',
+            '        if True or',
+            f'{CONTRACT}retries_count_attempts[threads]',
+        ),
+        *(
+            Mutant(
+                f'a retry does not wait for its time ({kind})',
+                f'executors/{file}.py',
+                old,
+                new,
+                f'{CONTRACT}a_retry_waits_for_its_time[{kind}]',
+            )
+            for kind, file, old, new in (
+                (
+                    'inline',
+                    'inline',
+                    '        moment = time.monotonic() + delay if delay else 0.0',
+                    '        moment = 0.0',
+                ),
+                (
+                    'threads',
+                    'threads',
+                    '        moment = time.monotonic() + delay if delay else 0.0',
+                    '        moment = 0.0',
+                ),
+                ('processes', 'slots', '            if delay:\n', '            if False:\n'),
+                ('ThreadPoolExecutor', 'futures', '            if delay:\n', '            if False:\n'),
+            )
+        ),
+        Mutant(
+            'retries that wait fill the queue and hold up the others',
+            'runner/dispatcher.py',
+            '        return len(self._flights) - min(len(self._due), MOST_WAITING)',
+            '        return len(self._flights)',
+            f'{CONTRACT}a_waiting_retry_holds_up_nobody[threads]',
+        ),
+        Mutant(
+            'a timeout is not enforced',
+            'executors/slots.py',
+            '            if timeout and age >= timeout:',
+            '            if False:',
+            f'{CONTRACT}timeout_kills_the_run_and_what_it_started[processes]',
+        ),
+        Mutant(
+            'a timeout is silently ignored on threads',
+            'executors/threads.py',
+            '        if orders[0].task.timeout is not None:',
+            '        if False:',
+            f'{CONTRACT}timeout_is_refused_on_threads',
+        ),
+        Mutant(
+            'what a killed function started lives on (its group is not killed)',
+            'executors/_worker.py',
+            '            os.killpg(self.process.pid, number)',
+            '            os.kill(self.process.pid, number)',
+            f'{MANY}test_timeout_kills_what_the_function_started',
+        ),
+        Mutant(
+            'cancel is ignored by what runs',
+            'executors/slots.py',
+            '            if number is not None and slot.queue and slot.queue[0].order.run in runs:',
+            '            if False:',
+            f'{CONTRACT}cancel_in_mid_run[processes]',
+        ),
+        Mutant(
+            'cancel is ignored by what another process runs',
+            'executors/slots.py',
+            '            self._look_at_requests()',
+            '            pass',
+            'test_cancel_elsewhere.py::test_cancel_a_whole_collection',
+        ),
+        Mutant(
+            'cancel does not reach a foreign executor',
+            'executors/futures.py',
+            '                for order in wanted:\n                    basedir.request_cancel',
+            '                for order in []:\n                    basedir.request_cancel',
+            f'{CONTRACT}cancel_in_mid_run[ThreadPoolExecutor]',
+        ),
+        Mutant(
+            'WorkerDied does not name the signal',
+            'executors/_worker.py',
+            '            name = signal.Signals(-code).name',
+            "            name = 'a signal'",
+            f'{CONTRACT}a_killed_process_costs_its_own_resource[processes]',
+        ),
+        Mutant(
+            'what a foreign executor hands back is lost',
+            'executors/futures.py',
+            '        again = [order for order in unbegun if order.run not in self._cancelled]',
+            '        again = []',
+            f'{CONTRACT}long_runs_among_many_short_ones[ThreadPoolExecutor]',
+        ),
+        Mutant(
+            'a function that cannot be sent is not named',
+            'executors/base.py',
+            "            f'the function {name} cannot be sent",
+            "            f'the function cannot be sent",
+            f'{CONTRACT}an_unpicklable_function_names_the_culprit[processes]',
+        ),
+        Mutant(
+            'the slots that a foreign executor hosted stay',
+            'executors/futures.py',
+            '        _host.close_hosts()',
+            '        pass',
+            f'{CONTRACT}nothing_is_left[ThreadPoolExecutor]',
+        ),
+        Mutant(
+            'the peak of memory is that of the process, not of the run',
+            'metrics.py',
+            "            os.pwrite(self._reset, b'5', 0)",
+            '            pass',
+            'test_metrics.py::test_peak_memory_is_of_each_run',
+        ),
+        Mutant(
+            'processor time of subprocesses is not counted',
+            'metrics.py',
+            'own.ru_stime + children.ru_utime + children.ru_stime,',
+            'own.ru_stime,',
+            'test_metrics.py::test_processor_time_includes_children',
+        ),
+    ],
+}
+
+
+def main(words: list[str]) -> int:
+    """Try the mutants, print how each ended, and return the exit code."""
+    chosen = [
+        (part, mutant)
+        for part, mutants in MUTANTS.items()
+        for mutant in mutants
+        if not words or any(word in f'{part} {mutant.broken} {mutant.file}' for word in words)
+    ]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix='hadrosaur-mutants-') as folder:
+        plain = Path(folder, 'plain')
+        copy_of(ROOT, plain)
+        tests = list(dict.fromkeys(mutant.test for _, mutant in chosen))
+        print(f'{len(tests)} tests without a mutant …', flush=True)
+        code, said = run_tests(plain, tests, limit=LONGEST)
+        if code != 0:
+            print(said)
+            print('the named tests must pass before anything is broken')
+            return 1
+        took = durations(said)
+        ends: dict[str, int] = {}
+        last = ''
+        for part, mutant in chosen:
+            if part != last:
+                print(f'\n{part}')
+                last = part
+            since = time.monotonic()
+            limit = LEAST + TIMES * sum(s for test, s in took if is_of(test, mutant.test))
+            end, said = fate(plain, Path(folder, 'mutant'), mutant, limit)
+            ends[end] = ends.get(end, 0) + 1
+            print(f'  {end:9} {time.monotonic() - since:4.1f} s  {mutant.broken}', flush=True)
+            if end != 'killed':
+                print(f'            {mutant.file}, {mutant.test}')
+            if end == 'broken':
+                print(said, flush=True)
+    counted = ', '.join(f'{number} {end}' for end, number in sorted(ends.items()))
+    print(f'\n{len(chosen)} mutants: {counted}; {time.monotonic() - began:.0f} s')
+    return 0 if ends.keys() <= {'killed'} else 1
+
+
+def copy_of(source: Path, target: Path) -> None:
+    """Copy a checkout, without what its tools left in it; times stay, so that compiled files count."""
+    left_out = shutil.ignore_patterns('.hypothesis', '.*_cache')
+    target.mkdir()
+    for name in COPIED:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=left_out)
+        else:
+            shutil.copy2(source / name, target / name)
+
+
+def fate(plain: Path, place: Path, mutant: Mutant, limit: float) -> tuple[str, str]:
+    """How a mutant ends (killed, survived, or broken: it proves nothing), and what its test said."""
+    shutil.rmtree(place, ignore_errors=True)
+    copy_of(plain, place)
+    path = place / 'hadrosaur' / mutant.file
+    text = path.read_text('utf-8')
+    found = text.count(mutant.old)
+    if found != 1:
+        return 'broken', f'the text that is to be changed stands there {found} times, not once'
+    path.write_text(text.replace(mutant.old, mutant.new), 'utf-8')
+    for compiled in path.parent.glob(f'__pycache__/{path.stem}.*'):
+        compiled.unlink()  # one of the same second and size would be taken for the mutant's
+    code, said = run_tests(place, [mutant.test], limit=limit)
+    if code in (1, None):
+        return 'killed', said
+    return ('survived' if code == 0 else 'broken'), said
+
+
+def run_tests(place: Path, tests: list[str], *, limit: float) -> tuple[int | None, str]:
+    """pytest's exit code (None: it took too long), and what it said; each test may take ``limit`` seconds."""
+    mark = f'HADROSAUR_MUTANT={uuid.uuid4().hex}'
+    name, _, value = mark.partition('=')
+    command = [sys.executable, '-m', 'pytest', '-vv', '--durations=0', '--durations-min=0', '--tb=short']
+    # Differences of long lists are not wanted, and take longer than the tests.
+    command += ['--assert=plain', '-p', 'no:cacheprovider', f'--timeout={limit:.1f}']
+    command += [f'tests/{test}' for test in tests]
+    with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace') as said:
+        process = subprocess.Popen(
+            command,
+            cwd=place,
+            env={**os.environ, 'PYTHONPATH': str(place), name: value},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code = None
+        try:
+            code = process.wait(limit * len(tests) + GRACE)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # its fixtures end what they have started
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            end_strays(mark)
+        said.seek(0)
+        return code, said.read()
+
+
+def durations(said: str) -> list[tuple[str, float]]:
+    """Seconds of each test and of its fixtures, from what pytest said."""
+    found = re.findall(r'^([0-9.]+)s (?:setup|call|teardown) +tests/(.*)$', said, re.MULTILINE)
+    return [(test, float(seconds)) for seconds, test in found]
+
+
+def is_of(test: str, named: str) -> bool:
+    """Is it the named test, or one of its parameters?"""
+    return test == named or test.startswith(f'{named}[')
+
+
+def end_strays(mark: str) -> None:
+    """Kill what a broken package has left running: the processes that bear the mark of this very run."""
+    for at in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (at / 'environ').read_bytes().split(b'\0'):
+                os.kill(int(at.name), signal.SIGKILL)
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
