@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test mutants lint format bench wheel clean
+.PHONY: demo test mutants torture lint format bench wheel clean
 
 demo: $(VENV)/installed            ## compute the main job on real input, into demo/
 	@$(BIN)/python examples/source_census.py
@@ -13,6 +13,9 @@ test: $(VENV)/dev                  ## run the tests
 
 mutants: $(VENV)/dev               ## break the package in one line at a time; a named test must notice: make mutants ONLY=index
 	$(BIN)/python tests/mutants.py $(ONLY)
+
+torture: $(VENV)/dev               ## what is promised, for an hour or two; one promise: make torture PROMISE=P1
+	$(BIN)/python -m pytest -s -o timeout=0 tests/torture/$(subst P,p,$(or $(PROMISE),p*))_*.py
 
 lint: $(VENV)/dev                  ## style, formatting, types
 	$(BIN)/ruff check .

@@ -232,9 +232,7 @@ class _Checking:
             if not self._is_under_way(row):
                 self._note('missing-folder', collection, ident, f'the row says {row.status}, no folder does')
         if fix and self._findings:
-            self._adopt()
-            reindex(self._store)
-            self._mark_mended()
+            self._mend()
         return CheckReport(scanned, self._findings)
 
     def _examine(self, found: Folder, rows: dict[tuple[str, str], Entry]) -> None:
@@ -304,8 +302,17 @@ class _Checking:
     def _note(self, problem: str, collection: str, ident: str, detail: str) -> None:
         self._findings.append(Finding(problem, collection, ident, detail))
 
-    def _mark_mended(self) -> None:
-        """Look again: what is found no more was mended."""
-        again = _Checking(self._store, deep=self._deep).run(fix=False)
-        left = {finding[:3] for finding in again.findings}
-        self._findings = [finding._replace(mended=finding[:3] not in left) for finding in self._findings]
+    def _mend(self) -> None:
+        """Settle, have records tell of their own resource, and look again: what is found no more was mended.
+
+        A folder that had to be settled may show only then that its record tells of another.
+        """
+        reindex(self._store)
+        settled = _Checking(self._store, deep=self._deep)
+        settled.run(fix=False)
+        settled._adopt()
+        reindex(self._store)
+        last = _Checking(self._store, deep=self._deep).run(fix=False).findings
+        left, known = {finding[:3] for finding in last}, {finding[:3] for finding in self._findings}
+        mended = [finding._replace(mended=finding[:3] not in left) for finding in self._findings]
+        self._findings = mended + [finding for finding in last if finding[:3] not in known]

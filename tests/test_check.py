@@ -144,6 +144,18 @@ def test_what_can_be_mended_is(zoo, way):
             assert proj.query(ident='bee')[0].error_type == 'Interrupted'
 
 
+def test_what_shows_only_after_settling_is_mended_too(zoo):
+    """A copy whose status is damaged is settled first; then its record is seen to tell of another."""
+    lose_row(zoo)
+    shutil.rmtree(zoo / 'zoo/bee')
+    shutil.copytree(zoo / 'zoo/ant', zoo / 'zoo/bee')
+    damage_status(zoo)
+    with Project(zoo) as proj:
+        assert proj.check(fix=True).remaining == []
+        assert proj.check(deep=True).findings == []
+        assert proj.get('zoo', 'bee')['result'] == {'name': 'ant'}
+
+
 @pytest.mark.parametrize('way', LEFT)
 def test_what_only_a_person_can_tell_is_left(zoo, way):
     """An edited or damaged result is named and left as it is; the command says so with exit code 4."""
