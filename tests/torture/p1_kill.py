@@ -6,12 +6,12 @@ import os
 import signal
 import sqlite3
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from harness import await_that, chance, count
 
-from hadrosaur import Project
+from hadrosaur import Project, ResourceNotFound
 
 KILLS = count(1000)
 IDENTS = 40
@@ -63,10 +63,11 @@ CALLER = """
 
 def slots_of(pid):
     """The worker processes of a caller."""
-    try:
-        return [int(word) for word in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
-    except OSError:
-        return []
+    found = []
+    for task in Path(f'/proc/{pid}/task').glob('*'):  # a thread starts them
+        with suppress(OSError):
+            found += [int(word) for word in (task / 'children').read_text().split()]
+    return found
 
 
 def acknowledged(path):
@@ -91,7 +92,12 @@ def examine(folder, outcomes):
     with Project(folder / 'base') as proj:
         for entry in proj.query('coll'):
             # What a killed caller's worker still computes, it finishes.
-            res = await_that(lambda ident=entry.ident: settled(proj, ident))
+            try:
+                res = await_that(lambda ident=entry.ident: settled(proj, ident))
+            except ResourceNotFound:  # its caller was killed before it was begun
+                assert entry.status == 'pending'
+                assert entry.ident not in given
+                continue
             at = folder / 'base/coll' / res.ident
             if res.status == 'completed':
                 data = (at / 'result.json').read_bytes()
