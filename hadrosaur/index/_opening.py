@@ -143,7 +143,9 @@ class IndexFile:
         """
         if is_moved(fault):
             return
-        if is_damage(fault):
+        if held.is_writable and not held.is_current():  # deleted in mid-transaction: whatever came of that
+            self.lost(held)
+        elif is_damage(fault):
             self._replace_damaged(held, fault)
         elif is_busy(fault):
             raise IndexBusy(
