@@ -620,3 +620,44 @@ def test_an_index_for_reading_refuses_to_write(index, place):
     assert list(statuses(reader)) == ['i']
     assert (reader.is_read_only, index.is_read_only) == (True, False)
     reader.close()
+
+
+def test_closing_while_other_threads_write(index):
+    """Closing takes only what nobody uses; who is in the middle of a transaction goes on, and opens anew."""
+    stop, faults = threading.Event(), []
+
+    def write(name):
+        number = 0
+        try:
+            while not stop.is_set():
+                number += 1
+                index.finish([done(f'{name}-{number}')])
+                assert index.get('c', f'{name}-{number}').status == 'completed'
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in 'ab']
+    for thread in threads:
+        thread.start()
+    for _ in range(150):
+        index.close()
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert faults == []
+
+
+def test_a_checkpoint_is_made_on_a_connection_that_nobody_else_gets(index, monkeypatch):
+    """While it lasts the connection is not idle: two threads on one connection spoil each other's work."""
+    index.finish([done('i')])
+    attempt, shared = _connections._attempt, []
+
+    def attempting(held, action, writing):
+        shared.append(held in index._connections._idle)
+        return attempt(held, action, writing)
+
+    monkeypatch.setattr(_connections, '_attempt', attempting)
+    index.close()
+
+    assert shared == [False]

@@ -147,14 +147,10 @@ class Connections:
         return held
 
     def _take(self, writing: bool) -> Held:
-        while self._idle:
-            try:
-                held = self._idle.pop()
-            except IndexError:  # another thread was faster
-                break
-            if held.is_writable or not writing:
-                return held
-            self._drop(held)
+        while (idle := self._pop_idle()) is not None:
+            if idle.is_writable or not writing:
+                return idle
+            self._drop(idle)
         held = self._opener.open(writing=writing)
         self._all.add(held)
         return held
@@ -174,18 +170,27 @@ class Connections:
 
         The last process to close an index does so anyway; this is for the others.
         """
-        for held in [held for held in self._idle if held.is_writable][:1]:
-            if held.lock is not None and held.lock.try_share():
-                with contextlib.suppress(sqlite3.Error):  # what is committed stays in the -wal
-                    _attempt(held, lambda driver: driver.execute('PRAGMA wal_checkpoint(PASSIVE)'), True)
+        held = self._pop_idle()
+        if held is None:
+            return
+        if held.is_writable and held.lock is not None and held.lock.try_share():
+            with contextlib.suppress(sqlite3.Error):  # what is committed stays in the -wal
+                _attempt(held, lambda driver: driver.execute('PRAGMA wal_checkpoint(PASSIVE)'), True)
+        self._give_back(held)
 
     def close(self) -> None:
         """Close what is idle now, and what is in use as soon as it is given back."""
         for held in list(self._all):
             held.is_kept = False
-        idle, self._idle = self._idle, []
-        for held in idle:
-            self._drop(held)
+        while (idle := self._pop_idle()) is not None:
+            self._drop(idle)
+
+    def _pop_idle(self) -> Held | None:
+        """An idle connection, which nobody else has from then on; None where there is none."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def let_go(self) -> None:
         """In a forked child: close the parent's connections, whoever used them."""
