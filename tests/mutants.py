@@ -370,8 +370,8 @@ MUTANTS = {
         Mutant(
             'a damaged index is not built anew',
             'index/_opening.py',
-            '        if is_damage(fault):\n            self._replace_damaged(held, fault)',
-            '        if False:\n            self._replace_damaged(held, fault)',
+            '        elif is_damage(fault):\n            self._replace_damaged(held, fault)',
+            '        elif False:\n            self._replace_damaged(held, fault)',
             f'{OPENING}damage_is_met_in_mid_life[write]',
         ),
         Mutant(
@@ -577,7 +577,7 @@ MUTANTS = {
         Mutant(
             'revoked orders still run',
             'executors/_slot.py',
-            '        self._orders = deque(kept)',
+            '        self._orders = deque(order for order in orders if order[1][0] not in revoked)',
             '        pass',
             f'{MANY}test_an_order_that_is_sent_again_can_be_revoked_again',
         ),
@@ -892,7 +892,7 @@ MUTANTS = {
         Mutant(
             'check: the record of a copied folder is not adopted',
             'reindex.py',
-            '            self._adopt()\n',
+            '            settled._adopt()\n',
             '            pass\n',
             f'{CHECK}what_can_be_mended_is[copy_folder]',
         ),

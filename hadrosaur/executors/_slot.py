@@ -22,7 +22,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LENGTH = struct.Struct('!I')
-GLANCE = 0.001  # seconds between looks into the socket while there is work: tiny orders share one
 _CHUNK = 1 << 18  # bytes per reading of the socket; some thousand orders
 
 
@@ -80,11 +78,12 @@ class Slot:
         self._orders: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._tasks: dict[int, tuple[Task, Callable[..., Any]]] = {}
         self._home = os.open('.', diskio.LOOK)
-        self._looked = 0.0  # into the socket, by the monotonic clock
 
     def serve(self) -> None:
         """Carry out what comes, until the caller is gone or this slot has to retire."""
-        while self._orders_at_hand():
+        while self._receive(wait=not self._orders):
+            if not self._orders:
+                continue
             number, fields = self._orders.popleft()
             task, function = self._tasks[number]
             outcome = compute.carry_out(WorkOrder(task, *fields), function)
@@ -93,14 +92,6 @@ class Slot:
             if threading.active_count() > 1:
                 self._send('retire')
                 return
-
-    def _orders_at_hand(self) -> bool:
-        """Look for news, now and then or if there is nothing to do; False when the caller is gone."""
-        while not self._orders or time.monotonic() - self._looked > GLANCE:
-            if not self._receive(wait=not self._orders):
-                return False
-            self._looked = time.monotonic()
-        return True
 
     def _receive(self, *, wait: bool) -> bool:
         """Take in what the caller has sent; False when it is gone."""
@@ -129,12 +120,12 @@ class Slot:
 
     def _revoke(self, runs: list[str], is_answered: bool) -> None:
         """Forget orders that came before this. What was revoked once may be sent again later."""
-        kept = [order for order in self._orders if order[1][0] not in runs]
+        revoked, orders = set(runs), self._orders
+        self._orders = deque(order for order in orders if order[1][0] not in revoked)
         if is_answered:
-            for order in self._orders:
-                if order[1][0] in runs:
-                    self._send('skipped', order[1][0])
-        self._orders = deque(kept)
+            for _, (run, *_) in orders:
+                if run in revoked:
+                    self._send('skipped', run)
 
     def _set_up(self, path: list[str], folder: str) -> None:
         sys.path[:] = path
