@@ -310,8 +310,9 @@ class _Checking:
         reindex(self._store)
         settled = _Checking(self._store, deep=self._deep)
         settled.run(fix=False)
-        settled._adopt()
-        reindex(self._store)
+        if settled._misrecorded:
+            settled._adopt()
+            reindex(self._store)
         last = _Checking(self._store, deep=self._deep).run(fix=False).findings
         left, known = {finding[:3] for finding in last}, {finding[:3] for finding in self._findings}
         mended = [finding._replace(mended=finding[:3] not in left) for finding in self._findings]

@@ -80,24 +80,19 @@ def settle(
         claim.release()
 
 
-def adopt(collection: str, ident: str, collection_path: str, folder: str, *, lock: str = 'folder') -> bool:
+def adopt(collection: str, ident: str, collection_path: str, folder: str, *, lock: str = 'folder') -> None:
     """Have the record of a final resource tell of this resource, and of what its files are.
 
     For a folder that was copied by hand, whose record tells of another, and for a record that is damaged.
-    False where the resource is not final, is being computed, or cannot be written.
+    One that is not final, is being computed, or cannot be written is left as it is.
     """
-    try:
+    with contextlib.suppress(OSError):
         claim = Claim.take(collection_path, folder, lock=lock, make=False)
-    except OSError:
-        return False
-    if claim is None:
-        return False
-    try:
-        return _Settling(claim, collection, ident, '', '').adopt()
-    except OSError:
-        return False
-    finally:
-        claim.release()
+        if claim is not None:
+            try:
+                _Settling(claim, collection, ident, '', '').adopt()
+            finally:
+                claim.release()
 
 
 def remove(collection: str, ident: str, collection_path: str, folder: str, *, lock: str = 'folder') -> bool:
@@ -153,20 +148,19 @@ class _Settling(NamedTuple):
             self.claim.set_status(state)  # type: ignore[arg-type]
         return Settled(self._entry(state, record), run=run)
 
-    def adopt(self) -> bool:
+    def adopt(self) -> None:
         state = directory.read_status(self.claim.folder)
         if state not in ('completed', 'error'):
-            return False
+            return
         record = directory.read_record(self.claim.folder) or {}
         kept = {name: record[name] for name in _KEPT if isinstance(record.get(name), (str, int))}
         if state == 'completed' and 'result_sha256' not in kept:
             data = directory.read_result(self.claim.folder)
             if data is None:
-                return False
+                return
             kept.update(result_size=len(data), result_sha256=directory.checksum(data))
         entry = self._entry(state, record)
         self.claim.write_record(directory.record_bytes(entry, state, str(record.get('run', '')), **kept))
-        return True
 
     def _entry(self, state: Any, record: dict[str, Any] | None) -> Entry:
         path = f'{os.path.basename(self.claim.collection_path)}/{self.claim.name}'

@@ -100,9 +100,7 @@ class Store:
 
     def settle(self, collection: Collection, ident: str, folder: str) -> Settled:
         """Settle a folder that nobody computes, and put what it is into the index."""
-        settled = settle.settle(
-            collection.name, ident, collection.task.path, folder, lock=collection.task.lock
-        )
+        settled = _settled(collection, ident, folder)
         if not settled.busy and settled.spoiled is None:
             self.write_row(collection.name, ident, settled.entry)
         return settled
@@ -112,9 +110,7 @@ class Store:
 
         Whoever computed it may be gone by now, with nobody left to write the row.
         """
-        settled = settle.settle(
-            collection.name, ident, collection.task.path, folder, lock=collection.task.lock
-        )
+        settled = _settled(collection, ident, folder)
         entry = settled.entry
         if entry is not None:
             self._try(lambda: self._finish_pending(entry))
@@ -277,6 +273,10 @@ class FilesOnly(Store):
 
     def _is_queued(self, collection: str, ident: str) -> bool:
         return False
+
+
+def _settled(collection: Collection, ident: str, folder: str) -> Settled:
+    return settle.settle(collection.name, ident, collection.task.path, folder, lock=collection.task.lock)
 
 
 def _new_run() -> str:

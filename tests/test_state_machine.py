@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -588,7 +588,6 @@ TestLife.settings = settings(
     database=None,
     print_blob=TORTURE,
     report_multiple_bugs=False,
-    phases=[Phase.generate] if os.environ.get('QUICKLOOK') else list(Phase),
     suppress_health_check=list(HealthCheck),
 )
 

@@ -50,9 +50,7 @@ class Claim:
         self._record = self._status = -1
         self._record_length = 0
         self._was_completed = False
-        self._is_trusted = (
-            True  # our descriptors are ours: no function of a user's had the time to close them
-        )
+        self._is_trusted = True  # no function of a user's has run, which might close our descriptors
         self.was_made = False
 
     @property
@@ -223,12 +221,16 @@ class Claim:
         diskio.replace(STATUS, data, self.folder, durable=sync)
         return os.stat(STATUS, dir_fd=self.folder, follow_symlinks=False).st_mtime_ns
 
+    def _is_ours(self, fd: int) -> bool:
+        """Is it open, and still the file that we opened?"""
+        return fd >= 0 and (self._is_trusted or diskio.is_same(fd, self._opened_as(fd)))
+
+    def _opened_as(self, fd: int) -> os.stat_result:
+        return self._record_stat if fd == self._record else self._status_stat
+
     def _is_in_place(self, fd: int, name: str) -> bool:
-        """May the file be written in place? It is open, and ours, under that name and no other."""
-        if fd < 0:
-            return False
-        known = self._record_stat if fd == self._record else self._status_stat
-        return (self._is_trusted or diskio.is_same(fd, known)) and diskio.is_alone(known, name, self.folder)
+        """May the file be written in place? It is ours, under that name and no other."""
+        return self._is_ours(fd) and diskio.is_alone(self._opened_as(fd), name, self.folder)
 
     def remade(self, lock: str) -> Claim | None:
         """The directory made anew, where the function removed it or closed our descriptors."""
@@ -238,9 +240,8 @@ class Claim:
         """After a function has run: are our descriptors still ours, and is the directory in its place?"""
         if not diskio.is_same(self.folder, self.folder_stat):
             return False
-        self._is_trusted = (self._record < 0 or diskio.is_same(self._record, self._record_stat)) and (
-            self._status < 0 or diskio.is_same(self._status, self._status_stat)
-        )
+        self._is_trusted = False
+        self._is_trusted = all(fd < 0 or self._is_ours(fd) for fd in (self._record, self._status))
         try:
             now = os.stat(self.path, follow_symlinks=False)
         except OSError:
@@ -252,10 +253,9 @@ class Claim:
 
     def release(self) -> None:
         """Close everything and give the lock back."""
-        if self._record >= 0 and (self._is_trusted or diskio.is_same(self._record, self._record_stat)):
-            os.close(self._record)
-        if self._status >= 0 and (self._is_trusted or diskio.is_same(self._status, self._status_stat)):
-            os.close(self._status)
+        for fd in (self._record, self._status):
+            if self._is_ours(fd):
+                os.close(fd)
         for fd in self.logs:
             with contextlib.suppress(OSError):
                 os.close(fd)

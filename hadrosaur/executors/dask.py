@@ -8,7 +8,6 @@ its worker dies; the run id in each order makes that harmless.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import socket
 import time
@@ -71,9 +70,11 @@ def _await_listener(address: str) -> None:
     if scheme not in ('', 'tcp', 'tls') or not port.isdigit():
         return  # dask knows what to make of it
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:  # a scheduler may just be starting
-        with contextlib.suppress(ConnectionRefusedError):
+    while True:
+        try:
             socket.create_connection((host.strip('[]'), int(port)), PATIENCE).close()
             return
-        time.sleep(0.1)
-    socket.create_connection((host.strip('[]'), int(port)), PATIENCE).close()
+        except ConnectionRefusedError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)  # a scheduler may just be starting

@@ -268,19 +268,19 @@ class Batch(Iterator[Resource]):
     def _is_there(self, ident: str, args: str | None, folder: str, found: Look) -> bool:
         """Is the resource done, and to be yielded as it is?"""
         if found.state == 'completed' and found.result is not None:
-            if self._recompute and not self._was_asked_here(folder):
+            if self._recompute and not self._was_asked_here(folder, found):
                 return False
             if found.record is not None and self._collection.is_outdated(ident, found.record, args):
                 return False
             return self._reuse(ident, folder, found.result)
-        if found.state == 'error' and (not self._retry_errors or self._was_asked_here(folder)):
+        if found.state == 'error' and (not self._retry_errors or self._was_asked_here(folder, found)):
             self._add(self._store.resource(self._collection, ident, folder, 'error'), None, reused=True)
             return True
         return False
 
-    def _was_asked_here(self, folder: str) -> bool:
+    def _was_asked_here(self, folder: str, found: Look) -> bool:
         """Is this a repeat of an ident that was computed since this batch began? Once is enough."""
-        record = self._store.record(self._collection, folder)
+        record = found.record or self._store.record(self._collection, folder)
         queued = record.get('queued_at') if record else None
         return isinstance(queued, str) and queued >= self._began
 
