@@ -22,12 +22,12 @@ import errno
 import hashlib
 import json
 import os
-import threading
 import time
 from typing import Any
 
 from . import diskio
 from .errors import BaseIsNotADirectory, ProjectError
+from .locks import Guarded
 from .records import format_time
 
 INDEX = 'index.sqlite3'
@@ -45,7 +45,7 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 HOST = os.uname().nodename
 
 
-class BaseDirectory:
+class BaseDirectory(Guarded):
     """The base as the user wrote it, and as an absolute path from the first moment.
 
     Attributes:
@@ -54,11 +54,11 @@ class BaseDirectory:
     """
 
     def __init__(self, given: str | os.PathLike[str], path: str | None = None) -> None:
+        super().__init__()
         self.given = os.path.normpath(os.fspath(given))
         self.path = path or os.path.abspath(self.given)
         self.hidden = f'{self.path}/{HIDDEN}'
         self._lock: str | None = None
-        self._guard = threading.Lock()
         self._session: tuple[int, str, int] | None = None  # (process id, name, descriptor)
 
     def make(self) -> None:
@@ -141,11 +141,13 @@ class BaseDirectory:
 
     def session(self) -> str | None:
         """The name of this process's session, begun at the first call; None on a read-only base."""
-        if self._session is None or self._session[0] != os.getpid():
+        mine = self._session
+        if mine is None or mine[0] != os.getpid():
             with self._guard:
-                if self._session is None or self._session[0] != os.getpid():
-                    self._session = self._begin_session()
-        return self._session[1] if self._session else None
+                mine = self._session
+                if mine is None or mine[0] != os.getpid():
+                    mine = self._session = self._begin_session()
+        return mine[1] if mine else None
 
     def _begin_session(self) -> tuple[int, str, int] | None:
         if not self.prepare():
@@ -162,16 +164,17 @@ class BaseDirectory:
 
     def end_session(self) -> None:
         """Give the session up; its file goes."""
-        if self._session and self._session[0] == os.getpid():
-            self.drop_session(self._session[1])
-            diskio.unlock(self._session[2])
-        self._session = None
+        mine, self._session = self._session, None
+        if mine and mine[0] == os.getpid():
+            self.drop_session(mine[1])
+            diskio.unlock(mine[2])
 
     def is_alive(self, session: str | None) -> bool:
         """Is the process of that session still there?"""
         if session is None:
             return False
-        if self._session and self._session[:2] == (os.getpid(), session):
+        mine = self._session
+        if mine and mine[:2] == (os.getpid(), session):
             return True
         try:
             with diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions:

@@ -13,7 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, capture, compute, directory
-from .errors import CycleError, HadrosaurWarning, ResourceFailed, ResourceNotFound
+from .errors import CycleError, HadrosaurWarning, IndexFault, ResourceFailed, ResourceNotFound
 from .handle import Look, Resource, look
 from .records import Entry, Explanation, WorkOrder
 from .store import FilesOnly, Store, is_worth_a_retry, retry_order
@@ -183,6 +183,8 @@ class Fetcher:
                 with _echoing(order) if echo else contextlib.nullcontext():
                     outcome = compute.carry_out(order, collection.function)
                 store.finish([outcome])
+            except IndexFault:  # of queue: there is nothing to be withdrawn, and nothing to write it to
+                raise
             except BaseException:
                 store.withdraw([order])
                 raise

@@ -36,7 +36,7 @@ def recover(store: Store) -> int:
             lock=store.base.lock,
         )
         if not found.busy and found.spoiled is None:
-            store.write_row(entry.collection, entry.ident, found.entry)
+            store.write_row(entry.collection, entry.ident, found.entry, entry.raw('changed'))
             settled += 1
     for session in dead:
         if session is not None:

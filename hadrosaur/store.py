@@ -10,7 +10,6 @@ function fetches travel with its own outcome.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import canonical, compute, directory, diskio, settle
 from .errors import HadrosaurWarning, IndexFault
 from .handle import Look, Resource, look
+from .locks import Guarded
 from .records import Entry, Outcome, WorkOrder, format_time
 from .settle import Settled
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .registry import Collection
 
 
-class Store:
+class Store(Guarded):
     """One project's directories and index."""
 
     def __init__(
@@ -38,27 +38,28 @@ class Store:
         open_index: Callable[[], Index],
         recover: Callable[[Store], object] | None = None,
     ) -> None:
+        super().__init__()
         self.base = base
         self._open_index = open_index
         self._recover = recover
         self._index: Index | None = None
-        self._guard = threading.Lock()
 
     @property
     def index(self) -> Index:
         """The index; at the first use it is opened, and what dead processes left is settled."""
-        if self._index is None:
+        index = self._index  # another thread may close it: then this one opens anew what it has
+        if index is None:
             with self._guard:
                 opened = self._index is None
-                self._index = self._index or self._open_index()
+                index = self._index = self._index or self._open_index()
             if opened and self._recover is not None:
                 self._recover(self)
-        return self._index
+        return index
 
     def rebuild(self) -> None:
         """Set the index aside, whatever it is, and make a new one from the directories."""
-        self._index = self._index or self._open_index()
-        self._index.rebuild()
+        index = self._index = self._index or self._open_index()
+        index.rebuild()
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -100,9 +101,10 @@ class Store:
 
     def settle(self, collection: Collection, ident: str, folder: str) -> Settled:
         """Settle a folder that nobody computes, and put what it is into the index."""
+        changed = self.changed(collection.name, ident)
         settled = _settled(collection, ident, folder)
         if not settled.busy and settled.spoiled is None:
-            self.write_row(collection.name, ident, settled.entry)
+            self.write_row(collection.name, ident, settled.entry, changed)
         return settled
 
     def note_done(self, collection: Collection, ident: str, folder: str) -> Settled:
@@ -121,12 +123,23 @@ class Store:
         if row is None or row.status == 'pending':
             self.index.finish([entry])
 
-    def write_row(self, collection: str, ident: str, entry: Entry | None) -> None:
-        """Make the row what the folder is: ``entry``, or no row."""
-        if entry is None:
-            self._try(lambda: self.index.forget([(collection, ident)]))
-        else:
-            self._try(lambda: self.index.replace([entry]))
+    def changed(self, collection: str, ident: str) -> Any:
+        """When the row was written last, None where there is none; asked for before its folder is read."""
+        try:
+            row = self.index.get(collection, ident)
+        except (IndexFault, OSError):
+            return None
+        return None if row is None else row.raw('changed')
+
+    def write_row(self, collection: str, ident: str, entry: Entry | None, changed: Any) -> None:
+        """Make the row what the folder was found to be: ``entry``, or no row.
+
+        Not where the row has been written since ``changed``: somebody fetches it at this moment.
+        """
+        if entry is not None:
+            self._try(lambda: self.index.merge([(entry, changed)]))
+        elif changed is not None:
+            self._try(lambda: self.index.merge([], [(collection, ident, changed)]))
 
     # --- orders and outcomes -----------------------------------------------------------------------
 
@@ -189,13 +202,14 @@ class Store:
     def withdraw(self, orders: Sequence[WorkOrder]) -> None:
         """Orders that were never begun: their resources become again what their folders say."""
         for order in orders:
+            changed = self.changed(*order.key)
             settled = settle.settle(
                 order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock
             )
             if settled.busy or settled.spoiled is not None:
                 self.disown([order.key])
             else:
-                self.write_row(order.collection, order.ident, settled.entry)
+                self.write_row(order.collection, order.ident, settled.entry, changed)
 
     def _try(self, write: Callable[[], object]) -> None:
         """Files are final by now: an index that cannot be written costs a warning, not a result."""
@@ -240,9 +254,9 @@ class Store:
 
     def close(self) -> None:
         """Close the index and end the session."""
-        if self._index is not None:
-            self._index.close()
-            self._index = None
+        index, self._index = self._index, None
+        if index is not None:
+            index.close()
         self.base.end_session()
 
 
@@ -265,7 +279,10 @@ class FilesOnly(Store):
             for outcome in outcomes:
                 compute.add_nested(self._running, outcome)
 
-    def write_row(self, collection: str, ident: str, entry: Entry | None) -> None:
+    def changed(self, collection: str, ident: str) -> Any:
+        """Nothing."""
+
+    def write_row(self, collection: str, ident: str, entry: Entry | None, changed: Any) -> None:
         """Nothing."""
 
     def _finish_pending(self, entry: Entry) -> None:

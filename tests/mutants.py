@@ -402,6 +402,48 @@ MUTANTS = {
             '        self.release()\n        self.close()\n\n    def __del__',
             f'{OPENING}a_forked_child_never_gives_back_the_parents_lock',
         ),
+        Mutant(
+            'a forked child keeps the locks of threads that it does not have',
+            'locks.py',
+            'os.register_at_fork(after_in_child=_in_child)',
+            '',
+            'test_locks.py::test_a_child_that_is_forked_while_a_thread_opens_the_project[session]',
+        ),
+        Mutant(
+            'threads enter SQLite while a fork waits for those inside',
+            'index/_gate.py',
+            '            while self._forking and not own.depth:',
+            '            while False:',
+            'test_locks.py::test_nobody_enters_sqlite_while_a_fork_waits',
+        ),
+        Mutant(
+            'a thread asks the index that another has just closed',
+            'store.py',
+            '                self._recover(self)\n        return index',
+            '                self._recover(self)\n        return self._index',
+            'test_locks.py::test_closing_a_project_while_threads_fetch',
+        ),
+        Mutant(
+            'recovery deletes a row that was written meanwhile',
+            'store.py',
+            'self.index.merge([], [(collection, ident, changed)])',
+            'self.index.merge([], [(collection, ident, self.changed(collection, ident))])',
+            'test_locks.py::test_recovery_leaves_a_row_that_was_written_meanwhile',
+        ),
+        Mutant(
+            'a new run of a folder that was deleted is taken for a late one',
+            'index/_statements.py',
+            '            stored.finished_at < given.started_at,',
+            '',
+            f'{INDEX}a_run_that_began_after_the_stored_one_was_over_is_no_late_one',
+        ),
+        Mutant(
+            'damage that SQLite describes in bytes that are no text is not taken for damage',
+            'index/_examining.py',
+            '    if isinstance(fault, UnicodeDecodeError):\n        return True',
+            '    if isinstance(fault, UnicodeDecodeError):\n        return False',
+            f'{OPENING}a_damaged_index_is_set_aside_and_built_anew[message]',
+        ),
     ],
     'query': [
         Mutant(

@@ -1687,6 +1687,19 @@ def test_nested_fetch(program, where):
     assert (done.stdout, done.stderr) == ('after\n', '')
 
 
+def test_a_deleted_resource_that_a_function_fetches_has_its_new_row(proj, base):
+    """Its attempts are counted anew; the row tells of the new run, not of the greater number."""
+    proj.resource('leaf')(lambda ident, args, subdir: len(os.listdir(subdir)))
+    proj.resource('top')(lambda ident, args, subdir: proj.fetch('leaf', 'a')['result'])
+    proj.fetch('leaf', 'a')
+    proj.fetch('leaf', 'a', recompute=True)
+    shutil.rmtree(base / 'leaf/a')
+    proj.fetch('top', 't')
+
+    assert [entry.attempt for entry in proj.query('leaf')] == [1]
+    assert proj.reindex()[1:4] == (0, 0, 0)
+
+
 # --- forks and pickles -----------------------------------------------------------------------------------
 
 

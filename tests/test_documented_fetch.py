@@ -442,6 +442,23 @@ def test_base_that_is_a_file(tmp_path):
     assert (tmp_path / 'base').read_text() == 'mine'
 
 
+def test_index_in_a_folder_of_its_own(base, tmp_path):
+    """It is made at the first use; where it cannot be made, nothing is computed and the folder is named."""
+    (tmp_path / 'file').write_text('mine')
+    for folder in ('local/deep', 'file'):
+        with Project(base, index=tmp_path / folder / 'index.sqlite3') as proj:
+            proj.resource('coll')(lambda ident, args, subdir: ident)
+            if folder == 'file':
+                with pytest.raises(hadrosaur.IndexFault, match=r'the folder of the index .*/file/index'):
+                    proj.fetch('coll', 'never')
+            else:
+                assert proj.fetch('coll', 'a')['result'] == 'a'
+
+    assert (tmp_path / 'local/deep/index.sqlite3').exists()
+    assert not (base / 'index.sqlite3').exists()
+    assert os.listdir(base / 'coll') == ['a']
+
+
 BAD_ARGS = [
     ({'a': float('nan')}, r'\$\.a'),
     ({'a': {1, 2}}, r'\$\.a'),

@@ -141,6 +141,16 @@ def test_a_late_final_write_is_dropped(index):
     assert index.get('c', 'i').status == 'completed'
 
 
+def test_a_run_that_began_after_the_stored_one_was_over_is_no_late_one(index):
+    """Somebody deleted the folder, and attempts are counted anew: the row tells of the new run."""
+    index.finish([done('i', at=10, attempt=5)])
+    index.finish([failed('i', at=10, attempt=1)])  # began at 9
+    assert index.get('c', 'i').status == 'completed'
+
+    index.finish([failed('i', at=12, attempt=1)])
+    assert (index.get('c', 'i').status, index.get('c', 'i').attempt) == ('error', 1)
+
+
 def test_a_pending_entry_is_not_finished(index):
     """Finish takes final rows only, and then writes none at all."""
     with pytest.raises(ValueError, match='c/i is pending'):
@@ -149,21 +159,14 @@ def test_a_pending_entry_is_not_finished(index):
     assert statuses(index) == {}
 
 
-def test_replace_writes_whatever_is_stored(index):
+def test_merge_gives_a_row_back(index):
     """A queued recompute that is cancelled gets its old row back, attempt and all."""
     index.finish([done('i', attempt=3)])
     old = index.get('c', 'i')
     index.queue([asked('i', attempt=9)])
-    index.replace([old])
+    index.merge([(old, index.get('c', 'i').raw('changed'))])
 
     assert old == index.get('c', 'i').change(changed=old.changed)
-
-
-def test_replace_leaves_a_pending_row_with_its_session(index):
-    """A row that recovery looked at stays that of its session; one of nobody becomes ours."""
-    index.replace([asked('i', session='other'), asked('j')])
-
-    assert (index.get('c', 'i').session, index.get('c', 'j').session) == ('other', 's1')
 
 
 def test_disown_gives_up_only_what_is_ours(index, other):
@@ -175,14 +178,6 @@ def test_disown_gives_up_only_what_is_ours(index, other):
     assert (index.get('c', 'mine').session, index.get('c', 'theirs').session) == (None, 's2')
 
 
-def test_forget_deletes_rows(index):
-    """Those that are named, and no others."""
-    index.finish([done('i'), done('j'), done('k')])
-    index.forget([('c', 'i'), ('c', 'k'), ('d', 'j')])
-
-    assert statuses(index) == {'j': 'completed'}
-
-
 def test_every_write_moves_the_row_even_if_the_clock_stands_still(index, monkeypatch):
     """`changed` is never what it was before: reindex relies on it."""
     monkeypatch.setattr(_writing, 'now', lambda: '2026-01-01T00:00:00.999999Z')
@@ -192,7 +187,6 @@ def test_every_write_moves_the_row_even_if_the_clock_stands_still(index, monkeyp
         lambda: index.start([('c', 'i')]),
         lambda: index.disown([('c', 'i')]),
         lambda: index.finish([done('i')]),
-        lambda: index.replace([done('i')]),
         lambda: index.merge([(done('i'), seen[-1])]),
     ):
         write()
@@ -206,10 +200,10 @@ def test_a_group_is_written_whole_or_not_at_all(index):
     """One row that the table refuses takes the others with it."""
     bad = done('j').change(status='nonsense')
     with pytest.raises(sqlite3.IntegrityError):
-        index.replace([done('i'), bad])
+        index.finish([done('i'), bad])
     assert statuses(index) == {}
 
-    index.replace([done('i')])
+    index.finish([done('i')])
     assert statuses(index) == {'i': 'completed'}
 
 
@@ -376,7 +370,7 @@ def test_scan_sees_one_moment_and_does_not_keep_writers_out(index, monkeypatch):
     rows = index.scan()
     first = next(rows)
     index.finish([done('99999')])
-    index.forget([('c', '02000')])
+    index.merge([], [('c', '02000', index.get('c', '02000').raw('changed'))])
 
     assert [first.ident, *(entry.ident for entry in rows)] == idents
     assert len(list(index.scan('c'))) == 2500

@@ -508,6 +508,8 @@ def damage(path, how):
         path.write_bytes(b'SQLITE' + content[6:])
     elif how == 'schema':
         path.write_bytes(content[:100] + b'\xff' * 3000 + content[3100:])
+    elif how == 'message':  # SQLite quotes it, and Python cannot read what it says
+        path.write_bytes(content.replace(b'CREATE TABLE resources', b'CREATE TABL\xff resources', 1))
     elif how == 'truncated':
         path.write_bytes(content[: len(content) // 2 - 100])
     elif how == 'tables':
@@ -521,7 +523,7 @@ def damage(path, how):
             other.execute('ALTER TABLE resources RENAME COLUMN host TO hosts')
 
 
-DAMAGES = ['text', 'zeros', 'header', 'schema', 'truncated', 'tables', 'revision', 'column']
+DAMAGES = ['text', 'zeros', 'header', 'schema', 'message', 'truncated', 'tables', 'revision', 'column']
 
 
 @pytest.mark.parametrize('how', DAMAGES)

@@ -79,7 +79,7 @@ def index(tmp_path_factory):
     """The population, indexed."""
     base = tmp_path_factory.mktemp('base')
     made = Index(base / 'index.sqlite3', lock_path=base / '.hadrosaur' / 'index.lock')
-    made.replace(list(population().values()))
+    made.merge([(entry, None) for entry in population().values()])
     yield made
     made.close()
 

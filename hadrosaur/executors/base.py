@@ -75,6 +75,15 @@ _guard = threading.Lock()
 _packing = False
 
 
+def _in_child() -> None:
+    """A thread of the parent may have been packing when it forked; the child has no such thread."""
+    global _guard, _packing
+    _guard, _packing = threading.Lock(), False
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
 def is_packing() -> bool:
     """Is a function being pickled by us just now? Then a Project in it carries all its functions."""
     return _packing

@@ -119,19 +119,14 @@ class Index:
         self._touch(statements().disown, keys, {'now': _writing.now(), 'mine': self.session})
 
     def finish(self, entries: Sequence[Entry]) -> None:
-        """Write rows of resources that are done; dropped where the stored row is of a later attempt."""
+        """Write rows of resources that are done; dropped where the stored row is of a later run.
+
+        That is one of a higher attempt, unless it was over before this one began.
+        """
         for entry in entries:
             if entry.status == 'pending':
                 raise ValueError(f'{entry.collection}/{entry.ident} is pending, not done')
         self._put(statements().finish, _writing.final_rows(entries))
-
-    def replace(self, entries: Sequence[Entry]) -> None:
-        """Write rows whatever is stored. A pending one without a session gets this one's."""
-        self._put(statements().replace, _writing.rows(entries, self.session))
-
-    def forget(self, keys: Sequence[Key]) -> None:
-        """Delete rows."""
-        self._touch(statements().forget, keys, {})
 
     def merge(
         self, changes: Sequence[tuple[Entry, str | None]], removed: Sequence[tuple[str, str, str]] = ()
@@ -147,7 +142,7 @@ class Index:
             Numbers of rows that were added, updated and removed.
         """
         known = statements()
-        new = known.add.rows(_writing.rows((entry for entry, was in changes if was is None), None))
+        new = known.add.rows(_writing.rows(entry for entry, was in changes if was is None))
         moved = [
             known.update.values(**_writing.cells(entry), was=was, of=entry.collection, named=entry.ident)
             for entry, was in changes

@@ -16,6 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from ..errors import IndexFault
+from ._examining import FAULTS, Fault
 from ._gate import gate, let_go_in_children
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Opener(Protocol):
     def lost(self, held: Held) -> None:
         """The files are no longer those that ``held`` opened: make sure that there are good ones."""
 
-    def failed(self, held: Held, fault: sqlite3.Error) -> None:
+    def failed(self, held: Held, fault: Fault) -> None:
         """SQLite refused: mend what can be mended and return, or raise what the user should see."""
 
 
@@ -94,7 +95,7 @@ class Connections:
                 if is_good:
                     return cast('T', result)
                 self._opener.lost(held)  # while it is open: a file that is closed may give its inode away
-            except sqlite3.Error as fault:
+            except FAULTS as fault:
                 self._opener.failed(held, fault)
             finally:
                 if is_good:
@@ -115,7 +116,7 @@ class Connections:
                 if not rows:
                     return
                 yield rows
-        except sqlite3.Error as fault:
+        except FAULTS as fault:
             if held in self._all:  # else it was closed by `let_go`
                 self._opener.failed(held, fault)
             raise IndexFault('the index was mended, or the process forked, during a query', hint='ask again')

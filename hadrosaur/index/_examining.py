@@ -10,6 +10,10 @@ from typing import NamedTuple
 from ..errors import IndexTooNew, NotOurIndex
 from ._connection import SIDES
 
+Fault = sqlite3.Error | UnicodeDecodeError
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What the driver raises; the second where SQLite's own message quotes bytes of the file that are no text."""
+
 # SQLite's result codes (https://sqlite.org/rescode.html): the low byte is the kind, the rest refines it.
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR_SHORT_READ})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -83,26 +87,28 @@ def examine(driver: sqlite3.Connection, path: str, remedy: str) -> Trouble | Non
     return None if stored[0] == HEAD else Trouble('old', stored[0])
 
 
-def _code(fault: sqlite3.Error) -> int:
+def _code(fault: Fault) -> int:
     return int(getattr(fault, 'sqlite_errorcode', None) or 0)
 
 
-def is_damage(fault: sqlite3.Error) -> bool:
+def is_damage(fault: Fault) -> bool:
     """Whether the file holds what neither SQLite nor hadrosaur put there."""
+    if isinstance(fault, UnicodeDecodeError):
+        return True
     code = _code(fault)
     return bool({code, code & 0xFF} & _DAMAGE) or any(words in str(fault) for words in _CHANGED)
 
 
-def is_busy(fault: sqlite3.Error) -> bool:
+def is_busy(fault: Fault) -> bool:
     """Whether somebody else kept the lock."""
     return _code(fault) & 0xFF in _BUSY
 
 
-def is_unreachable(fault: sqlite3.Error) -> bool:
+def is_unreachable(fault: Fault) -> bool:
     """Whether the file system refuses: no permission, no space, no medium."""
     return _code(fault) & 0xFF in _UNREACHABLE
 
 
-def is_moved(fault: sqlite3.Error) -> bool:
+def is_moved(fault: Fault) -> bool:
     """Whether the file was renamed or deleted under the connection."""
     return _code(fault) == sqlite3.SQLITE_READONLY_DBMOVED

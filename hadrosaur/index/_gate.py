@@ -24,34 +24,47 @@ PATIENCE = 65.0
 (`_connection.BUSY_SECONDS`)."""
 
 
+class _Own(threading.local):
+    """How often the thread itself is inside."""
+
+    depth = 0
+
+
 class Gate:
     """Counts the threads that are inside SQLite. A context manager; may be nested."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._left = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
+        self._own = _Own()
         self._inside = 0
-        self._awaited = False
+        self._forking = 0  # threads that wait to fork
 
     def __enter__(self) -> None:
+        own = self._own
         with self._lock:
+            while self._forking and not own.depth:  # who is inside must get on, or never leaves
+                self._changed.wait()
+            own.depth += 1
             self._inside += 1
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
+            self._own.depth -= 1
             self._inside -= 1
-            if self._awaited:
-                self._left.notify_all()
+            if self._forking:
+                self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait until nobody is inside, and let nobody in."""
+        """Wait until nobody else is inside, and let nobody in."""
         self._lock.acquire()
-        self._awaited = True
-        self._left.wait_for(lambda: self._inside <= 0, PATIENCE)
+        self._forking += 1
+        self._changed.wait_for(lambda: self._inside <= self._own.depth, PATIENCE)
 
     def open(self) -> None:
         """Undo `close`."""
-        self._awaited = False
+        self._forking -= 1
+        self._changed.notify_all()
         self._lock.release()
 
 

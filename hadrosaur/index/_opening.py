@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING
 from ..errors import HadrosaurWarning, IndexBusy, IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed
 from . import _building
 from ._connection import SIDES, Held, close, configure, connect, inodes, main_inode
-from ._examining import Trouble, examine, is_busy, is_damage, is_missing, is_moved, is_unreachable
+from ._examining import (
+    FAULTS,
+    Fault,
+    Trouble,
+    examine,
+    is_busy,
+    is_damage,
+    is_missing,
+    is_moved,
+    is_unreachable,
+)
 from ._gate import gate
 from ._lock import IndexLock
 from ._reading import ReadOnlyFile
@@ -55,7 +65,7 @@ class BareFile:
         """Somebody deleted it."""
         raise IndexFault(f'{self._path} was deleted while it was built')
 
-    def failed(self, held: Held, fault: sqlite3.Error) -> None:
+    def failed(self, held: Held, fault: Fault) -> None:
         """Whoever builds deals with it."""
         raise fault
 
@@ -134,7 +144,7 @@ class IndexFile:
             if found in ((), held.mark[:2]):
                 self._rebuild(None)
 
-    def failed(self, held: Held, fault: sqlite3.Error) -> None:
+    def failed(self, held: Held, fault: Fault) -> None:
         """Build a new index where the old one proved damaged; else raise.
 
         Raises:
@@ -158,7 +168,7 @@ class IndexFile:
         else:
             raise fault
 
-    def _replace_damaged(self, held: Held, fault: sqlite3.Error) -> None:
+    def _replace_damaged(self, held: Held, fault: Fault) -> None:
         if not held.is_writable:
             self.reader.distrust(str(fault))
             return
@@ -206,7 +216,7 @@ class IndexFile:
         if is_missing(self.path):
             return Trouble('missing')
         for side in SIDES:
-            if os.path.exists(self.path + side) and not os.access(self.path + side, os.W_OK):
+            if _is_denied(self.path + side):
                 raise PermissionError(f'no permission to write {self.path + side}')
         driver: sqlite3.Connection | None = None
         try:
@@ -219,7 +229,7 @@ class IndexFile:
                 driver = None
                 return held
             return found
-        except sqlite3.DatabaseError as fault:
+        except FAULTS as fault:
             if not is_damage(fault):
                 raise
             return Trouble('damaged', str(fault))
@@ -291,6 +301,12 @@ class IndexFile:
             raise IndexFault(f'{self._lock_path} cannot be locked: {fault}', hint='is the base still there?')
         with contextlib.closing(lock), lock.owned():
             yield
+
+
+def _is_denied(path: str) -> bool:
+    """Whether the file may not be written; who closes an index deletes its -wal, perhaps at this moment."""
+    before = main_inode(path)
+    return before != () and not os.access(path, os.W_OK) and main_inode(path) == before
 
 
 def _wal_trouble(driver: sqlite3.Connection) -> Trouble | None:

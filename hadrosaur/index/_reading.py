@@ -20,7 +20,7 @@ from ..errors import HadrosaurWarning, IndexBusy, IndexFault
 from ..records import COLUMNS
 from ._building import build
 from ._connection import Held, close, configure, connect, contents, main_inode
-from ._examining import Trouble, examine, is_busy, is_damage, is_missing, is_unreachable
+from ._examining import FAULTS, Trouble, examine, is_busy, is_damage, is_missing, is_unreachable
 from ._gate import gate
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ReadOnlyFile:
                 driver = None
                 return held
             return found
-        except sqlite3.DatabaseError as fault:
+        except FAULTS as fault:
             if not is_damage(fault):
                 raise
             return Trouble('damaged', str(fault))

@@ -49,12 +49,10 @@ class Statements(NamedTuple):
 
     queue: Statement
     finish: Statement
-    replace: Statement
     add: Statement
     update: Statement
     start: Statement
     disown: Statement
-    forget: Statement
     remove: Statement
 
 
@@ -69,12 +67,10 @@ def compile_all() -> Statements:
     return Statements(
         queue=_upsert('free'),
         finish=_upsert('newer'),
-        replace=_upsert('always'),
         add=_upsert('never'),
         update=_compile(update(resources).where(key, unmoved).values(_merged())),
         start=_compile(start.values(phase='running', started_at=bindparam('at'), **touched)),
         disown=_compile(disown.values(session=None, **touched)),
-        forget=_compile(delete(resources).where(key)),
         remove=_compile(delete(resources).where(key, unmoved)),
     )
 
@@ -88,7 +84,7 @@ def _compile(statement: Executable) -> Statement:
 
 
 def _upsert(over: str) -> Statement:
-    """Write a row; over a stored one ``always``, ``never``, if it is ``free`` or if ours is ``newer``.
+    """Write a row; over a stored one ``never``, if it is ``free`` or if ours is ``newer``.
 
     Free is a row that is final, or pending and nobody's.
     """
@@ -98,9 +94,11 @@ def _upsert(over: str) -> Statement:
         return _compile(statement.on_conflict_do_nothing(index_elements=key))
     stored, given = resources.c, statement.excluded
     conditions = {
-        'always': None,
         'free': or_(stored.status != 'pending', stored.session.is_(None)),
-        'newer': func.coalesce(stored.attempt, 0) <= func.coalesce(given.attempt, 0),
+        'newer': or_(
+            func.coalesce(stored.attempt, 0) <= func.coalesce(given.attempt, 0),
+            stored.finished_at < given.started_at,  # somebody deleted the folder, and counting began anew
+        ),
     }
     cells: dict[str, Any] = {name: given[name] for name in COLUMNS if name not in key}
     cells['changed'] = _next_change(stored.changed, given.changed)

@@ -50,18 +50,18 @@ def final_rows(entries: Iterable[Entry]) -> list[Row]:
     return [(*cells[:3], None, *cells[_PLAIN], None, changed, cells[_SEEN]) for cells in map(tuple, entries)]
 
 
-def rows(entries: Iterable[Entry], session: str | None) -> list[Row]:
-    """Rows of any status; a pending one belongs to its own session, or to the given one."""
+def rows(entries: Iterable[Entry]) -> list[Row]:
+    """Rows of any status; a pending one belongs to its own session."""
     changed = now()
-    return [_row(tuple(entry), session, changed) for entry in entries]
+    return [_row(tuple(entry), changed) for entry in entries]
 
 
 def cells(entry: Entry) -> dict[str, Any]:
     """The cells of a row by name, as `Statements.update` takes them."""
-    return {f'new_{name}': cell for name, cell in zip(COLUMNS, _row(tuple(entry), None, now()), strict=True)}
+    return {f'new_{name}': cell for name, cell in zip(COLUMNS, _row(tuple(entry), now()), strict=True)}
 
 
-def _row(cells: Row, session: str | None, changed: str) -> Row:
+def _row(cells: Row, changed: str) -> Row:
     if cells[2] != 'pending':
         return (*cells[:3], None, *cells[_PLAIN], None, changed, cells[_SEEN])
-    return (*cells[:_SESSION], cells[_SESSION] or session, changed, cells[_SEEN])
+    return (*cells[: _SESSION + 1], changed, cells[_SEEN])

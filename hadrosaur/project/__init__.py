@@ -380,8 +380,9 @@ class Project(Indexed):
         known = self._registry.get_any(collection)
         text = canonical.ident_text(ident, collection)
         folder = directory.find_folder(known.task.path, text)
+        changed = self._store.changed(known.name, text)
         removed = settle.remove(known.name, text, known.task.path, folder, lock=known.task.lock)
-        self._store.write_row(known.name, text, None)
+        self._store.write_row(known.name, text, None, changed)
         if not removed:
             raise not_found(self._base, collection, text)
 

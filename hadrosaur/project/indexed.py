@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import canonical, directory, mounts, reindex
-from ..errors import HadrosaurWarning
+from ..errors import HadrosaurWarning, IndexFault
 from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
 from ..recovery import recover
 
@@ -180,6 +180,7 @@ class Indexed:
         self._base.prepare()
         path = self._index_path or self._base.index_path
         if self._computes:
+            _make_folder_of(path)
             for sentence in mounts.mistrust(self._base.path, path):
                 warnings.warn(f'{self._base.given!r}: {sentence}', HadrosaurWarning, stacklevel=2)
         return Index(
@@ -187,6 +188,16 @@ class Indexed:
             lock_path=self._base.index_lock_path,
             refill=lambda index: reindex.refill(self._base, index),
             upgrade=_upgrade,
+        )
+
+
+def _make_folder_of(index: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(index), exist_ok=True)
+    except OSError as error:
+        raise IndexFault(
+            f'the folder of the index {index} cannot be made: {error.strerror}',
+            hint='give a path where a file can be',
         )
 
 

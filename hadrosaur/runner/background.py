@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from .. import compute
+from ..locks import Guarded
 from .dispatcher import Dispatcher, Flight
 
 if TYPE_CHECKING:
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from ..store import Store
 
 
-class Background:
+class Background(Guarded):
     """Slots that are made at the first use and kept warm until `close`; a forked child has its own."""
 
     def __init__(self, store: Store) -> None:
+        super().__init__()
         self._store = store
-        self._guard = threading.Lock()
         self._made: tuple[int, Dispatcher] | None = None
 
     @property
     def dispatcher(self) -> Dispatcher | None:
         """What carries it out, once it was started in this process."""
-        return self._made[1] if self._made is not None and self._made[0] == os.getpid() else None
+        made = self._made
+        return made[1] if made is not None and made[0] == os.getpid() else None
 
     def send_off(self, collection: Collection, order: WorkOrder) -> None:
         """Have an order carried out; its directory says pending before this returns."""

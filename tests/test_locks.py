@@ -1,0 +1,145 @@
+"""Threads and forks: a child waits for no lock of a thread that it does not have; closing breaks nobody."""
+
+import os
+import signal
+import threading
+
+import pytest
+from test_index import asked, done
+
+from hadrosaur import Project, settle
+from hadrosaur.basedir import BaseDirectory
+from hadrosaur.index._gate import Gate
+
+
+def in_child(action):
+    """Run an action in a forked child; its exit code, or minus the signal that ended its waiting."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # the patience of the test, not of the code
+        code = 1
+        try:
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize(
+    ('owner', 'step'), [(BaseDirectory, '_begin_session'), (Project, '_open_index')], ids=['session', 'index']
+)
+def test_a_child_that_is_forked_while_a_thread_opens_the_project(base, monkeypatch, owner, step):
+    """The thread is in the middle of it; the child has no such thread, opens for itself and goes on."""
+    inside, go_on = threading.Event(), threading.Event()
+    take_step = getattr(owner, step)
+
+    def slowly(self):
+        if threading.current_thread() is opener:
+            inside.set()
+            assert go_on.wait(60)
+        return take_step(self)
+
+    monkeypatch.setattr(owner, step, slowly)
+    proj = Project(base)
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    opener = threading.Thread(target=proj.fetch, args=('coll', 'parent'))
+    opener.start()
+    assert inside.wait(60)
+    code = in_child(lambda: proj.fetch('coll', 'child'))
+    go_on.set()
+    opener.join()
+
+    assert code == 0
+    assert {entry.ident: entry.status for entry in proj.query()} == {
+        'parent': 'completed',
+        'child': 'completed',
+    }
+    proj.close()
+
+
+def test_nobody_enters_sqlite_while_a_fork_waits():
+    """Else threads that take turns would keep a fork waiting for ever; who is inside goes on, and deeper."""
+    gate = Gate()
+    events = []
+    entered, forking = threading.Event(), threading.Event()
+    go_deeper = threading.Event()
+
+    def stays_inside():
+        with gate:
+            entered.set()
+            assert go_deeper.wait(60)
+            with gate:
+                events.append('deeper')
+
+    def forks():
+        gate.close()
+        events.append('fork')
+        gate.open()
+
+    def comes_late():
+        forking.set()
+        with gate:
+            events.append('late')
+
+    inside = threading.Thread(target=stays_inside)
+    inside.start()
+    assert entered.wait(60)
+    fork = threading.Thread(target=forks)
+    fork.start()
+    while not gate._forking:
+        pass
+    late = threading.Thread(target=comes_late)
+    late.start()
+    assert forking.wait(60)
+    late.join(0.05)  # as long as it takes to be let in by mistake
+    go_deeper.set()
+    for thread in (inside, fork, late):
+        thread.join(60)
+
+    assert events == ['deeper', 'fork', 'late']
+
+
+def test_closing_a_project_while_threads_fetch(proj):
+    """Each goes on with what it has or opens anew; nothing is lost."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    faults = []
+    fetched = threading.Semaphore(0)
+
+    def fetch(name):
+        for number in range(40):
+            try:
+                proj.fetch('coll', f'{name}-{number}')
+            except BaseException as fault:
+                faults.append(fault)
+            fetched.release()
+
+    threads = [threading.Thread(target=fetch, args=(name,)) for name in 'ab']
+    for thread in threads:
+        thread.start()
+    for _ in range(80):
+        assert fetched.acquire(timeout=60)
+        proj.close()
+    for thread in threads:
+        thread.join()
+
+    assert faults == []
+    assert len(proj.query(status='completed')) == 80
+
+
+def test_recovery_leaves_a_row_that_was_written_meanwhile(proj, monkeypatch):
+    """Somebody computes the resource of a dead process while recovery looks at its folder: the row stays."""
+    index = proj._store.index
+    index.session = 'of a dead process'
+    index.queue([asked('i')])
+    settle_one = settle.settle
+
+    def settle_slowly(*args, **more):
+        found = settle_one(*args, **more)
+        index.finish([done('i')])
+        return found
+
+    monkeypatch.setattr(settle, 'settle', settle_slowly)
+
+    assert [entry.status for entry in proj.query()] == ['completed']
