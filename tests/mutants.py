@@ -431,6 +431,13 @@ MUTANTS = {
             'test_locks.py::test_recovery_leaves_a_row_that_was_written_meanwhile',
         ),
         Mutant(
+            'files that are deleted while the index is opened are an error of the disk',
+            'index/_opening.py',
+            'if is_unreachable(fault) and self._inodes() != before:',
+            'if False:',
+            f'{OPENING}files_deleted_while_they_are_opened_are_opened_again',
+        ),
+        Mutant(
             'a new run of a folder that was deleted is taken for a late one',
             'index/_statements.py',
             '            stored.finished_at < given.started_at,',

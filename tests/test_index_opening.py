@@ -20,7 +20,7 @@ from test_index import asked, done, statuses
 
 from hadrosaur import schema
 from hadrosaur.errors import HadrosaurWarning, IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed
-from hadrosaur.index import Index, _building, _connection, _lock
+from hadrosaur.index import Index, _building, _connection, _lock, _opening
 
 TESTS = str(Path(__file__).parent)
 SIDES = ('', '-wal', '-shm')
@@ -352,6 +352,25 @@ def test_a_file_that_got_the_inode_of_the_old_one_is_another_file(base, monkeypa
     monkeypatch.setattr(_lock.IndexLock, 'own', rebuild_first)
 
     assert statuses(index) == {'on disk': 'completed'}
+
+
+def test_files_deleted_while_they_are_opened_are_opened_again(base, monkeypatch):
+    """SQLite calls it an error of the disk; it is one only where the files are still the same."""
+    base.index().finish([done('i')])
+    examine, faults = _opening.examine, []
+
+    def examine_what_is_deleted(*args):
+        if len(faults) < 2:
+            faults.append(sqlite3.OperationalError('disk I/O error'))
+            faults[-1].sqlite_errorcode = sqlite3.SQLITE_IOERR
+            os.unlink(f'{base.file}{SIDES[len(faults)]}')
+            raise faults[-1]
+        return examine(*args)
+
+    monkeypatch.setattr(_opening, 'examine', examine_what_is_deleted)
+
+    assert base.index().is_read_only is False
+    assert len(faults) == 2
 
 
 def test_a_write_waits_until_the_index_is_replaced(base):

@@ -33,7 +33,8 @@ _CHANGED = ('no such table', 'no such column', 'has no column', 'Could not decod
 class Trouble(NamedTuple):
     """Why an index cannot be opened as it is.
 
-    ``kind`` is ``missing``, ``damaged``, ``old`` (``detail`` is the revision) or ``not wal``.
+    ``kind`` is ``missing``, ``damaged``, ``old`` (``detail`` is the revision), ``not wal``, or ``moved``:
+    the files are no longer those that were looked at.
     """
 
     kind: str

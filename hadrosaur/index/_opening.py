@@ -36,6 +36,8 @@ from ._reading import ReadOnlyFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ._connection import Mark
+
 TRIES = 5
 """How often an index is mended before opening it is given up: one is enough unless someone breaks it."""
 
@@ -218,6 +220,7 @@ class IndexFile:
         for side in SIDES:
             if _is_denied(self.path + side):
                 raise PermissionError(f'no permission to write {self.path + side}')
+        before = self._inodes()
         driver: sqlite3.Connection | None = None
         try:
             driver = connect(self.path, 'rw')
@@ -230,12 +233,17 @@ class IndexFile:
                 return held
             return found
         except FAULTS as fault:
-            if not is_damage(fault):
-                raise
-            return Trouble('damaged', str(fault))
+            if is_damage(fault):
+                return Trouble('damaged', str(fault))
+            if is_unreachable(fault) and self._inodes() != before:  # SQLite met files as they were deleted
+                return Trouble('moved')
+            raise
         finally:
             if driver is not None:
                 close(driver)
+
+    def _inodes(self) -> list[Mark]:
+        return [main_inode(self.path + side) for side in SIDES]
 
     def _mend(self, trouble: Trouble) -> None:
         if trouble.kind == 'missing':
@@ -244,7 +252,7 @@ class IndexFile:
             self._set_aside('damaged', trouble.detail)
         elif trouble.kind == 'old':
             self._bring_to_head(trouble.detail)
-        else:
+        elif trouble.kind == 'not wal':
             with contextlib.closing(connect(self.path, 'rw')) as driver, gate:
                 driver.execute('PRAGMA journal_mode = WAL')
 
