@@ -302,15 +302,21 @@ def test_warnings_are_one_line_each(capfd):
     assert 'further warnings of this kind' in lines[-1]
 
 
-@pytest.mark.parametrize('form', [[], ['--json'], ['--csv'], ['--idents']], ids=str)
-def test_broken_pipe_is_quiet(form, tmp_path):
-    """``| head -1`` ends it without a word."""
-    with hadrosaur.Project(tmp_path / 'base') as project:
+@pytest.fixture(scope='module')
+def much(tmp_path_factory):
+    """A base whose rows fill a pipe."""
+    base = tmp_path_factory.mktemp('much') / 'base'
+    with hadrosaur.Project(base) as project:
         project.resource('books')(lambda ident, args, subdir: None)
         project.fetch_many('books', (f'{number:0200}' for number in range(600)), executor='inline').wait()
+    return base
+
+
+@pytest.mark.parametrize('form', [[], ['--json'], ['--csv'], ['--idents']], ids=str)
+def test_broken_pipe_is_quiet(form, much):
+    """``| head -1`` ends it without a word."""
     process = subprocess.Popen(
-        command('query', 'base', *form),
-        cwd=tmp_path,
+        command('query', much, *form),
         env=BUFFERED,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -208,24 +208,26 @@ def test_warnings_of_a_run(place):
 # --- MODULE:PROJ -----------------------------------------------------------------------------------
 
 
+TARGETS = [
+    ('jobs', 2, "'jobs' is no MODULE:PROJ"),
+    (':proj', 2, 'is no MODULE:PROJ'),
+    ('nojobs:proj', 2, "there is no module 'nojobs'"),
+    ('jobs.deeper:proj', 2, "there is no module 'jobs.deeper'"),
+    ('nojobs.py:proj', 2, "there is no file 'nojobs.py'"),
+    ('jobs:project', 2, "'project' in 'jobs' is not there; it has jobs:proj"),
+    ('jobs:books', 2, "'books' in 'jobs' is no Project; it has jobs:proj"),
+    ('json:proj', 2, 'it has none'),
+    ('sub/json.py:proj', 2, "another module called 'json'"),
+    ('a.b.py:proj', 2, 'has a dot'),
+    ('quits:proj', 2, 'asked to exit'),
+    ('sub.jobs:proj', 3, "no collection is called 'books'"),
+]
+
+
 @pytest.mark.parametrize(
-    ('target', 'code', 'words'),
-    [
-        ('jobs', 2, "'jobs' is no MODULE:PROJ"),
-        (':proj', 2, 'is no MODULE:PROJ'),
-        ('nojobs:proj', 2, "there is no module 'nojobs'"),
-        ('jobs.deeper:proj', 2, "there is no module 'jobs.deeper'"),
-        ('nojobs.py:proj', 2, "there is no file 'nojobs.py'"),
-        ('jobs:project', 2, "'project' in 'jobs' is not there; it has jobs:proj"),
-        ('jobs:books', 2, "'books' in 'jobs' is no Project; it has jobs:proj"),
-        ('json:proj', 2, 'it has none'),
-        ('sub/json.py:proj', 2, "another module called 'json'"),
-        ('a.b.py:proj', 2, 'has a dot'),
-        ('quits:proj', 2, 'asked to exit'),
-        ('sub.jobs:proj', 3, "no collection is called 'books'"),
-    ],
+    ('verb', 'target', 'code', 'words'),
+    [('run', *target) for target in TARGETS] + [(verb, *TARGETS[-1]) for verb in ('retry', 'reproduce')],
 )
-@pytest.mark.parametrize('verb', ['run', 'retry', 'reproduce'])
 def test_targets_that_are_none(verb, target, code, words, place):
     """A MODULE:PROJ that is none is answered by what is wrong and what there is, without a traceback."""
     (place / 'a.b.py').write_text(JOBS)

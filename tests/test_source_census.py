@@ -45,7 +45,7 @@ def census(tmp_path_factory):
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while first.poll() is None and len(finished(base)) < 600:
-            time.sleep(0.02)
+            time.sleep(0.2)
         assert first.poll() is None, 'it ended before it could be killed'
     finally:
         first.send_signal(signal.SIGKILL)

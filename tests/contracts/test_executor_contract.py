@@ -433,7 +433,7 @@ def test_a_waiting_retry_holds_up_nobody(proj, executor):
             raise ValueError(current().attempt)
         return current().attempt
 
-    batch = proj.fetch_many('coll', [*map(str, range(300)), 'second', 'first'], executor=executor, workers=2)
+    batch = proj.fetch_many('coll', [*map(str, range(100)), 'second', 'first'], executor=executor, workers=2)
     seen = {resource.ident: resource['result'] for resource in (next(batch), next(batch))}
     batch.cancel()
 
