@@ -146,6 +146,9 @@ class _Settling(NamedTuple):
             return Settled(self._interrupt(record or {}), run=run)
         if on_disk != state:
             self.claim.set_status(state)  # type: ignore[arg-type]
+            if record and record.get('ident') != self.ident:  # copied by hand; a digest names nobody
+                self.adopt()
+                record = directory.read_record(folder)
         return Settled(self._entry(state, record), run=run)
 
     def adopt(self) -> None:

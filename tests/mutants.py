@@ -438,6 +438,20 @@ MUTANTS = {
             f'{OPENING}files_deleted_while_they_are_opened_are_opened_again',
         ),
         Mutant(
+            'a forked child keeps a connection that a thread was just opening',
+            'index/_connection.py',
+            '        _opened.drivers.add(driver)',
+            '        pass',
+            f'{OPENING}a_forked_child_closes_what_a_thread_is_just_opening',
+        ),
+        Mutant(
+            'a copied folder that is settled still tells of another resource',
+            'settle.py',
+            "            if record and record.get('ident') != self.ident:",
+            '            if False:',
+            f'{TRUTH}test_a_copied_folder_that_is_settled_tells_of_itself',
+        ),
+        Mutant(
             'a new run of a folder that was deleted is taken for a late one',
             'index/_statements.py',
             '            stored.finished_at < given.started_at,',

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import hadrosaur
-from hadrosaur import Project, compute, directory, diskio
+from hadrosaur import Project, canonical, compute, directory, diskio
 
 COMPLETED = {'completed': True, 'pending': False, 'error': False}
 PENDING = {'completed': False, 'pending': True, 'error': False}
@@ -1295,6 +1295,21 @@ def test_copied_renamed_and_deleted_folders(proj, calls, base):
     assert proj.fetch('coll', 'deleted')['status'] == COMPLETED
     assert calls == ['a copy', 'deleted']
     assert proj.reindex()[1:4] == (0, 0, 0)
+
+
+def test_a_copied_folder_that_is_settled_tells_of_itself(proj, calls, base):
+    """A digest names nobody: once its status is mended for an ident, its record says that it is that one's."""
+    ident = 'long' * 60
+    proj.fetch('coll', 'one')
+    copy = base / 'coll' / canonical.folder_name(ident)
+    shutil.copytree(base / 'coll/one', copy)
+    (copy / 'status.json').write_text('spoiled')
+
+    assert proj.get('coll', ident).status == 'completed'
+    assert {entry.ident for entry in proj.query()} == {'one', ident}
+    assert proj.reindex()[1:] == (0, 0, 0, [])
+    assert proj.check(deep=True).findings == []
+    assert calls == ['one']
 
 
 @pytest.mark.parametrize('then', ['recompute', 'fail', 'remove', 'settle'])

@@ -797,6 +797,33 @@ def test_a_forked_child_holds_sqlites_locks(base, run):
     finished(process)
 
 
+@pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='descriptors are listed in /proc')
+def test_a_forked_child_closes_what_a_thread_is_just_opening(base, monkeypatch):
+    """A copy that stays open would make SQLite believe that it holds the parent's locks."""
+    base.index().count()
+    opening, go_on = threading.Event(), threading.Event()
+    configure = _opening.configure
+
+    def configure_later(driver):
+        opening.set()
+        assert go_on.wait(60)
+        configure(driver)
+
+    monkeypatch.setattr(_opening, 'configure', configure_later)
+    thread = threading.Thread(target=base.index().count)
+    thread.start()
+    assert opening.wait(60)
+    child = os.fork()
+    if child == 0:
+        found = [os.path.realpath(f'/proc/self/fd/{number}') for number in os.listdir('/proc/self/fd')]
+        os._exit(sum(str(base.file) in path for path in found))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    go_on.set()
+    thread.join()
+
+    assert code == 0
+
+
 def test_a_fork_waits_for_open_transactions(base, run):
     """While eight threads write, children are forked that write, too; nobody waits for ever for a lock."""
     process = run(

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import IndexFault
-from ._connection import SIDES, connect, engine
+from ._connection import SIDES, close, connect, engine
 from ._gate import gate
 
 if TYPE_CHECKING:
@@ -49,9 +49,11 @@ def _create(path: str) -> None:
 def _settle(path: str) -> None:
     """Bring all that the -wal holds into the file itself, and have no -wal."""
     driver = connect(path, 'rw')
-    with gate:
-        driver.execute('PRAGMA wal_checkpoint(TRUNCATE)')
-        driver.close()
+    try:
+        with gate:
+            driver.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+    finally:
+        close(driver)
     if os.path.exists(path + '-wal'):
         raise IndexFault(f'the new index {path} is still in use by what filled it')
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from ._gate import gate
+from ._gate import gate, let_go_in_children
 from ._lock import IndexLock
 
 if TYPE_CHECKING:
@@ -96,20 +96,30 @@ class Held:
         else:
             _kept_open.append(self)
 
-    def close_copy(self) -> None:
-        """Close what the parent opened; in a forked child only.
 
-        Where the parent forked within a transaction it stays open, since closing would roll that back.
+class _Opened:
+    """Every driver connection that is open; it changes only inside the gate, so a child knows all copies."""
+
+    def __init__(self) -> None:
+        self.drivers: set[sqlite3.Connection] = set()
+        self._left: list[sqlite3.Connection] = []
+        let_go_in_children(self)
+
+    def let_go(self) -> None:
+        """In a forked child: close the copies of the parent's connections.
+
+        One within a transaction stays open, since closing would roll that back.
         """
-        if self.driver.in_transaction:
-            _kept_open.append(self)
-            return
-        if self.lock is not None:  # the parent's opening of the lock file is the parent's to lock
-            try:
-                self.lock = IndexLock(self.lock.path)
-            except OSError:
-                self.lock = None
-        self.close()
+        for driver in self.drivers:
+            if driver.in_transaction:
+                self._left.append(driver)
+            else:
+                with contextlib.suppress(sqlite3.Error):
+                    driver.close()
+        self.drivers = set()
+
+
+_opened = _Opened()
 
 
 def inodes(path: str) -> Mark:
@@ -160,12 +170,14 @@ def connect(path: str, mode: str) -> sqlite3.Connection:
         lent = engine(path, mode).raw_connection()
         driver = cast('sqlite3.Connection', lent.driver_connection)
         lent.detach()  # from here on it is ours to close
+        _opened.drivers.add(driver)
         return driver
 
 
 def close(driver: sqlite3.Connection) -> None:
     """Close a driver connection; what is committed is safe, whatever SQLite says."""
     with gate, contextlib.suppress(sqlite3.Error):
+        _opened.drivers.discard(driver)
         driver.close()
 
 

@@ -194,9 +194,9 @@ class Connections:
             return None
 
     def let_go(self) -> None:
-        """In a forked child: close the parent's connections, whoever used them."""
+        """In a forked child: the parent's connections are closed, whoever used them."""
         for held in self._all:
-            held.close_copy()
+            held.lock = None  # the parent's opening of the lock file is the parent's to lock
         self._all = set()
         self._idle = []
         self._writing = threading.Lock()

@@ -253,15 +253,20 @@ class IndexFile:
         elif trouble.kind == 'old':
             self._bring_to_head(trouble.detail)
         elif trouble.kind == 'not wal':
-            with contextlib.closing(connect(self.path, 'rw')) as driver, gate:
-                driver.execute('PRAGMA journal_mode = WAL')
+            driver = connect(self.path, 'rw')
+            try:
+                with gate:
+                    driver.execute('PRAGMA journal_mode = WAL')
+            finally:
+                close(driver)
 
     def _bring_to_head(self, stored: str) -> None:
         if self._upgrade is None:
             self._rebuild(_building.aside(self.path, 'old'))
             return
         try:
-            self._upgrade(self.path, stored)
+            with gate:  # Alembic opens a connection of its own
+                self._upgrade(self.path, stored)
         except UpgradeFailed as fault:
             self._set_aside('old', str(fault))
 
