@@ -1298,7 +1298,7 @@ def test_copied_renamed_and_deleted_folders(proj, calls, base):
 
 
 def test_a_copied_folder_that_is_settled_tells_of_itself(proj, calls, base):
-    """A digest names nobody: once its status is mended for an ident, its record says that it is that one's."""
+    """A digest names nobody: once the status is mended for an ident, the record says whose it is."""
     ident = 'long' * 60
     proj.fetch('coll', 'one')
     copy = base / 'coll' / canonical.folder_name(ident)
