@@ -38,7 +38,7 @@ CREATE TABLE resources (
     path          TEXT,           -- the resource's directory, relative to the base directory
     session       TEXT,           -- of a pending one: the process that asked, as in .hadrosaur/sessions
     changed       TEXT NOT NULL,  -- when this row was last written
-    seen_mtime_ns INTEGER,        -- modification time of the directory as reindex last saw it
+    seen_mtime_ns INTEGER,        -- when status.json was last seen to be written
     CONSTRAINT resources_key PRIMARY KEY (collection, ident),
     CONSTRAINT resources_status_is_known CHECK (status IN ('pending', 'completed', 'error')),
     CONSTRAINT resources_phase_is_of_pending
