@@ -1,5 +1,6 @@
 """Indexes that are missing, deleted under a connection, damaged, newer, not ours, out of reach or forked."""
 
+import atexit
 import contextlib
 import fcntl
 import itertools
@@ -931,6 +932,7 @@ def as_nobody(base, tmp_path):
             except BaseException as error:
                 answer = f'{type(error).__name__}: {error}'
             os.write(writing, answer.encode())
+            atexit._run_exitfuncs()  # what it copied is removed as at any end
             os._exit(0)
         os.close(writing)
         with open(reading, encoding='utf-8') as pipe:

@@ -219,9 +219,9 @@ class Life(RuleBasedStateMachine):
         return record[0].get(name) if record and isinstance(record[0], dict) else None
 
     def attempts(self, key):
-        """How many runs the folder tells of."""
+        """How many runs the folder tells of; what the index could not hold is not told."""
         count = self.recorded(key, 'attempt')
-        return max(count, 0) if isinstance(count, int) else 0
+        return count if type(count) is int and 0 <= count < 1 << 62 else 0
 
     def there(self, pick):
         """One of the folders that are there, or None."""
