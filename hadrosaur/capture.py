@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import errno
 import functools
 import os
 import sys
@@ -70,7 +71,13 @@ class _Descriptors:
         self._stdio = _standing()
         _flush(*self._stdio)
         _flush_c()
-        self._saved = (_duplicate(1), _duplicate(2))
+        first = _duplicate(1)
+        try:
+            self._saved = (first, _duplicate(2))
+        except OSError:  # too many open files
+            if first is not None:
+                os.close(first)
+            raise
         os.dup2(self._logs[0], 1)
         os.dup2(self._logs[1], 2)
         if not _ours or _ours[0].closed or _ours[1].closed:
@@ -103,8 +110,10 @@ def _standing() -> tuple[Any, Any]:
 def _duplicate(fd: int) -> int | None:
     try:
         return os.dup(fd)
-    except OSError:  # a daemon may run with descriptor 1 or 2 closed
-        return None
+    except OSError as error:
+        if error.errno == errno.EBADF:  # a daemon may run with descriptor 1 or 2 closed
+            return None
+        raise
 
 
 def _flush(*streams: TextIO | None) -> None:

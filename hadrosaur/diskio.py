@@ -63,6 +63,14 @@ def read(name: str, folder: int) -> bytes:
         os.close(fd)
 
 
+_NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV})
+
+
+def is_no_file(error: OSError) -> bool:
+    """Does something else than a file stand there? Else it could only not be read this time."""
+    return error.errno in _NO_FILE
+
+
 def read_path(path: str) -> bytes:
     """The whole file at an absolute path whose last part is no symlink."""
     parent, name = os.path.split(path)

@@ -37,6 +37,7 @@ class Fetcher:
         registry: The collections.
         store: The live store.
         send_off: Has an order carried out in the background.
+        is_sent_off: Is a resource (collection, ident) in the background, or waiting to be tried again?
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Fetcher:
         registry: Registry,
         store: Store,
         send_off: Callable[[Collection, WorkOrder], None],
+        is_sent_off: Callable[[str, str], bool],
     ) -> None:
         self._base = base
         self._registry = registry
         self._live = store
         self._send_off = send_off
+        self._is_sent_off = is_sent_off
 
     def store(self) -> Store:
         """The live store; inside a resource's function one that works on files only."""
@@ -209,7 +212,7 @@ class Fetcher:
         folder = directory.find_folder(path, ident)
         deadline = None if seconds is None else time.monotonic() + seconds
         pause, probed = _POLL, time.monotonic()
-        while look(path, folder).state in ('pending', 'damaged'):
+        while self._is_to_come(collection, ident, look(path, folder).state):
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 return self.pending(collection, ident, folder)
@@ -220,6 +223,14 @@ class Fetcher:
             pause = min(pause * 1.5, _POLL_MOST)
         self.store().note_done(collection, ident, folder)
         return self.get(collection, ident) or self.pending(collection, ident, folder)
+
+    def _is_to_come(self, collection: Collection, ident: str, state: State) -> bool:
+        """Is it pending? A run that failed and is to be tried again is, too."""
+        if state in ('pending', 'damaged'):
+            return True
+        if state != 'error' or not collection.retries:
+            return False
+        return self._is_sent_off(collection.name, ident) or self.store().is_queued(collection.name, ident)
 
     # --- explained ---------------------------------------------------------------------------------
 

@@ -199,14 +199,16 @@ def look(collection_path: str, folder: str, *, with_record: bool = False) -> Loo
         return _ABSENT
     finally:
         os.close(parent)
+    state: State = 'damaged'
     try:
         if not directory.is_completed(opened):
             state = directory.read_status(opened)
             if state != 'completed':
                 return Look(state)
+        state = 'completed'
         result = diskio.read(directory.RESULT, opened)
         return Look('completed', result, (directory.read_record(opened) or {}) if with_record else None)
-    except OSError:  # missing, or a folder or a link of that name
-        return Look('completed')
+    except OSError:  # missing, or a folder or a link of that name, or not to be read now
+        return Look(state)
     finally:
         os.close(opened)

@@ -37,6 +37,7 @@ class Folder(NamedTuple):
     unchanged: bool = False  # its status.json is no newer than what the index saw
     state: directory.State = 'absent'
     ident: str | None = None
+    is_unread: bool = False  # it could not be read this time: its row stays
 
 
 def is_project(base: BaseDirectory) -> bool:
@@ -80,11 +81,13 @@ def _visit(collection: str, folder: str, name: str, parent: int, seen: dict[str,
     try:
         opened = diskio.open_folder(name, diskio.LOOK, within=parent)
     except OSError as error:
-        return Folder(collection, path, None, str(error.strerror))
+        return Folder(collection, path, None, str(error.strerror), is_unread=not diskio.is_no_file(error))
     try:
         return _look(collection, path, name, opened, parent)
     except HadrosaurError as error:
         return Folder(collection, path, None, str(error))
+    except OSError as error:
+        return Folder(collection, path, None, f'it cannot be read: {error.strerror}', is_unread=True)
     finally:
         os.close(opened)
 
@@ -151,12 +154,15 @@ class _Reindexing:
         seen = {row.path: row.seen_mtime_ns for row in rows.values()} if changed_only else {}
         by_path = {row.path: key for key, row in rows.items()} if changed_only else {}
         unreadable: list[tuple[str, str]] = []
+        unread: set[str] = set()
         scanned = 0
         only = None if self._collection is None else canonical.collection_folder(self._collection)
         for found in walk(self._store.base.path, only, seen):
             scanned += 1
             if found.problem is not None:
                 unreadable.append((found.name, found.problem))
+            if found.is_unread:
+                unread.add(found.name)
             if found.unchanged:
                 rows.pop(by_path[found.name], None)
                 continue
@@ -167,7 +173,8 @@ class _Reindexing:
                 self._compare(entry, rows.pop((entry.collection, entry.ident), None))
             if self._progress is not None and scanned % GROUP == 0:
                 self._progress(scanned)
-        self._flush([(*key, row.raw('changed')) for key, row in rows.items() if not self._is_queued(row)])
+        left = {key: row for key, row in rows.items() if row.path not in unread and not self._is_queued(row)}
+        self._flush([(*key, row.raw('changed')) for key, row in left.items()])
         added, updated, gone = self._counts
         return ReindexReport(scanned, added, updated, gone, unreadable)
 
@@ -227,7 +234,10 @@ class _Checking:
         scanned = 0
         for found in walk(self._store.base.path):
             scanned += 1
-            self._examine(found, rows)
+            try:
+                self._examine(found, rows)
+            except OSError as error:
+                self._note('damaged', found.collection, found.ident or found.name, f'cannot be read: {error}')
         for (collection, ident), row in rows.items():
             if not self._is_under_way(row):
                 self._note('missing-folder', collection, ident, f'the row says {row.status}, no folder does')

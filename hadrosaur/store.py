@@ -93,9 +93,10 @@ class Store(Guarded):
         """Is someone computing the resource, or has a living process queued it?"""
         if self.is_locked(collection, folder):
             return True
-        return self._is_queued(collection.name, ident)
+        return self.is_queued(collection.name, ident)
 
-    def _is_queued(self, collection: str, ident: str) -> bool:
+    def is_queued(self, collection: str, ident: str) -> bool:
+        """Has a living process a pending row for the resource?"""
         row = self.index.get(collection, ident)
         return row is not None and row.status == 'pending' and self.base.is_alive(row.session)
 
@@ -175,6 +176,10 @@ class Store(Guarded):
         index = self.index
         index.session = self.base.session()  # a forked child has one of its own
         index.queue([_queued(order, 'running' if running else 'queued') for order in orders])
+
+    def queue_again(self, order: WorkOrder) -> None:
+        """Write that a failed run is to be tried again."""
+        self._try(lambda: self.queue([order]))
 
     def started(self, orders: Sequence[WorkOrder]) -> None:
         """Write that these orders run."""
@@ -288,7 +293,8 @@ class FilesOnly(Store):
     def _finish_pending(self, entry: Entry) -> None:
         """Nothing."""
 
-    def _is_queued(self, collection: str, ident: str) -> bool:
+    def is_queued(self, collection: str, ident: str) -> bool:
+        """Not that one can know."""
         return False
 
 

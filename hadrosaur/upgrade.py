@@ -13,6 +13,7 @@ trace (SQLAlchemy's page on the pysqlite dialect describes both events).
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -41,13 +42,15 @@ def find_migrations() -> Path:
 
 def stored_revision(path: str | Path) -> str | None:
     """The revision of an index file, None where it has none; changes nothing."""
-    with sqlite3.connect(f'file:{quote(str(path))}?mode=ro', uri=True, timeout=BUSY_SECONDS) as connection:
-        try:
-            row = connection.execute('SELECT version_num FROM alembic_version').fetchone()
-        except sqlite3.OperationalError:
-            return None
-    connection.close()
-    return row[0] if row else None
+    for mode in ('mode=ro', 'immutable=1'):  # the second where SQLite may not make its -shm
+        uri = f'file:{quote(str(path))}?{mode}'
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
+            try:
+                row = connection.execute('SELECT version_num FROM alembic_version').fetchone()
+            except sqlite3.OperationalError:
+                continue
+            return row[0] if row else None
+    return None
 
 
 def upgrade_index(path: str | Path, stored: str | None = None, *, migrations: Path | None = None) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ ROOT = Path(__file__).parent.parent
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background by a shell: programs that tests interrupt would inherit the deafness.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def await_that(is_so, seconds=30):
+    """Wait for something to be so; the test fails if it does not come."""
+    end = time.monotonic() + seconds
+    while not (found := is_so()):
+        assert time.monotonic() < end, 'it did not come'
+        time.sleep(0.003)
+    return found
 
 
 def pytest_collection_modifyitems(items):

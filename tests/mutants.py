@@ -48,6 +48,7 @@ class Mutant(NamedTuple):
 FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 'test_fetch_many.py::'
 INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
+HARD = 'test_hard_times.py::test_'
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
@@ -464,6 +465,99 @@ MUTANTS = {
             '    if isinstance(fault, UnicodeDecodeError):\n        return True',
             '    if isinstance(fault, UnicodeDecodeError):\n        return False',
             f'{OPENING}a_damaged_index_is_set_aside_and_built_anew[message]',
+        ),
+    ],
+    'hard times': [
+        Mutant(
+            'files that cannot be read for a moment are damaged',
+            'diskio.py',
+            '    return error.errno in _NO_FILE',
+            '    return True',
+            f'{HARD}what_cannot_be_read_for_a_moment_is_not_taken_for_lost',
+        ),
+        Mutant(
+            'the row of a folder that cannot be read is deleted',
+            'reindex.py',
+            '                unread.add(found.name)',
+            '                pass',
+            f'{HARD}a_folder_that_cannot_be_read_keeps_its_row',
+        ),
+        Mutant(
+            'too many open files count as a closed stdout',
+            'capture.py',
+            '        if error.errno == errno.EBADF:',
+            '        if True:',
+            f'{HARD}output_that_cannot_be_captured_leaves_the_programs_own_alone',
+        ),
+        Mutant(
+            'no slot is made without the other',
+            'executors/slots.py',
+            '            if not self._slots:\n                raise',
+            '            if True:\n                raise',
+            f'{HARD}fewer_worker_processes_than_wanted',
+        ),
+        Mutant(
+            'background work keeps workers that have failed',
+            'runner/background.py',
+            '            if dispatcher is not None and dispatcher.fault is not None:',
+            '            if False:',
+            f'{HARD}worker_processes_that_cannot_be_started',
+        ),
+        Mutant(
+            'sending to a slot that hangs waits for it',
+            'executors/_worker.py',
+            '                del self.unsent[: self.connection.send(self.unsent, socket.MSG_DONTWAIT)]',
+            '                del self.unsent[: self.connection.send(self.unsent)]',
+            f'{HARD}sending_to_a_slot_never_waits',
+        ),
+        Mutant(
+            'retired slots pile up',
+            'executors/slots.py',
+            '            self._retired[0].kill()',
+            '            pass',
+            f'{HARD}slots_whose_threads_never_end_are_not_kept_for_ever',
+        ),
+        Mutant(
+            'a cancelled order that comes back is run',
+            'executors/slots.py',
+            '        self._put_back(tickets)\n        self._slots.remove(slot)',
+            '        self._waiting.extendleft(reversed(tickets))\n        self._slots.remove(slot)',
+            f'{HARD}what_was_cancelled_behind_a_slot_that_retires_is_not_run',
+        ),
+        Mutant(
+            'a batch that ends closes the slots of another',
+            'executors/_host.py',
+            '        ended = [key for key, host in _hosts.items() if owner in (None, host.owner)]',
+            '        ended = list(_hosts)',
+            f'{HARD}a_batch_that_ends_leaves_another_ones_workers_alone',
+        ),
+        Mutant(
+            'orders are handed over under the lock of retries',
+            'runner/dispatcher.py',
+            '        # Without the lock: an executor',
+            '        with self._changing:\n            self._hand_over(flights, 0.0)\n            return\n        # Without the lock: an executor',
+            f'{HARD}an_outcome_may_be_told_while_orders_are_handed_over',
+        ),
+        Mutant(
+            'a retry that the index refuses ends the batch',
+            'store.py',
+            '        self._try(lambda: self.queue([order]))',
+            '        self.queue([order])',
+            f'{HARD}an_index_that_is_locked_when_a_run_is_tried_again',
+        ),
+        Mutant(
+            'a batch that is dropped is ended on the spot',
+            'runner/batch.py',
+            '        ender.start()\n        ender.join(DROP_PATIENCE)',
+            '        self._end(interrupt=False)',
+            f'{HARD}a_batch_dropped_while_its_locks_are_held',
+        ),
+        Mutant(
+            'a failed run that is tried again counts as done',
+            'fetcher.py',
+            "        if state != 'error' or not collection.retries:",
+            '        if True:',
+            f'{HARD}a_fetch_waits_for_the_last_try',
         ),
     ],
     'query': [
@@ -1094,7 +1188,7 @@ MUTANTS = {
         Mutant(
             'the slots that a foreign executor hosted stay',
             'executors/futures.py',
-            '        _host.close_hosts()',
+            '        _host.close_hosts(self._owner)',
             '        pass',
             f'{CONTRACT}nothing_is_left[ThreadPoolExecutor]',
         ),

@@ -12,10 +12,10 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from conftest import await_that
 
 import hadrosaur
 from hadrosaur import Project, canonical, compute, directory, diskio
@@ -43,15 +43,6 @@ PRELUDE = """
         def record(collection, ident):
             return json.loads(Path('base', collection, ident, 'record.json').read_text())
 """
-
-
-def await_that(is_so, seconds=30):
-    """Wait for something to be so; the test fails if it does not come."""
-    end = time.monotonic() + seconds
-    while not (found := is_so()):
-        assert time.monotonic() < end, 'it did not come'
-        time.sleep(0.003)
-    return found
 
 
 def tree(path):

@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from conftest import await_that
 
 import hadrosaur
 from hadrosaur import Counts, Project
@@ -40,15 +41,6 @@ PRELUDE = """
             with open('runs', 'a') as runs:
                 runs.write(ident + '\\n')
 """
-
-
-def await_that(is_so, seconds=30):
-    """Wait for something to be so; the test fails if it does not come."""
-    end = time.monotonic() + seconds
-    while not (found := is_so()):
-        assert time.monotonic() < end, 'it did not come'
-        time.sleep(0.003)
-    return found
 
 
 def runs(folder):

@@ -100,14 +100,19 @@ def is_completed(folder: int) -> bool:
 
 
 def read_status(folder: int) -> State:
-    """The state of an open directory; a torn reading is repeated for up to 10 ms."""
+    """The state of an open directory; a torn reading is repeated for up to 10 ms.
+
+    Raises OSError where status.json cannot be read this time (too many open files, a disk that fails).
+    """
     for reading in range(_READINGS):
         try:
             status = parse_status(diskio.read(STATUS, folder))
         except FileNotFoundError:
             return 'absent'
-        except OSError:  # a folder or a link of that name: not ours to follow
-            return 'damaged'
+        except OSError as error:
+            if diskio.is_no_file(error):  # a folder or a link of that name: not ours to follow
+                return 'damaged'
+            raise
         if status:
             return status
         if reading < _READINGS - 1:
@@ -137,12 +142,16 @@ def parse_result(data: bytes) -> Any:
 
 
 def read_result(folder: int) -> bytes | None:
-    """The bytes of result.json, where they parse; else None."""
+    """The bytes of result.json, where they parse; else None. Raises OSError as `read_status` does."""
     try:
         data = diskio.read(RESULT, folder)
         parse_result(data)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        if diskio.is_no_file(error):
+            return None
+        raise
     return data
 
 
@@ -154,7 +163,10 @@ _STRICT = json.JSONDecoder(parse_constant=_refuse)
 
 
 def read_record(folder: int) -> dict[str, Any] | None:
-    """The document in record.json: None where there is none, {} where it is damaged."""
+    """The document in record.json: None where there is none, {} where it is damaged.
+
+    Raises OSError as `read_status` does.
+    """
     try:
         text = diskio.read(RECORD, folder).decode()
         document = _STRICT.decode(text)
@@ -162,8 +174,12 @@ def read_record(folder: int) -> dict[str, Any] | None:
             json.dumps(document, ensure_ascii=False).encode()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
+    except OSError as error:
+        if diskio.is_no_file(error):
+            return {}
+        raise
     return document if isinstance(document, dict) else {}
 
 

@@ -26,6 +26,7 @@ class Chunk(NamedTuple):
 
     orders: list[WorkOrder]
     packed: Packed
+    owner: str  # of the executor that sent it
 
 
 class ChunkResult(NamedTuple):
@@ -42,6 +43,7 @@ class _Host:
     """One thread's slot."""
 
     def __init__(self) -> None:
+        self.owner = ''
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         listener = Listener(
             deliver=lambda outcomes: self._answers.put((outcomes, [])),
@@ -77,22 +79,41 @@ class _Host:
         return result
 
 
-_hosts: dict[tuple[int, int], _Host] = {}
+_hosts: dict[tuple[int, int], _Host] = {}  # by process and thread
+_guard = threading.Lock()
 
 
 def run_chunk(chunk: Chunk) -> ChunkResult:
     """Carry out a chunk; called by the foreign executor, in whatever process and thread it likes."""
     key = (os.getpid(), threading.get_ident())
-    host = _hosts.get(key)
-    if host is None:
-        host = _hosts[key] = _Host()
-    return host.run(chunk)
+    with _guard:
+        host = _hosts.get(key)
+        if host is None:
+            host = _hosts[key] = _Host()
+        host.owner = chunk.owner
+    try:
+        return host.run(chunk)
+    except BaseException:  # its slot has failed, or cannot be started: the next chunk gets another
+        with _guard:
+            _hosts.pop(key, None)
+        host.pool.close()
+        raise
 
 
 @atexit.register
-def close_hosts() -> None:
-    """End the slots that this process hosts."""
-    for key in list(_hosts):
-        host = _hosts.pop(key)
-        if key[0] == os.getpid():
+def close_hosts(owner: str | None = None) -> None:
+    """End the slots that this process hosts: all, or those that worked for an executor last."""
+    with _guard:
+        ended = [key for key, host in _hosts.items() if owner in (None, host.owner)]
+        hosts = [_hosts.pop(key) for key in ended]
+    for (process, _), host in zip(ended, hosts, strict=True):
+        if process == os.getpid():
             host.pool.close()
+
+
+def _in_child() -> None:
+    global _guard
+    _guard = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_in_child)

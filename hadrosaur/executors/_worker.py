@@ -45,6 +45,7 @@ class Worker:
         self.connection = ours
         self.queue: deque[Ticket] = deque()
         self.buffer = bytearray()
+        self.unsent = bytearray()
         self.head_since = time.monotonic()
         self.head_shown = False  # 'running' was told of the head
         self.loading = 0  # functions that it was sent and has not loaded yet
@@ -53,22 +54,30 @@ class Worker:
         self.verdict: tuple[str, str] | None = None  # (error type, reason), if it is we who kill it
         self.condemned = ''  # the run that it is killed for
         self.kill_at: float | None = None  # when it was interrupted, and does not end by itself
-        self.process = subprocess.Popen(
-            [sys.executable, '-c', _PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
-        theirs.close()
+        self.process = _started(theirs, ours)
         diskio.close_in_children(ours)
-        self.pidfd = os.pidfd_open(self.process.pid) if hasattr(os, 'pidfd_open') else -1
+        try:
+            self.pidfd = os.pidfd_open(self.process.pid) if hasattr(os, 'pidfd_open') else -1
+        except OSError:  # too many open files
+            self.pidfd = -1
+            self.discard()
+            raise
         self.send([_slot.pack_frame('setup', [str(part) for part in sys.path], _here())])
 
     def send(self, frames: list[bytes]) -> None:
-        """Send frames; a slot that is gone is noticed by its death, not here."""
-        with contextlib.suppress(OSError):
-            self.connection.sendall(b''.join(frames))
+        """Send frames, without waiting: a slot reads only between two orders, and may hang in one."""
+        self.unsent += b''.join(frames)
+        self.send_on()
+
+    def send_on(self) -> None:
+        """Send what is unsent, as far as it goes; a slot that is gone is noticed by its death, not here."""
+        try:
+            while self.unsent:
+                del self.unsent[: self.connection.send(self.unsent, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.unsent.clear()
 
     def has_room(self) -> bool:
         """Does it have less than `AHEAD` seconds of work?"""
@@ -106,6 +115,22 @@ class Worker:
         diskio.close(self.connection)
         if self.pidfd >= 0:
             os.close(self.pidfd)
+
+
+def _started(theirs: socket.socket, ours: socket.socket) -> subprocess.Popen[bytes]:
+    """The process, with its end of the connection; where it cannot be started, neither end is left."""
+    try:
+        with theirs:
+            return subprocess.Popen(
+                [sys.executable, '-c', _PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+    except BaseException:
+        ours.close()
+        raise
 
 
 def _here() -> str:

@@ -11,6 +11,7 @@ import contextlib
 import heapq
 import itertools
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -45,6 +46,7 @@ class FuturesExecutor(Executor):
         self._waiting: deque[tuple[WorkOrder, Packed]] = deque()
         self._later: list[tuple[float, int, WorkOrder, Packed]] = []
         self._chunks: dict[Any, Chunk] = {}
+        self._owner = os.urandom(8).hex()
         self._lost: dict[str, int] = {}
         self._cancelled: set[str] = set()
         self._packed: dict[int, tuple[Packed, Function]] = {}
@@ -129,7 +131,7 @@ class FuturesExecutor(Executor):
             if other.digest != packed.digest or order.task != first.task:
                 break
             orders.append(self._waiting.popleft()[0])
-        return Chunk(orders, packed)
+        return Chunk(orders, packed, self._owner)
 
     # --- outcomes out ------------------------------------------------------------------------------
 
@@ -138,6 +140,12 @@ class FuturesExecutor(Executor):
             chunk = self._chunks.pop(future, None)
         if chunk is None:
             return
+        try:
+            self._take_in(future, chunk)
+        except BaseException as error:  # told to whoever waits, who would wait for ever
+            self._tell.failed(error)
+
+    def _take_in(self, future: Any, chunk: Chunk) -> None:
         outcomes, again, dropped = self._sorted_out(future, chunk)
         for order in chunk.orders:
             if order.run in self._cancelled:
@@ -247,4 +255,4 @@ class FuturesExecutor(Executor):
             self._waiting.clear()
         for future in left:
             future.cancel()
-        _host.close_hosts()
+        _host.close_hosts(self._owner)

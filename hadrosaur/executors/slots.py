@@ -25,7 +25,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .. import basedir, compute, diskio, settle
-from ..errors import Cancelled, Interrupted, TimedOut, WorkerDied
+from ..errors import Cancelled, ExecutorFault, Interrupted, TimedOut, WorkerDied
 from ..records import Outcome, Task, WorkOrder
 from . import _slot
 from ._worker import DEEPEST, Ticket, Worker, how_it_died
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 LONG_RUN = 1.0  # seconds after which a head counts as running, and its queue is up for hand-over
 GATHER = 0.005  # seconds to let outcomes come together, while every slot has work ahead
 GRACE = 2.0  # seconds from interrupting to killing
+RETIRED = 4  # slots for each worker that may wait for threads which functions left behind
 UNBEGUN_DEATHS = 3  # deaths before its order was even begun, after which an order is given up
 
 
@@ -138,7 +139,7 @@ class SlotPool(Executor):
     def _ask(self, what: str, about: Any) -> None:
         with self._guard:
             if self._fault is not None:
-                raise self._fault
+                raise ExecutorFault(f'the worker processes failed: {self._fault}') from self._fault
             if what == 'submit':
                 self._tickets.update((ticket.order.run, ticket) for ticket in about[0])
             self._inbox.append((what, about))
@@ -181,6 +182,7 @@ class SlotPool(Executor):
         for key, _ in ready:
             self._read(key.data)
         self._reap(ready)
+        self._send_on()
         while self._inbox:
             self._act(*self._inbox.popleft())
         self._look_at_clocks(time.monotonic())
@@ -268,11 +270,19 @@ class SlotPool(Executor):
             self._results.append(outcome)  # what was computed is told, even if it was given up before
 
     def _retire(self, slot: Worker) -> None:
-        """It ends by itself, once the threads that a function left have ended."""
-        self._waiting.extendleft(reversed(slot.queue))
+        """It ends by itself when the threads that a function left do; of too many, the oldest is killed."""
+        tickets = list(slot.queue)
         slot.queue.clear()
+        self._put_back(tickets)
         self._slots.remove(slot)
         self._retired.append(slot)
+        if len(self._retired) > RETIRED * self.workers:
+            self._retired[0].kill()
+
+    def _put_back(self, tickets: list[Ticket]) -> None:
+        """What a slot did not begin is the next that others get, unless it was cancelled."""
+        self._drop([ticket for ticket in tickets if ticket.is_cancelled])
+        self._waiting.extendleft(ticket for ticket in reversed(tickets) if not ticket.is_cancelled)
 
     def _reap(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         """Find the slots whose process has ended."""
@@ -300,8 +310,7 @@ class SlotPool(Executor):
             self._requeue_or_give_up(slot, tickets.pop(0))
         elif tickets:
             tickets.pop(0)
-        self._drop([ticket for ticket in tickets if ticket.is_cancelled])
-        self._waiting.extendleft(ticket for ticket in reversed(tickets) if not ticket.is_cancelled)
+        self._put_back(tickets)
         slot.discard()
 
     def _blamed(self, slot: Worker, ticket: Ticket) -> bool:
@@ -386,7 +395,7 @@ class SlotPool(Executor):
         """Have a slot skip orders that it has not begun, and say which ones those are."""
         if tickets:
             runs = [ticket.order.run for ticket in tickets]
-            slot.send([_slot.pack_frame('revoke', runs, is_answered)])
+            self._send(slot, [_slot.pack_frame('revoke', runs, is_answered)])
 
     def _look_at_clocks(self, now: float) -> None:
         while self._later and self._later[0][0] <= now:
@@ -442,7 +451,7 @@ class SlotPool(Executor):
                 (slot for slot in self._slots if slot.has_room()), key=lambda s: len(s.queue), default=None
             )
             if (slot is None or slot.queue) and len(self._slots) < self.workers:
-                slot = self._new_slot()
+                slot = self._new_slot() or slot
             if slot is None:
                 return
             self._supply(slot)
@@ -463,10 +472,33 @@ class SlotPool(Executor):
                 frames.append(self._frames[ticket.number])
             slot.queue.append(ticket)
             frames.append(_slot.pack_frame('order', ticket.number, tuple(ticket.order)[1:]))
-        slot.send(frames)
+        self._send(slot, frames)
 
-    def _new_slot(self) -> Worker:
-        slot = Worker()
+    def _send(self, slot: Worker, frames: list[bytes]) -> None:
+        slot.send(frames)
+        if slot.unsent:
+            self._watch(slot, selectors.EVENT_READ | selectors.EVENT_WRITE)
+
+    def _send_on(self) -> None:
+        """Send what did not fit before; most of the time there is none."""
+        for slot in self._slots:
+            if slot.unsent:
+                slot.send_on()
+                if not slot.unsent:
+                    self._watch(slot, selectors.EVENT_READ)
+
+    def _watch(self, slot: Worker, events: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):  # it is dead, and will be buried
+            self._selector.modify(slot.connection, events, slot)
+
+    def _new_slot(self) -> Worker | None:
+        """None where no more processes can be started now and there are some; one of them will do."""
+        try:
+            slot = Worker()
+        except OSError:
+            if not self._slots:
+                raise
+            return None
         self._slots.append(slot)
         self._selector.register(slot.connection, selectors.EVENT_READ, slot)
         if slot.pidfd >= 0:

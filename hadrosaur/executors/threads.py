@@ -62,8 +62,11 @@ class ThreadsExecutor(Executor):
             with self._guard:
                 del self._running[order.run]
                 self._guard.notify_all()
-            with self._telling:
-                self._tell.deliver([outcome._replace(exception=None)])
+            try:
+                with self._telling:
+                    self._tell.deliver([outcome._replace(exception=None)])
+            except BaseException as error:  # told to whoever waits, who would wait for ever
+                self._tell.failed(error)
 
     def _next(self) -> tuple[WorkOrder, Function] | None:
         """The next order whose time has come, or None at the end."""

@@ -130,9 +130,16 @@ class IndexFile:
         if self.read_only:
             return self.reader.open()
         try:
-            return BareFile(self.path).open_to_ask()
+            held = BareFile(self.path).open_to_ask()
         except sqlite3.Error:
             return self.reader.open()
+        try:
+            with gate:  # where no -shm can be made, it is the first statement that fails
+                held.driver.execute('SELECT 1 FROM sqlite_master').fetchone()
+        except FAULTS:
+            held.close()
+            return self.reader.open()
+        return held
 
     def lost(self, held: Held) -> None:
         """Build a new index, unless somebody did since ``held`` was opened.

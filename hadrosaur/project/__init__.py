@@ -70,7 +70,9 @@ class Project(Indexed):
         self._registry = Registry(self._base)
         self._store = Store(self._base, self._open_index, recover)
         self._background = Background(self._store)
-        self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off)
+        self._fetcher = Fetcher(
+            self._base, self._registry, self._store, self._send_off, self._background.is_at
+        )
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._exit_hook: Callable[[], None] | None = None
 
@@ -342,6 +344,8 @@ class Project(Indexed):
             ident: Only this resource.
             timeout: Seconds to wait at most.
         """
+        if collection is not None:
+            self._registry.get_any(collection)
         text = None if ident is None else canonical.ident_text(ident)
         return self._background.wait(collection, text, timeout)
 

@@ -34,6 +34,9 @@ class Background(Guarded):
         """Have an order carried out; its directory says pending before this returns."""
         with self._guard:
             dispatcher = self.dispatcher
+            if dispatcher is not None and dispatcher.fault is not None:  # its workers could not be started
+                dispatcher.stop(interrupt=False)
+                dispatcher = None
             if dispatcher is None:
                 dispatcher = Dispatcher(self._store, 'processes', None, keep=False)
                 self._made = (os.getpid(), dispatcher)
@@ -44,6 +47,11 @@ class Background(Guarded):
             dispatcher.take([Flight(collection, order)])
         else:
             self._store.disown([order.key])
+
+    def is_at(self, collection: str, ident: str) -> bool:
+        """Is the resource on its way here, or waiting to be tried again?"""
+        dispatcher = self.dispatcher
+        return dispatcher is not None and bool(dispatcher.flying(collection, ident))
 
     def wait(self, collection: str | None, ident: str | None, timeout: float | None) -> bool:
         """Wait until nothing of this is under way; False if that took longer than ``timeout`` seconds."""

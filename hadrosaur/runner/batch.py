@@ -26,6 +26,7 @@ GROUP = 64  # orders per transaction, when there is a stream of them
 PATIENCE = 0.05  # seconds to pull idents before what was pulled is handed over
 IDLE_POLL = 0.05  # seconds between looks at a resource that someone else computes, growing to:
 IDLE_POLL_MOST = 1.0
+DROP_PATIENCE = 1.0  # seconds that dropping a batch waits for its end
 REFILL = 0.75  # of the executor's capacity: below it, more of the user's idents are pulled
 
 
@@ -366,7 +367,14 @@ class Batch(Iterator[Resource]):
                 HadrosaurWarning,
                 stacklevel=2,
             )
-        self._end(interrupt=False)
+        if self._dispatcher is None:
+            self._end(interrupt=False)
+            return
+        # The garbage collector may call this in the middle of anything, while this very thread holds the
+        # locks that are needed: then it is ended once they are free.
+        ender = threading.Thread(target=self._end, kwargs={'interrupt': False}, name='hadrosaur-end')
+        ender.start()
+        ender.join(DROP_PATIENCE)
 
 
 def _items(idents: Iterable[Any], args: dict[str, Any] | None) -> Iterator[_Item]:

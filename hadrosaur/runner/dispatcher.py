@@ -138,10 +138,15 @@ class Dispatcher:
 
     def take(self, flights: list[Flight]) -> None:
         """Hand over flights that are queued in the index already."""
+        runs = {flight.order.run for flight in flights}
         with self._changing:
             for flight in flights:
                 self._flights[flight.order.run] = flight
-            self._hand_over(flights, 0.0)
+        # Without the lock: an executor may tell at once what came of them, while it tells others too.
+        self._hand_over(flights, 0.0)
+        if late := runs & self._cancelled:  # they were cancelled before the executor had them
+            with contextlib.suppress(ExecutorFault):  # begun already, in a thread
+                self.executor.cancel(late)
 
     def _hand_over(self, flights: list[Flight], delay: float) -> None:
         try:
@@ -186,7 +191,7 @@ class Dispatcher:
             flight.order = retry_order(flight.order, outcome)
             self._flights[flight.order.run] = flight
             del self._flights[outcome.run]
-            self._store.queue([flight.order])
+            self._store.queue_again(flight.order)
             delay = flight.collection.delay_before(flight.retries)
             self._hand_over([flight], delay)
             if delay:
@@ -236,12 +241,13 @@ class Dispatcher:
         """End everything, and leave nothing pending."""
         with self._changing:
             self._stopping = True
-        if self._flights:
-            if interrupt:
-                self.executor.interrupt()
-            else:
-                self.cancel_all()
-                self._await_none(5.0)
+        if self._flights and self.fault is None:
+            with contextlib.suppress(ExecutorFault):  # it fails just now; what is left is settled below
+                if interrupt:
+                    self.executor.interrupt()
+                else:
+                    self.cancel_all()
+                    self._await_none(5.0)
         self.executor.close()
         if self._flights:  # killed in mid-run when the executor closed
             self._store.withdraw([flight.order for flight in self._flights.values()])

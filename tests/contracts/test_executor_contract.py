@@ -561,7 +561,7 @@ def test_a_worker_that_cannot_see_the_base(tmp_path):
         Task('coll', 'coll', gone, gone), 'run', 'a', 'a', '{}', '', '2026-01-01T00:00:00.000000Z'
     )
     try:
-        result = _host.run_chunk(_host.Chunk([order], pack(in_module)))
+        result = _host.run_chunk(_host.Chunk([order], pack(in_module), 'owner'))
     finally:
         _host.close_hosts()
 

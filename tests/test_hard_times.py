@@ -1,0 +1,350 @@
+"""When the surroundings fail for a moment: nothing is lost, nobody waits for ever, and all goes on."""
+
+import concurrent.futures
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+from conftest import await_that
+
+from hadrosaur import Counts, ExecutorFault, Project
+from hadrosaur.errors import IndexBusy
+from hadrosaur.executors import slots
+from hadrosaur.executors.base import Executor
+from hadrosaur.index import Index
+from hadrosaur.records import Outcome
+from hadrosaur.runner import batch as batches
+from hadrosaur.runner import dispatcher
+
+
+def too_many_files(*_, **__):
+    raise OSError(errno.EMFILE, 'Too many open files')
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Make the files of some name unreadable, for so many attempts; how many are left."""
+    left = {}
+    real = os.open
+
+    def flaky(path, flags, mode=0o777, *, dir_fd=None):
+        if left.get(path) and not flags & (os.O_WRONLY | os.O_RDWR):
+            left[path] -= 1
+            too_many_files()
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, 'open', flaky)
+    return left
+
+
+# --- files that cannot be read -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['record.json', 'result.json'])
+def test_what_cannot_be_read_for_a_moment_is_not_taken_for_lost(proj, base, unreadable, name):
+    """A result whose status was cut off is settled by its files; if they cannot be read, later."""
+    proj.resource('coll')(lambda ident, args, subdir: 'precious')
+    proj.fetch('coll', 'a')
+    pending = {'completed': False, 'pending': True, 'error': False}
+    (base / 'coll/a/status.json').write_text(json.dumps(pending) + '\n')
+    unreadable[name] = 1
+
+    assert proj.get('coll', 'a').status == 'pending'
+    assert unreadable[name] == 0
+    assert proj.get('coll', 'a')['result'] == 'precious'
+
+
+def test_a_folder_that_cannot_be_read_keeps_its_row(proj, base, unreadable):
+    """Reindex and check name it, and the next ones find everything as it was."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    proj.fetch('coll', 'a')
+    unreadable['record.json'] = 1
+    report = proj.reindex()
+
+    assert report.unreadable == [('coll/a', 'it cannot be read: Too many open files')]
+    assert [entry.status for entry in proj.query()] == ['completed']
+    unreadable['record.json'] = 1
+    assert proj.check(deep=True).findings[0].detail.startswith('it cannot be read')
+    assert proj.reindex()[1:] == (0, 0, 0, [])
+    assert proj.check(deep=True).findings == []
+
+
+def test_output_that_cannot_be_captured_leaves_the_programs_own_alone(program):
+    """Too many open files while descriptors 1 and 2 are set aside: an error of this resource, no more."""
+    done = program(
+        """
+        import errno, os
+        from hadrosaur import Project
+
+        proj = Project('base')
+        proj.resource('coll')(lambda ident, args, subdir: print(ident))
+        real, calls = os.dup, []
+        def flaky(fd):
+            calls.append(fd)
+            if len(calls) == fail_at:
+                raise OSError(errno.EMFILE, 'Too many open files')
+            return real(fd)
+        os.dup = flaky
+        for fail_at in (1, 2):
+            calls.clear()
+            print(proj.fetch('coll', fail_at).entry.error, flush=True)
+        print(proj.fetch('coll', 3).status)
+        """
+    )
+
+    assert done.stdout.splitlines() == ['[Errno 24] Too many open files'] * 2 + ['completed']
+
+
+# --- worker processes --------------------------------------------------------------------------------
+
+
+def test_worker_processes_that_cannot_be_started(proj, monkeypatch):
+    """It is said in words, nothing stays pending, and the next batch goes on."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, 'Worker', too_many_files)
+        with pytest.raises(ExecutorFault, match='Too many open files'):
+            proj.fetch_many('coll', list('abc'), workers=2).wait()
+
+        assert proj.query(status='pending')[:] == []
+        proj.fetch('coll', 'd', background=True)
+        with pytest.raises(ExecutorFault, match='Too many open files'):
+            proj.wait()
+    assert proj.fetch('coll', 'e', background=True).wait(60).status == 'completed'
+    assert proj.fetch_many('coll', ['a', 'b', 'd'], workers=2).wait() == Counts(3, 3, 0, 0, 0)
+
+
+def test_fewer_worker_processes_than_wanted(proj, monkeypatch):
+    """Where one can be started and a second cannot, the one does it all."""
+    proj.resource('coll')(lambda ident, args, subdir: os.getpid())
+    real, made = slots.Worker, []
+
+    def once():
+        if made:
+            too_many_files()
+        made.append(real())
+        return made[0]
+
+    monkeypatch.setattr(slots, 'Worker', once)
+    found = {res['result'] for res in proj.fetch_many('coll', map(str, range(50)), workers=2)}
+
+    assert found == {made[0].process.pid}
+
+
+def test_large_args_behind_a_run_that_hangs(proj):
+    """What does not fit into the socket waits without holding up the clock of the timeout."""
+
+    @proj.resource('coll', timeout=1)
+    def compute(ident, args, subdir):
+        if ident == '150':
+            time.sleep(600)
+        return len(args['large'])
+
+    items = ((str(number), {'large': 'x' * 60_000}) for number in range(250))
+    counts = proj.fetch_many('coll', items, workers=1).wait()
+
+    assert counts[:3] == (250, 249, 1)
+    assert proj.get('coll', '150').entry.error_type == 'TimedOut'
+    assert proj.fetch('coll', '249')['result'] == 60_000
+
+
+def test_sending_to_a_slot_never_waits():
+    """What a stopped slot does not take stays unsent."""
+    worker = slots.Worker()
+    try:
+        worker.kill(signal.SIGSTOP)
+        worker.send([bytes(10_000_000)])
+        assert len(worker.unsent) > 1_000_000
+    finally:
+        worker.discard()
+
+
+def leaves_a_thread(ident, args, subdir):
+    """A thread that outlives its function: the slot that ran it retires."""
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return ident
+
+
+def test_slots_whose_threads_never_end_are_not_kept_for_ever(proj):
+    """Of those that wait for threads which functions left behind, the oldest are killed."""
+    proj.resource('coll')(leaves_a_thread)
+    batch = proj.fetch_many('coll', map(str, range(12)), workers=1)
+    most = 0
+    for res in batch:
+        assert res.status == 'completed'
+        most = max(most, len(batch.dispatcher.executor._retired))
+
+    assert 0 < most <= slots.RETIRED + 1
+
+
+def test_what_was_cancelled_behind_a_slot_that_retires_is_not_run(proj, base, tmp_path):
+    """It was sent ahead, and comes back because a function left a thread; it stays cancelled."""
+    go = tmp_path / 'go'
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        if ident == 'slow':
+            threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+            while not os.path.exists(args['go']):
+                time.sleep(0.01)
+        return ident
+
+    idents = [*map(str, range(100)), 'slow', 'victim']
+    batch = proj.fetch_many('coll', idents, {'go': str(go)}, workers=1)
+    waiting = threading.Thread(target=batch.wait)
+    waiting.start()
+    await_that((base / 'coll/slow/status.json').exists)
+    assert proj.cancel('coll', 'victim') == 1
+    go.touch()
+    waiting.join(60)
+
+    assert batch.counts[:3] == (101, 101, 0)
+    assert not (base / 'coll/victim').exists()
+
+
+# --- executors that are shared -----------------------------------------------------------------------
+
+
+def test_a_batch_that_ends_leaves_another_ones_workers_alone(proj, tmp_path):
+    """Each on an executor of its own; the slots that host the longer one stay."""
+    go = tmp_path / 'go'
+
+    @proj.resource('long')
+    def compute(ident, args, subdir):
+        while not os.path.exists(args['go']):
+            time.sleep(0.01)
+        return ident
+
+    proj.resource('short')(lambda ident, args, subdir: ident)
+    counts = []
+    with concurrent.futures.ThreadPoolExecutor(1) as one, concurrent.futures.ThreadPoolExecutor(1) as other:
+        batch = proj.fetch_many('long', ['a', 'b'], {'go': str(go)}, executor=one)
+        waiting = threading.Thread(target=lambda: counts.append(batch.wait()), daemon=True)
+        waiting.start()
+        await_that(lambda: proj.query('long', status='pending'))
+        assert proj.fetch_many('short', list('abc'), executor=other).wait() == Counts(3, 3, 0, 0, 0)
+        go.touch()
+        waiting.join(60)
+
+        assert counts == [Counts(2, 2, 0, 0, 0)]
+
+
+class TellsAtOnce(Executor):
+    """Another thread tells what came of an order before it is handed over to the end."""
+
+    def __init__(self, listener, workers):
+        self._tell = listener
+        self.was_told = []
+
+    def submit(self, orders, function, *, delay=0.0):
+        failed = [Outcome(order.run, _failed(order), fresh=True) for order in orders]
+        telling = threading.Thread(target=self._tell.deliver, args=(failed,))
+        telling.start()
+        if orders[0].attempt == 1:  # of a retry it is told by the thread that holds the lock of it
+            telling.join(10)
+            self.was_told.append(not telling.is_alive())
+
+    def cancel(self, runs):
+        """Too late."""
+
+    interrupt = close = lambda self: None
+
+
+def _failed(order):
+    from hadrosaur.compute import unsaved
+
+    return unsaved(order, 'ValueError', 'bad').entry.change(attempt=order.attempt)
+
+
+def test_an_outcome_may_be_told_while_orders_are_handed_over(proj, monkeypatch):
+    """A retry takes the same lock as handing over; neither waits for the other."""
+    monkeypatch.setitem(dispatcher.EXECUTORS, 'threads', f'{__name__}:TellsAtOnce')
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    proj.resource('coll', retries=1)(lambda ident, args, subdir: ident)
+    batch = proj.fetch_many('coll', ['a'], executor='threads')
+
+    assert batch.wait()[:3] == (1, 0, 1)
+    assert batch.dispatcher.executor.was_told == [True]
+
+
+# --- the index ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings('ignore::hadrosaur.HadrosaurWarning')
+@pytest.mark.parametrize('kind', ['inline', 'threads', 'processes', 'futures'])
+def test_an_index_that_is_locked_when_a_run_is_tried_again(proj, monkeypatch, kind):
+    """The retry goes on without its pending row; the last word is written when the index can be."""
+
+    @proj.resource('coll', retries=1)
+    def compute(ident, args, subdir):
+        from hadrosaur import current
+
+        return 1 // (current().attempt - 1)
+
+    queue, refused = Index.queue, []
+
+    def busy_for_retries(self, entries):
+        if entries[0].attempt > 1:
+            refused.append(entries[0].ident)
+            raise IndexBusy('another process kept it locked for too long')
+        queue(self, entries)
+
+    monkeypatch.setattr(Index, 'queue', busy_for_retries)
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        how = executor if kind == 'futures' else kind
+        counts = proj.fetch_many('coll', list('abc'), executor=how, workers=2).wait()
+
+    assert counts == Counts(3, 3, 0, 0, 0)
+    assert sorted(refused) == ['a', 'b', 'c']
+    assert {entry.ident: entry.attempt for entry in proj.query(status='completed')} == dict.fromkeys('abc', 2)
+
+
+def test_a_batch_dropped_while_its_locks_are_held(proj, monkeypatch):
+    """The garbage collector drops it in the middle of a transaction: it is ended afterwards."""
+    monkeypatch.setattr(batches, 'DROP_PATIENCE', 0.01)
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    batch = proj.fetch_many('coll', map(str, range(100_000)), workers=1)
+    next(batch)
+    with proj._store.index._connections._writing:
+        del batch
+    for thread in threading.enumerate():
+        if thread.name == 'hadrosaur-end':
+            thread.join(60)
+
+    assert proj.query(status='pending')[:] == []
+
+
+# --- retries -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('how', ['fetch', 'background', 'elsewhere'])
+def test_a_fetch_waits_for_the_last_try(proj, base, how):
+    """What failed and is to be tried again is still to come, in the eyes of another process too."""
+
+    @proj.resource('coll', retries=2, retry_delay=0.1)
+    def compute(ident, args, subdir):
+        from hadrosaur import current
+
+        if current().attempt < 3:
+            raise ValueError('not yet')
+        return current().attempt
+
+    if how == 'fetch':
+        res = proj.fetch('coll', 'a')
+    else:
+        pending = proj.fetch('coll', 'a', background=True)
+        if how == 'elsewhere':
+            other = Project(base)
+            other.resource('coll', retries=2)(compute)
+            pending = other.fetch('coll', 'a', background=True)
+            assert other._background.dispatcher is None
+        res = pending.wait(60)
+        if how == 'elsewhere':
+            other.close()
+
+    assert (res.status, res['result'], res.entry.attempt) == ('completed', 3, 3)
