@@ -23,12 +23,15 @@ import hashlib
 import json
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import diskio
 from .errors import BaseIsNotADirectory, ProjectError
 from .locks import Guarded
-from .records import format_time
+from .records import format_time, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 INDEX = 'index.sqlite3'
 """The index's file name."""
@@ -38,6 +41,7 @@ FORMAT_FILE = 'format.json'
 INDEX_LOCK = 'index.lock'
 SESSIONS = 'sessions'
 CANCEL = 'cancel'
+CLOCKS = 5.0  # seconds by which the clocks of two machines, or of a file server, may differ
 REQUEST_LIFE = 60.0  # seconds; an unanswered request must not meet a later run of the same resource
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
@@ -202,9 +206,9 @@ def request_cancel(base: str, path: str) -> None:
         diskio.replace(_request_name(path), path.encode(), folder)
 
 
-def cancel_requests(base: str) -> set[str]:
-    """The directories, relative to the base, whose computation somebody wants cancelled."""
-    wanted = set()
+def cancel_requests(base: str) -> dict[str, float]:
+    """Whose computation somebody wants cancelled: directories relative to the base, and when they said so."""
+    wanted = {}
     nothing = contextlib.suppress(OSError, UnicodeDecodeError)  # none was ever made, or is just answered
     with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
         for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
@@ -212,8 +216,14 @@ def cancel_requests(base: str) -> set[str]:
             if time.time() - made > REQUEST_LIFE:
                 diskio.remove(name, folder)
             elif name[0] != '.':
-                wanted.add(diskio.read(name, folder).decode())
+                wanted[diskio.read(name, folder).decode()] = made
     return wanted
+
+
+def is_meant(requests: Mapping[str, float], path: str, queued_at: str) -> bool:
+    """Is the run that was queued then in the directory ``path`` to be cancelled, and not an earlier one?"""
+    made = requests.get(path)
+    return made is not None and made > parse_time(queued_at).timestamp() - CLOCKS
 
 
 def drop_cancel_request(base: str, path: str) -> None:

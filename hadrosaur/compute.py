@@ -27,6 +27,7 @@ from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
 from .errors import Interrupted, ResultNotSerializable
+from .locks import HELD_BACK
 from .metrics import Meter
 from .records import Entry, Outcome, WorkOrder, format_time, parse_time
 
@@ -131,11 +132,6 @@ def carry_out(order: WorkOrder, function: Callable[..., Any]) -> Outcome:
         _let_signals(mask)
 
 
-_HELD_BACK = frozenset(
-    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2}
-)
-"""Signals whose handlers in Python may raise."""
-
 _Mask = Collection[int] | None
 
 
@@ -143,7 +139,7 @@ def _hold_signals() -> _Mask:
     """Hold them back; returns what was held back before. Handlers run in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         return None
-    before: _Mask = _sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    before: _Mask = _sigmask(signal.SIG_BLOCK, HELD_BACK)
     return before
 
 

@@ -269,7 +269,8 @@ def sync_folder(folder: int) -> None:
 # process died: within 6 ms in 200 of 200 kill -9. A forked child shares the opening, so it closes its
 # copies at once: closing keeps the parent's lock, LOCK_UN in the child would drop it.
 
-_held: dict[int, Closeable | None] = {}
+_held: dict[int, Closeable | None] = {}  # by descriptor; None: a lock
+_NOBODY = object()
 
 
 def _close_in_child() -> None:
@@ -313,9 +314,14 @@ def lock_within(fd: int, patience: float) -> bool:
 
 
 def unlock(fd: int) -> None:
-    """Give the lock back and close its descriptor."""
-    _held.pop(fd, None)
+    """Give the lock back and close its descriptor.
+
+    Not only by closing: a child that was forked between opening and locking has a copy that it does not
+    know of, and would keep the lock. (In a child, `_held` knows none of the parent's.)
+    """
     with contextlib.suppress(OSError):  # the user's function may have closed it
+        if _held.pop(fd, _NOBODY) is None:
+            fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
 

@@ -8,6 +8,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from .locks import start_without_signals
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -33,7 +35,7 @@ def following(directory: str, names: tuple[str, str]) -> Iterator[None]:
                 follower.pass_on()
 
     thread = threading.Thread(target=follow, name='hadrosaur-echo', daemon=True)
-    thread.start()
+    start_without_signals(thread)
     try:
         yield
     finally:

@@ -108,7 +108,8 @@ class Fetcher:
             )
             return self._live.resource(collection, ident, folder, 'error', entry=spoiled)
         if state == 'absent':
-            return None
+            is_queued = self.is_asked_for(collection.name, ident)
+            return self.pending(collection, ident, folder) if is_queued else None
         result = None
         if state == 'completed':
             try:
@@ -182,7 +183,8 @@ class Fetcher:
             order = order._replace(task=order.task._replace(capture=capture.choose(order.task.capture)))
         while True:
             try:
-                store.queue([order], running=True)
+                if not (store.queue([order], running=True) or retries) and self.is_asked_for(*order.key):
+                    return self.pending(collection, order.ident, order.folder)
                 with _echoing(order) if echo else contextlib.nullcontext():
                     outcome = compute.carry_out(order, collection.function)
                 store.finish([outcome])
@@ -200,6 +202,15 @@ class Fetcher:
         if outcome.entry.status == 'pending':
             return self.pending(collection, order.ident, order.folder)
         return store.resource_of(collection, order, outcome)
+
+    def is_asked_for(self, collection: str, ident: str) -> bool:
+        """Has a living process queued the resource? Of our own rows those count that are on their way."""
+        session = self.store().queued_by(collection, ident)
+        if session is None:
+            return False
+        if session == self._base.session():
+            return self._is_sent_off(collection, ident)
+        return self._base.is_alive(session)
 
     def pending(self, collection: Collection, ident: str, folder: str) -> Resource:
         """A pending resource that can be waited for."""
@@ -222,15 +233,25 @@ class Fetcher:
             time.sleep(pause if deadline is None else min(pause, deadline - now))
             pause = min(pause * 1.5, _POLL_MOST)
         self.store().note_done(collection, ident, folder)
-        return self.get(collection, ident) or self.pending(collection, ident, folder)
+        found = self.get(collection, ident)
+        if found is None:
+            raise ResourceNotFound(
+                f'{collection.name}/{ident} was cancelled before it was begun, or removed',
+                collection=collection.name,
+                ident=ident,
+            )
+        return found
 
     def _is_to_come(self, collection: Collection, ident: str, state: State) -> bool:
-        """Is it pending? A run that failed and is to be tried again is, too."""
+        """Is it pending? So is what is queued and not begun, and a failed run that is to be tried again."""
         if state in ('pending', 'damaged'):
             return True
-        if state != 'error' or not collection.retries:
+        if state == 'completed' or (state == 'error' and not collection.retries):
             return False
-        return self._is_sent_off(collection.name, ident) or self.store().is_queued(collection.name, ident)
+        if self._is_sent_off(collection.name, ident) or self.is_asked_for(collection.name, ident):
+            return True
+        folder = directory.find_folder(collection.task.path, ident)
+        return state == 'absent' and self.store().is_locked(collection, folder)
 
     # --- explained ---------------------------------------------------------------------------------
 
@@ -238,6 +259,8 @@ class Fetcher:
         """Would a fetch compute, and why; see `Project.explain`."""
         folder, (state, data, record) = self._live.look(collection, ident, with_record=True)
         if state == 'absent':
+            if self.is_asked_for(collection.name, ident):
+                return Explanation(False, 'it is queued')
             return Explanation(True, 'it was never computed')
         if state in ('pending', 'damaged'):
             if self._live.is_awaited(collection, ident, folder):

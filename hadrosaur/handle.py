@@ -131,7 +131,10 @@ class Resource(dict[str, Any]):
         return self._known
 
     def wait(self, seconds: float | None = None) -> Resource:
-        """A new snapshot, once the resource is no longer pending or ``seconds`` have passed."""
+        """A new snapshot, once the resource is no longer pending or ``seconds`` have passed.
+
+        Raises ResourceNotFound where it was cancelled before it was begun.
+        """
         if self._wait is None or self.status != 'pending':
             return self
         return self._wait(self, seconds)

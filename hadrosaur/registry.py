@@ -186,6 +186,11 @@ class Registry:
         import difflib
 
         known = self.names()
+        if name in known:
+            return UnknownCollection(
+                f'no function is registered for the collection {name!r} here, though its folder is there',
+                hint='register it before fetching; get and query read what it holds',
+            )
         close = difflib.get_close_matches(str(name), known, 1)
         if close:
             hint = f'did you mean {close[0]!r}?'

@@ -95,10 +95,14 @@ class Store(Guarded):
             return True
         return self.is_queued(collection.name, ident)
 
+    def queued_by(self, collection: str, ident: str) -> str | None:
+        """The session that the resource's pending row belongs to; None where there is none."""
+        row = self.index.get(collection, ident)
+        return row.session if row is not None and row.status == 'pending' else None
+
     def is_queued(self, collection: str, ident: str) -> bool:
         """Has a living process a pending row for the resource?"""
-        row = self.index.get(collection, ident)
-        return row is not None and row.status == 'pending' and self.base.is_alive(row.session)
+        return self.base.is_alive(self.queued_by(collection, ident))
 
     def settle(self, collection: Collection, ident: str, folder: str) -> Settled:
         """Settle a folder that nobody computes, and put what it is into the index."""
@@ -171,11 +175,15 @@ class Store(Guarded):
             chain=compute.chain_of(running) if running else (),
         )
 
-    def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> None:
-        """Write the rows of orders that are about to be carried out (``running``: this very moment)."""
+    def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> bool:
+        """Write the rows of orders that are about to be carried out (``running``: this very moment).
+
+        False where a row was pending already: somebody else has asked for that resource.
+        """
         index = self.index
         index.session = self.base.session()  # a forked child has one of its own
-        index.queue([_queued(order, 'running' if running else 'queued') for order in orders])
+        rows = [_queued(order, 'running' if running else 'queued') for order in orders]
+        return index.queue(rows) == len(rows)
 
     def queue_again(self, order: WorkOrder) -> None:
         """Write that a failed run is to be tried again."""
@@ -272,8 +280,9 @@ class FilesOnly(Store):
         super().__init__(base, _no_index)
         self._running = running
 
-    def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> None:
+    def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> bool:
         """Nothing: the caller's index is out of reach."""
+        return True
 
     def started(self, orders: Sequence[WorkOrder]) -> None:
         """Nothing."""
@@ -293,9 +302,9 @@ class FilesOnly(Store):
     def _finish_pending(self, entry: Entry) -> None:
         """Nothing."""
 
-    def is_queued(self, collection: str, ident: str) -> bool:
-        """Not that one can know."""
-        return False
+    def queued_by(self, collection: str, ident: str) -> str | None:
+        """None: it cannot be known."""
+        return None
 
 
 def _settled(collection: Collection, ident: str, folder: str) -> Settled:

@@ -535,7 +535,8 @@ MUTANTS = {
             'orders are handed over under the lock of retries',
             'runner/dispatcher.py',
             '        # Without the lock: an executor',
-            '        with self._changing:\n            self._hand_over(flights, 0.0)\n            return\n        # Without the lock: an executor',
+            '        with self._changing:\n            self._hand_over(flights, 0.0)\n            return\n'
+            '        # Without the lock: an executor',
             f'{HARD}an_outcome_may_be_told_while_orders_are_handed_over',
         ),
         Mutant(

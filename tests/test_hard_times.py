@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,16 @@ import time
 import pytest
 from conftest import await_that
 
-from hadrosaur import Counts, ExecutorFault, Project
+from hadrosaur import (
+    Counts,
+    ExecutorFault,
+    Project,
+    ResourceError,
+    ResourceNotFound,
+    basedir,
+    compute,
+    diskio,
+)
 from hadrosaur.errors import IndexBusy
 from hadrosaur.executors import slots
 from hadrosaur.executors.base import Executor
@@ -348,3 +358,165 @@ def test_a_fetch_waits_for_the_last_try(proj, base, how):
             other.close()
 
     assert (res.status, res['result'], res.entry.attempt) == ('completed', 3, 3)
+
+
+# --- what is queued, and not begun -------------------------------------------------------------------
+
+
+@pytest.fixture
+def queued(proj, tmp_path):
+    """'later' waits behind 'head' in a batch of one worker, until the file 'go' is there."""
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        while not os.path.exists(args['go']):
+            time.sleep(0.01)
+        return args['n']
+
+    go = str(tmp_path / 'go')
+    batch = proj.fetch_many('coll', {'head': {'go': go, 'n': 1}, 'later': {'go': go, 'n': 2}}, workers=1)
+    waiting = threading.Thread(target=batch.wait, daemon=True)
+    waiting.start()
+    await_that(lambda: len(proj.query(status='pending')) == 2)
+    yield proj
+    (tmp_path / 'go').touch()
+    waiting.join(60)
+
+
+@pytest.mark.parametrize('who', ['the same', 'another'])
+def test_what_is_queued_is_pending_and_keeps_its_args(queued, base, tmp_path, who):
+    """Whoever fetches it meanwhile waits for that run, instead of computing it without its args."""
+    proj = queued
+    if who == 'another':
+        proj = Project(base)
+        proj.resource('coll')(lambda ident, args, subdir: 'without args')
+
+    assert proj.get('coll', 'later').status == 'pending'
+    assert proj.explain('coll', 'later').reason == 'it is queued'
+    pending = proj.fetch('coll', 'later')
+    assert pending.status == 'pending'
+    with pytest.raises(ResourceError, match='is queued'):
+        proj.remove('coll', 'later')
+    (tmp_path / 'go').touch()
+    assert pending.wait(60)['result'] == 2
+    assert [entry.args['n'] for entry in proj.query('coll', ident='later')] == [2]
+    if who == 'another':
+        proj.close()
+
+
+def test_a_row_of_our_own_that_nobody_carries_out_stops_nobody(proj):
+    """Ctrl-C may have come between writing the row and handing the order over."""
+    proj.resource('coll')(lambda ident, args, subdir: args['n'])
+    known = proj._registry.get('coll')
+    proj._store.queue([proj._store.order(known, 'a', '{"n":1}', 'a')])
+
+    assert proj.fetch('coll', 'a', {'n': 2})['result'] == 2
+    assert [entry.status for entry in proj.query()] == ['completed']
+
+
+def test_waiting_for_what_was_cancelled_before_it_was_begun(queued):
+    """It will never come, and waiting says so."""
+    pending = queued.get('coll', 'later')
+    assert queued.cancel('coll', 'later') == 1
+
+    with pytest.raises(ResourceNotFound, match='was cancelled before it was begun'):
+        pending.wait(60)
+
+
+def test_a_cancel_request_is_for_the_run_that_was_meant(proj, base):
+    """One that was left for an earlier run does not stop a later one."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    proj.fetch('coll', 'other')
+    basedir.request_cancel(proj.path, 'coll/a')
+    (request,) = (base / '.hadrosaur/cancel').iterdir()
+    os.utime(request, (time.time() - 20, time.time() - 20))
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        assert proj.fetch_many('coll', ['a'], executor=executor).wait() == Counts(1, 1, 0, 0, 0)
+        basedir.request_cancel(proj.path, 'coll/b')
+        assert proj.fetch_many('coll', ['b'], executor=executor).wait() == Counts(0, 0, 0, 0, 0)
+
+
+# --- locks, forks and the end ------------------------------------------------------------------------
+
+
+def test_a_child_that_has_a_copy_of_a_lock_does_not_keep_it(tmp_path):
+    """Forked between opening and locking, it does not know of the copy."""
+    with diskio.opened(str(tmp_path)) as folder:
+        fd = os.open('lock', os.O_RDWR | os.O_CREAT, dir_fd=folder)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)  # until the parent is done
+            os._exit(0)
+        assert diskio.try_lock(fd)
+        diskio.unlock(fd)
+        is_locked = diskio.is_locked('lock', folder)
+        os.close(writing)
+        os.close(reading)
+        os.waitpid(child, 0)
+
+    assert not is_locked
+
+
+def test_a_lock_for_a_moment_does_not_lose_background_work(proj, base):
+    """Whoever looks whether a resource is being computed holds its lock for an instant."""
+    proj.resource('coll', background=True)(lambda ident, args, subdir: ident)
+    proj.fetch('coll', 'warm').wait(60)
+    real, held = compute.enqueue, []
+
+    def then_lock(order):
+        is_ours = real(order)
+        fd = os.open(base / 'coll/a', os.O_RDONLY)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        held.append(fd)
+        return is_ours
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compute, 'enqueue', then_lock)
+        pending = proj.fetch('coll', 'a')
+    await_that(lambda: any(flight.asked for flight in proj._background.dispatcher._flights.values()))
+    os.close(held[0])
+
+    assert pending.wait(60)['result'] == 'a'
+
+
+def test_ctrl_c_while_the_program_waits_at_its_end(program, tmp_path):
+    """It stops what is under way, and no traceback of ours is shown."""
+    running = program(
+        """
+        import os, time
+        from hadrosaur import Project
+
+        proj = Project('base')
+        @proj.resource('coll', background=True)
+        def compute(ident, args, subdir):
+            open(f'{subdir}/began', 'w').close()
+            time.sleep(600)
+        proj.fetch('coll', 'a')
+        while not os.path.exists('base/coll/a/storage/began'):
+            time.sleep(0.01)
+        """,
+        start=True,
+    )
+    assert running.stderr.readline() == 'waiting for 1 in the background; Ctrl-C stops them\n'
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+
+    assert (out, err) == ('', '')
+    with Project(tmp_path / 'base', create=False) as proj:
+        assert [entry.error_type for entry in proj.query()] == ['Cancelled']
+
+
+def test_natural_ways_to_name_many(proj):
+    """Pairs as JSON has them, and what a query or a fetch gave."""
+    proj.resource('coll')(lambda ident, args, subdir: args)
+    assert proj.fetch_many('coll', [['a', {'n': 1}], ('b', {'n': 2})], executor='inline').wait()[:3] == (
+        2,
+        2,
+        0,
+    )
+    again = proj.fetch_many('coll', proj.query('coll'), executor='inline', recompute=True)
+
+    assert {res.ident: res['result'] for res in again} == {'a': {'n': 1}, 'b': {'n': 2}}
+    assert proj.fetch_many('coll', [proj.get('coll', 'a')], executor='inline').wait().reused == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,15 @@ def check(base: str, fix: bool, deep: bool, as_json: bool) -> int:
         output.write_json({'scanned': report.scanned, 'findings': findings})
     else:
         _write_findings(report)
-    if report.remaining and not fix:
-        output.note(f'hadrosaur check {base} --fix mends what can be mended')
+    if not fix and any(map(_can_be_mended, report.remaining)):
+        output.note(f'hadrosaur check {shlex.quote(base)} --fix mends what can be mended')
+    elif report.remaining:
+        output.note('only a person, or a new run (hadrosaur run … --recompute), can tell what is right')
     return DISAGREE if report.remaining else DONE
+
+
+def _can_be_mended(found: Finding) -> bool:
+    return found.problem != 'checksum' and not found.detail.startswith('result.json')
 
 
 def _write_findings(report: CheckReport) -> None:

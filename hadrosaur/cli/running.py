@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from itertools import chain
@@ -223,7 +224,7 @@ def _report(
         ]
         order = ('count', 'type', 'example', 'message')
         output.write_table(columns, ([failure[name] for name in order] for failure in listed))
-        output.note(f'see: hadrosaur errors {project.base} {collection}')
+        output.note(f'see: hadrosaur errors {shlex.quote(project.base)} {shlex.quote(collection)}')
 
 
 def _say_what_would_be_done(project: Project, collection: str, items: Iterable[Any], how: How) -> int:

@@ -49,7 +49,10 @@ def cancel(base: str, collection: str, ident: str | None, as_json: bool) -> int:
     else:
         print(f'{asked - left} stopped')
         if left:
-            output.note(f'{left} still pending: they run in threads or inline, which cannot be stopped')
+            output.note(
+                f'{left} still pending: they run in threads or inline, which cannot be stopped, or whoever '
+                'asked for them was killed, and their worker ends by itself'
+            )
     return DONE if asked else NOT_FOUND
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from ..basedir import cancel_requests
+from ..basedir import cancel_requests, is_meant
 from ..records import Outcome, WorkOrder
 from .base import Listener, Packed
 from .slots import SlotPool
@@ -30,10 +30,11 @@ class Chunk(NamedTuple):
 
 
 class ChunkResult(NamedTuple):
-    """What came of a chunk: outcomes, and the runs that were not begun."""
+    """What came of a chunk: outcomes, the runs that were not begun, and those that somebody cancelled."""
 
     outcomes: list[Outcome]
     unbegun: list[str]
+    unwanted: list[str]
 
 
 _Answer = tuple[list[Outcome], list[WorkOrder]] | BaseException
@@ -55,8 +56,9 @@ class _Host:
 
     def run(self, chunk: Chunk) -> ChunkResult:
         requested = cancel_requests(chunk.orders[0].task.base)
-        orders = [order for order in chunk.orders if order.path not in requested]
-        result = ChunkResult([], [order.run for order in chunk.orders if order.path in requested])
+        unwanted = {order.run for order in chunk.orders if is_meant(requested, order.path, order.queued_at)}
+        orders = [order for order in chunk.orders if order.run not in unwanted]
+        result = ChunkResult([], [], list(unwanted))
         open_runs = {order.run for order in orders}
         if orders:
             self.pool.submit_packed(orders, chunk.packed)

@@ -189,6 +189,7 @@ def main(descriptor: int) -> None:
     """Run a slot on an inherited socket."""
     compute.in_worker = True
     signal.signal(signal.SIGINT, _on_interrupt)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # started by a thread that takes no signals
     connection = socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
     diskio.close_in_children(connection)

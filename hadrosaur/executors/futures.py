@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import basedir, compute, settle
 from ..errors import ExecutorFault, WorkerDied
+from ..locks import start_without_signals
 from ..records import Outcome, WorkOrder
 from . import _host
 from ._host import Chunk, ChunkResult
@@ -111,7 +112,7 @@ class FuturesExecutor(Executor):
             self._timer = threading.Timer(self._alarm - now, self._ring)
             self._timer.name = 'hadrosaur-retries'
             self._timer.daemon = True
-            self._timer.start()
+            start_without_signals(self._timer)
 
     def _ring(self) -> None:
         with self._guard:
@@ -147,9 +148,8 @@ class FuturesExecutor(Executor):
 
     def _take_in(self, future: Any, chunk: Chunk) -> None:
         outcomes, again, dropped = self._sorted_out(future, chunk)
-        for order in chunk.orders:
-            if order.run in self._cancelled:
-                basedir.drop_cancel_request(order.task.base, order.path)
+        for order in {*dropped, *(order for order in chunk.orders if order.run in self._cancelled)}:
+            basedir.drop_cancel_request(order.task.base, order.path)
         with self._guard:
             self._waiting.extendleft((order, chunk.packed) for order in reversed(again))
         with self._telling:
@@ -173,9 +173,10 @@ class FuturesExecutor(Executor):
         except Exception as error:  # whatever a foreign executor says of a worker that it lost
             return self._recovered(chunk, error)
         self._note_pace(result)
-        unbegun = [order for order in chunk.orders if order.run in set(result.unbegun)]
-        again = [order for order in unbegun if order.run not in self._cancelled]
-        return result.outcomes, again, [order for order in unbegun if order.run in self._cancelled]
+        dropped = self._cancelled.union(result.unwanted)
+        again = [order for order in chunk.orders if order.run in result.unbegun and order.run not in dropped]
+        left = {*result.unbegun, *result.unwanted}
+        return result.outcomes, again, [order for order in chunk.orders if order.run in left & dropped]
 
     def _note_pace(self, result: ChunkResult) -> None:
         seconds = [outcome.entry.duration or 0.0 for outcome in result.outcomes if outcome.fresh]

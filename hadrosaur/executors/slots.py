@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import basedir, compute, diskio, settle
 from ..errors import Cancelled, ExecutorFault, Interrupted, TimedOut, WorkerDied
+from ..locks import start_without_signals
 from ..records import Outcome, Task, WorkOrder
 from . import _slot
 from ._worker import DEEPEST, Ticket, Worker, how_it_died
@@ -140,12 +141,20 @@ class SlotPool(Executor):
         with self._guard:
             if self._fault is not None:
                 raise ExecutorFault(f'the worker processes failed: {self._fault}') from self._fault
+            if self._closing:
+                if what != 'submit':
+                    return
+                raise ExecutorFault('the worker processes have been ended')
             if what == 'submit':
                 self._tickets.update((ticket.order.run, ticket) for ticket in about[0])
             self._inbox.append((what, about))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._drive, name='hadrosaur-driver', daemon=True)
-                self._thread.start()
+                try:
+                    start_without_signals(self._thread)
+                except RuntimeError:  # no more threads can be started
+                    self._thread = None
+                    raise
         self._wake()
 
     def _wake(self) -> None:
@@ -428,7 +437,11 @@ class SlotPool(Executor):
         orders = [ticket.order for ticket in list(self._tickets.values())]
         for base in {order.task.base for order in orders}:
             requested = basedir.cancel_requests(base)
-            wanted = [order for order in orders if requested and order.path in requested]
+            wanted = [
+                order
+                for order in orders
+                if requested and basedir.is_meant(requested, order.path, order.queued_at)
+            ]
             for order in wanted:
                 basedir.drop_cancel_request(base, order.path)
             if wanted:

@@ -53,7 +53,13 @@ class ThreadsExecutor(Executor):
             while len(self._threads) < min(self.workers, len(self._waiting) + len(self._running)):
                 thread = threading.Thread(target=self._work, name='hadrosaur-worker', daemon=True)
                 self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads can be started
+                    self._threads.remove(thread)
+                    if not self._threads:
+                        raise
+                    break
 
     def _work(self) -> None:
         while (item := self._next()) is not None:

@@ -101,12 +101,12 @@ class Index:
 
     # --- writing -----------------------------------------------------------------------------------
 
-    def queue(self, entries: Sequence[Entry]) -> None:
-        """Write rows of resources that were asked for.
+    def queue(self, entries: Sequence[Entry]) -> int:
+        """Write rows of resources that were asked for; returns how many were written.
 
         A row that is pending already stays as it is, unless it belongs to nobody.
         """
-        self._put(statements().queue, _writing.pending_rows(entries, self.session))
+        return self._put(statements().queue, _writing.pending_rows(entries, self.session))
 
     def start(self, keys: Sequence[Key], started_at: str | None = None) -> None:
         """Mark pending rows as running, since ``started_at`` (ISO-8601 as `format_time` makes it) or now."""
@@ -160,17 +160,16 @@ class Index:
 
         return self._connections.write(write)
 
-    def _put(self, statement: Statement, rows: list[Row]) -> None:
-        self._write(statement.text, statement.rows(rows))
+    def _put(self, statement: Statement, rows: list[Row]) -> int:
+        return self._write(statement.text, statement.rows(rows))
 
     def _touch(self, statement: Statement, keys: Iterable[Key], change: Mapping[str, Any]) -> None:
         self._write(statement.text, [statement.values(of=of, named=named, **change) for of, named in keys])
 
-    def _write(self, text: str, values: list[Row]) -> None:
+    def _write(self, text: str, values: list[Row]) -> int:
         if len(values) == 1:  # a statement by itself is a transaction
-            self._connections.write(lambda driver: driver.execute(text, values[0]))
-        elif values:
-            self._connections.write(lambda driver: _write_all(driver, text, values))
+            return self._connections.write(lambda driver: driver.execute(text, values[0]).rowcount)
+        return self._connections.write(lambda driver: _write_all(driver, text, values)) if values else 0
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -316,6 +315,6 @@ def _changed(driver: sqlite3.Connection, text: str, values: list[Row]) -> int:
     return driver.executemany(text, values).rowcount if values else 0
 
 
-def _write_all(driver: sqlite3.Connection, text: str, values: list[Row]) -> None:
+def _write_all(driver: sqlite3.Connection, text: str, values: list[Row]) -> int:
     with transaction(driver):
-        driver.executemany(text, values)
+        return driver.executemany(text, values).rowcount

@@ -63,7 +63,11 @@ def ask(
     except (sqlite3.Error, sqlite3.Warning, ValueError, TypeError) as fault:
         if time.monotonic() > deadline:
             raise HadrosaurError(f'the statement was stopped after {seconds:g} seconds', hint='ask for less')
-        raise HadrosaurError(f'SQLite refuses the statement: {fault}', hint='only reading is allowed')
+        is_denied = any(
+            word in str(fault) for word in ('readonly', 'read-only', 'not authorized', 'prohibited')
+        )
+        hint = 'only reading is allowed' if is_denied else ''
+        raise HadrosaurError(f'SQLite refuses the statement: {fault}', hint=hint)
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_where: str | None) -> int:

@@ -81,6 +81,8 @@ def _joined(found: list[Condition]) -> list[Condition]:
 
 
 def _texts(name: str, value: Several) -> list[str]:
+    if not isinstance(value, Iterable):
+        raise TypeError(f'{name} takes text, not {type(value).__name__}: {value!r}')
     texts = [value] if isinstance(value, str) else list(value)
     for text in texts:
         if not isinstance(text, str):
@@ -105,7 +107,8 @@ def _status(value: Several) -> Condition:
 
 
 def _ident(value: Several) -> Condition:
-    idents = _texts('ident', value)
+    numbers = isinstance(value, int) and not isinstance(value, bool)
+    idents = [str(value)] if numbers else _texts('ident', value)
     if not any(set(ident) & set('*?[') for ident in idents):
         return _exact('ident', idents)
     pattern = '|'.join(map(translate, idents))
@@ -141,7 +144,10 @@ def _args(value: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Condition:
 
 
 def _min_duration(value: float | timedelta) -> Condition:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    try:
+        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f'min_duration takes a number of seconds, or a timedelta, not {value!r}')
     return Condition('min_duration', (seconds,))
 
 
@@ -204,6 +210,8 @@ def order(column: str | None) -> str:
         ValueError: There is none.
     """
     column = column or 'collection'
+    if not isinstance(column, str):
+        raise TypeError(f'order_by takes the name of a column, not {column!r}')
     name = column.removeprefix('-')
     if name not in COLUMNS:
         raise ValueError(f'unknown column {name!r}{_meant(name, COLUMNS)}')

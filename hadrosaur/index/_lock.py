@@ -37,6 +37,8 @@ class IndexLock:
 
     def try_share(self) -> bool:
         """`share`, if it takes no waiting."""
+        if self._fd < 0:  # collected together with its connection, and a moment before it
+            return True
         try:
             fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import canonical, compute, directory, reindex, settle
 from ..basedir import BaseDirectory, request_cancel
+from ..errors import ResourceError
 from ..fetcher import Fetcher, failed, not_found
 from ..handle import Resource
 from ..records import Counts, Entry, Task
@@ -70,9 +72,7 @@ class Project(Indexed):
         self._registry = Registry(self._base)
         self._store = Store(self._base, self._open_index, recover)
         self._background = Background(self._store)
-        self._fetcher = Fetcher(
-            self._base, self._registry, self._store, self._send_off, self._background.is_at
-        )
+        self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off, self._is_sent_off)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._exit_hook: Callable[[], None] | None = None
 
@@ -268,8 +268,8 @@ class Project(Indexed):
 
         Args:
             collection: A registered collection.
-            idents: Idents, (ident, args) pairs, or a mapping of ident to args; taken lazily, so that it
-                may be a generator of millions.
+            idents: Idents, (ident, args) pairs, or a mapping of ident to args; or what a query gave. Taken
+                lazily, so that it may be a generator of millions.
             args: For those that bring none.
             workers: How many are computed at once; None: as many as there are processors.
             executor: ``'processes'``, ``'threads'`` or ``'inline'``; or any `concurrent.futures.Executor`,
@@ -322,6 +322,10 @@ class Project(Indexed):
         self._register_exit()
         self._background.send_off(collection, order)
 
+    def _is_sent_off(self, collection: str, ident: str) -> bool:
+        found = [self._background.dispatcher, *(batch.dispatcher for batch in list(self._batches))]
+        return any(dispatcher.flying(collection, ident) for dispatcher in found if dispatcher is not None)
+
     def _register_exit(self) -> None:
         """At interpreter exit, background work is waited for and unfinished batches are stopped."""
         if self._exit_hook is None and not compute.in_worker:
@@ -330,9 +334,18 @@ class Project(Indexed):
             def at_exit() -> None:
                 project = me()
                 if project is not None and os.getpid() == pid:
-                    project.close()
+                    project._close_at_exit()
 
             self._exit_hook = atexit.register(at_exit)
+
+    def _close_at_exit(self) -> None:
+        left = self._background.count
+        if left:
+            print(f'waiting for {left} in the background; Ctrl-C stops them', file=sys.stderr)
+        try:
+            self.close()
+        except KeyboardInterrupt:
+            self.close(cancel=True)
 
     def wait(
         self, collection: str | None = None, ident: str | int | None = None, *, timeout: float | None = None
@@ -379,10 +392,17 @@ class Project(Indexed):
 
         Raises:
             ResourceNotFound: There is none.
-            ResourceError: It is being computed.
+            ResourceError: It is being computed, or queued.
         """
         known = self._registry.get_any(collection)
         text = canonical.ident_text(ident, collection)
+        if self._fetcher.is_asked_for(known.name, text):
+            raise ResourceError(
+                f'{known.name}/{text} is queued, or being computed',
+                collection=known.name,
+                ident=text,
+                hint='cancel it first',
+            )
         folder = directory.find_folder(known.task.path, text)
         changed = self._store.changed(known.name, text)
         removed = settle.remove(known.name, text, known.task.path, folder, lock=known.task.lock)

@@ -13,7 +13,7 @@ from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
 from ..recovery import recover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ..basedir import BaseDirectory
     from ..fetcher import Fetcher
@@ -36,7 +36,7 @@ class Indexed:
 
     def query(
         self,
-        collection: str | None = None,
+        collection: str | Iterable[str] | None = None,
         *,
         status: Any = None,
         ident: Any = None,
@@ -54,7 +54,7 @@ class Indexed:
         """Rows of the index: a sequence of `Entry`, read when it is iterated, indexed or counted.
 
         Args:
-            collection: Only of this one.
+            collection: Only of this one, or of these.
             status: ``'pending'``, ``'completed'`` or ``'error'``; like the next three, one or several.
             ident: A glob, as `fnmatch` has it.
             error_type: The exception's name.
@@ -73,8 +73,8 @@ class Indexed:
             ValueError: No such status or column.
             UnknownCollection: No such collection.
         """
-        if collection is not None:
-            self._registry.get_any(collection)
+        for name in [collection] if isinstance(collection, str) else collection or ():
+            self._registry.get_any(name)
         return self._index().find(
             collection,
             status=status,

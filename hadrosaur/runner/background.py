@@ -30,50 +30,63 @@ class Background(Guarded):
         made = self._made
         return made[1] if made is not None and made[0] == os.getpid() else None
 
+    @property
+    def count(self) -> int:
+        """How many resources are under way."""
+        return len(self.dispatcher or ())
+
     def send_off(self, collection: Collection, order: WorkOrder) -> None:
         """Have an order carried out; its directory says pending before this returns."""
-        with self._guard:
-            dispatcher = self.dispatcher
-            if dispatcher is not None and dispatcher.fault is not None:  # its workers could not be started
-                dispatcher.stop(interrupt=False)
-                dispatcher = None
-            if dispatcher is None:
-                dispatcher = Dispatcher(self._store, 'processes', None, keep=False)
-                self._made = (os.getpid(), dispatcher)
-        if dispatcher.flying(order.collection, order.ident):
-            return
-        self._store.queue([order])  # first: a pending folder that no living session owns is settled
-        if compute.enqueue(order):
-            dispatcher.take([Flight(collection, order)])
-        else:
-            self._store.disown([order.key])
+        with self._guard:  # to the end, so that no order meets a dispatcher that is just being closed
+            dispatcher = self._dispatcher()
+            if dispatcher.flying(order.collection, order.ident):
+                return
+            try:
+                self._store.queue([order])  # first: a pending folder that no living session owns is settled
+                if compute.enqueue(order):
+                    dispatcher.take([Flight(collection, order)])
+                else:
+                    self._store.disown([order.key])
+            except BaseException:
+                if not dispatcher.flying(order.collection, order.ident):
+                    self._store.withdraw([order])
+                raise
 
-    def is_at(self, collection: str, ident: str) -> bool:
-        """Is the resource on its way here, or waiting to be tried again?"""
+    def _dispatcher(self) -> Dispatcher:
         dispatcher = self.dispatcher
-        return dispatcher is not None and bool(dispatcher.flying(collection, ident))
+        if dispatcher is not None and dispatcher.fault is not None:  # its workers could not be started
+            dispatcher.stop(interrupt=False)
+            dispatcher = None
+        if dispatcher is None:
+            dispatcher = Dispatcher(self._store, 'processes', None, keep=False)
+            self._made = (os.getpid(), dispatcher)
+        return dispatcher
 
     def wait(self, collection: str | None, ident: str | None, timeout: float | None) -> bool:
         """Wait until nothing of this is under way; False if that took longer than ``timeout`` seconds."""
         dispatcher = self.dispatcher
-        if dispatcher is None:
-            return True
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while dispatcher.flying(collection, ident):
-            left = 1.0 if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                return False
-            dispatcher.news.clear()
-            dispatcher.check()
-            if dispatcher.flying(collection, ident):
-                dispatcher.news.wait(min(1.0, left))
-        return True
+        return dispatcher is None or _await(dispatcher, collection, ident, timeout)
 
     def close(self, *, cancel: bool) -> None:
         """Wait for what is under way, or kill it; then give the slots back."""
-        dispatcher = self.dispatcher
+        if not cancel:
+            self.wait(None, None, None)
+        with self._guard:
+            dispatcher, self._made = self.dispatcher, None
         if dispatcher is not None:
             if not cancel:
-                self.wait(None, None, None)
+                _await(dispatcher, None, None, None)  # what was sent off in between
             dispatcher.stop(interrupt=False)
-        self._made = None
+
+
+def _await(dispatcher: Dispatcher, collection: str | None, ident: str | None, timeout: float | None) -> bool:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while dispatcher.flying(collection, ident):
+        left = 1.0 if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            return False
+        dispatcher.news.clear()
+        dispatcher.check()
+        if dispatcher.flying(collection, ident):
+            dispatcher.news.wait(min(1.0, left))
+    return True

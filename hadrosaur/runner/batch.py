@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import canonical, directory
 from ..errors import HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
 from ..handle import Look, Resource
+from ..locks import start_without_signals
 from ..records import Counts, Entry, Outcome, format_time
 from .dispatcher import Dispatcher, Flight
 
@@ -162,7 +163,9 @@ class Batch(Iterator[Resource]):
             dispatcher.dropped = 0
         while dispatcher.finished:
             flight, outcome = dispatcher.finished.popleft()
-            if outcome.entry.status == 'pending':
+            if outcome.entry.status == 'pending' and self._cancelled:
+                self._tally['total'] -= 1  # someone else computes it, and nobody here waits for that
+            elif outcome.entry.status == 'pending':
                 self._elsewhere.append(flight)
                 flight.next_poll = time.monotonic() + flight.pause
             else:
@@ -319,7 +322,8 @@ class Batch(Iterator[Resource]):
                 still.append(flight)
             elif not self._is_done_elsewhere(flight, now):
                 (again if self._is_given_up(flight, now) else still).append(flight)
-        self._elsewhere = still
+        with self._steering:
+            self._elsewhere = still if not self._cancelled else []
         for flight in again:
             self._submit([flight])
 
@@ -348,6 +352,8 @@ class Batch(Iterator[Resource]):
         if self._ended:
             return
         self._ended = True
+        if os.getpid() != self._process:
+            return  # the copy in a forked child, whose parent goes on with it
         if self._dispatcher is not None:
             self._dispatcher.stop(interrupt=interrupt)
             self._take_finished()
@@ -360,7 +366,7 @@ class Batch(Iterator[Resource]):
 
     def __del__(self) -> None:
         if getattr(self, '_ended', True) or os.getpid() != self._process:
-            return  # over; or the copy in a forked child, whose parent goes on with it
+            return
         if self._dispatcher is None and not self._tally['total']:
             warnings.warn(
                 'a batch of fetch_many was dropped before it was started: iterate it, or call .wait()',
@@ -373,7 +379,7 @@ class Batch(Iterator[Resource]):
         # The garbage collector may call this in the middle of anything, while this very thread holds the
         # locks that are needed: then it is ended once they are free.
         ender = threading.Thread(target=self._end, kwargs={'interrupt': False}, name='hadrosaur-end')
-        ender.start()
+        start_without_signals(ender)
         ender.join(DROP_PATIENCE)
 
 
@@ -385,7 +391,9 @@ def _items(idents: Iterable[Any], args: dict[str, Any] | None) -> Iterator[_Item
         )
     pairs: Iterable[Any] = idents.items() if isinstance(idents, Mapping) else idents
     for item in pairs:
-        if isinstance(item, tuple) and len(item) == 2:
+        if isinstance(item, (Entry, Resource)):
+            yield _Item(item.ident, args)
+        elif isinstance(item, (tuple, list)) and len(item) == 2:
             yield _Item(item[0], item[1] if item[1] is not None else args)
         else:
             yield _Item(item, args)

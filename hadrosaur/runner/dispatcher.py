@@ -29,6 +29,8 @@ EXECUTORS = {
 }
 """Executors by name: import path of the class, loaded when asked for."""
 
+ASKED_AGAIN = 3  # times that background work asks for a resource which someone else has locked,
+ASKED_AFTER = 0.2  # seconds after the first time, and so many more after each
 MOST_WAITING = 10_000  # retries that may wait for their time while others go on, about 1 kB each
 
 
@@ -72,12 +74,12 @@ def _load(path: str) -> Callable[..., Executor]:
 class Flight:
     """One resource on its way: its present order, and how often it was tried."""
 
-    __slots__ = ('collection', 'next_poll', 'order', 'pause', 'probed', 'retries')
+    __slots__ = ('asked', 'collection', 'next_poll', 'order', 'pause', 'probed', 'retries')
 
     def __init__(self, collection: Collection, order: WorkOrder) -> None:
         self.collection = collection
         self.order = order
-        self.retries = 0
+        self.retries = self.asked = 0
         self.pause = self.next_poll = self.probed = 0.0  # while someone else computes it
 
 
@@ -133,8 +135,13 @@ class Dispatcher:
 
     def submit(self, flights: list[Flight]) -> None:
         """Queue flights of one collection in the index, then hand them over."""
-        self._store.queue([flight.order for flight in flights], running=self.executor.runs_at_once)
-        self.take(flights)
+        orders = [flight.order for flight in flights]
+        try:
+            self._store.queue(orders, running=self.executor.runs_at_once)
+            self.take(flights)
+        except BaseException:
+            self._store.withdraw([order for order in orders if order.run not in self._flights])
+            raise
 
     def take(self, flights: list[Flight]) -> None:
         """Hand over flights that are queued in the index already."""
@@ -170,7 +177,7 @@ class Dispatcher:
             flight = self._flights.get(outcome.run)
             if flight is None:
                 continue
-            if self._is_tried_again(flight, outcome):
+            if self._is_tried_again(flight, outcome) or self._is_asked_again(flight, outcome):
                 continue
             if self._keep:
                 self.finished.append((flight, outcome))
@@ -196,6 +203,18 @@ class Dispatcher:
             self._hand_over([flight], delay)
             if delay:
                 heapq.heappush(self._due, time.monotonic() + delay)  # not sooner than the executor has it
+            return True
+
+    def _is_asked_again(self, flight: Flight, outcome: Outcome) -> bool:
+        """Nobody else asks again for what someone had locked for a moment, perhaps only to look at it."""
+        if self._keep or outcome.entry.status != 'pending' or flight.asked >= ASKED_AGAIN:
+            return False
+        with self._changing:
+            if self._stopping or outcome.run in self._cancelled:
+                return False
+            flight.asked += 1
+            self._store.queue_again(flight.order)
+            self._hand_over([flight], flight.asked * ASKED_AFTER)
             return True
 
     def _started(self, orders: list[WorkOrder]) -> None:
