@@ -23,15 +23,12 @@ import hashlib
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import diskio
 from .errors import BaseIsNotADirectory, ProjectError
 from .locks import Guarded
-from .records import format_time, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from .records import format_time
 
 INDEX = 'index.sqlite3'
 """The index's file name."""
@@ -41,7 +38,6 @@ FORMAT_FILE = 'format.json'
 INDEX_LOCK = 'index.lock'
 SESSIONS = 'sessions'
 CANCEL = 'cancel'
-CLOCKS = 5.0  # seconds by which the clocks of two machines, or of a file server, may differ
 REQUEST_LIFE = 60.0  # seconds; an unanswered request must not meet a later run of the same resource
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
@@ -199,16 +195,16 @@ class BaseDirectory(Guarded):
 # this folder once a second; a file names the resource's directory relative to the base.
 
 
-def request_cancel(base: str, path: str) -> None:
-    """Ask whoever computes the resource in ``path`` to cancel it."""
+def request_cancel(base: str, path: str, queued_at: str) -> None:
+    """Ask whoever computes the resource in ``path`` to cancel the run that was queued then."""
     os.makedirs(f'{base}/{HIDDEN}/{CANCEL}', exist_ok=True)
     with diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
-        diskio.replace(_request_name(path), path.encode(), folder)
+        diskio.replace(_request_name(path), f'{path}\n{queued_at}'.encode(), folder)
 
 
-def cancel_requests(base: str) -> dict[str, float]:
-    """Whose computation somebody wants cancelled: directories relative to the base, and when they said so."""
-    wanted = {}
+def cancel_requests(base: str) -> set[tuple[str, str]]:
+    """Which runs somebody wants cancelled: (directory relative to the base, when it was queued)."""
+    wanted = set()
     nothing = contextlib.suppress(OSError, UnicodeDecodeError)  # none was ever made, or is just answered
     with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
         for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
@@ -216,14 +212,9 @@ def cancel_requests(base: str) -> dict[str, float]:
             if time.time() - made > REQUEST_LIFE:
                 diskio.remove(name, folder)
             elif name[0] != '.':
-                wanted[diskio.read(name, folder).decode()] = made
+                path, _, queued_at = diskio.read(name, folder).decode().rpartition('\n')
+                wanted.add((path, queued_at))
     return wanted
-
-
-def is_meant(requests: Mapping[str, float], path: str, queued_at: str) -> bool:
-    """Is the run that was queued then in the directory ``path`` to be cancelled, and not an earlier one?"""
-    made = requests.get(path)
-    return made is not None and made > parse_time(queued_at).timestamp() - CLOCKS
 
 
 def drop_cancel_request(base: str, path: str) -> None:

@@ -385,8 +385,8 @@ MUTANTS = {
         Mutant(
             'a pending row is trusted though its session is dead',
             'store.py',
-            "        return row is not None and row.status == 'pending' and self.base.is_alive(row.session)",
-            "        return row is not None and row.status == 'pending'",
+            '        return self.base.is_alive(self.queued_by(collection, ident))',
+            '        return self.queued_by(collection, ident) is not None',
             f'{TRUTH}test_a_pending_row_of_a_dead_session_is_no_promise',
         ),
         Mutant(
@@ -469,6 +469,48 @@ MUTANTS = {
     ],
     'hard times': [
         Mutant(
+            'what others have queued is computed here',
+            'fetcher.py',
+            'if not (store.queue([order], running=True) or retries) and self.is_asked_for(*order.key):',
+            'if store.queue([order], running=True) is None:',
+            f'{HARD}what_is_queued_is_pending_and_keeps_its_args',
+        ),
+        Mutant(
+            'a row of our own that nobody carries out stops a fetch',
+            'fetcher.py',
+            '            return self._is_sent_off(collection, ident)\n        return self._base',
+            '            return True\n        return self._base',
+            f'{HARD}a_row_of_our_own_that_nobody_carries_out_stops_nobody',
+        ),
+        Mutant(
+            'a request to cancel is for any later run',
+            'executors/_host.py',
+            '(order.path, order.queued_at) in requested}',
+            'order.path in dict(requested)}',
+            f'{HARD}a_cancel_request_is_for_the_run_that_was_meant',
+        ),
+        Mutant(
+            'a child that was forked before the lock keeps it',
+            'diskio.py',
+            '            fcntl.flock(fd, fcntl.LOCK_UN)',
+            '            pass',
+            f'{HARD}a_child_that_has_a_copy_of_a_lock_does_not_keep_it',
+        ),
+        Mutant(
+            'background work that somebody looked at is lost',
+            'runner/dispatcher.py',
+            '        if self._keep or outcome.entry.status',
+            '        if True or outcome.entry.status',
+            f'{HARD}a_lock_for_a_moment_does_not_lose_background_work',
+        ),
+        Mutant(
+            'Ctrl-C at the end of a program stops nothing',
+            'project/__init__.py',
+            '        except KeyboardInterrupt:\n            self.close(cancel=True)',
+            '        except ZeroDivisionError:\n            pass',
+            f'{HARD}ctrl_c_while_the_program_waits_at_its_end',
+        ),
+        Mutant(
             'files that cannot be read for a moment are damaged',
             'diskio.py',
             '    return error.errno in _NO_FILE',
@@ -499,8 +541,8 @@ MUTANTS = {
         Mutant(
             'background work keeps workers that have failed',
             'runner/background.py',
-            '            if dispatcher is not None and dispatcher.fault is not None:',
-            '            if False:',
+            '        if dispatcher is not None and dispatcher.fault is not None:',
+            '        if False:',
             f'{HARD}worker_processes_that_cannot_be_started',
         ),
         Mutant(
@@ -549,14 +591,14 @@ MUTANTS = {
         Mutant(
             'a batch that is dropped is ended on the spot',
             'runner/batch.py',
-            '        ender.start()\n        ender.join(DROP_PATIENCE)',
+            '        start_without_signals(ender)\n        ender.join(DROP_PATIENCE)',
             '        self._end(interrupt=False)',
             f'{HARD}a_batch_dropped_while_its_locks_are_held',
         ),
         Mutant(
             'a failed run that is tried again counts as done',
             'fetcher.py',
-            "        if state != 'error' or not collection.retries:",
+            "        if state == 'completed' or (state == 'error' and not collection.retries):",
             '        if True:',
             f'{HARD}a_fetch_waits_for_the_last_try',
         ),
@@ -1175,8 +1217,8 @@ MUTANTS = {
         Mutant(
             'what a foreign executor hands back is lost',
             'executors/futures.py',
-            '        again = [order for order in unbegun if order.run not in self._cancelled]',
-            '        again = []',
+            ' if order.run in result.unbegun and order.run not in dropped]',
+            ' if False]',
             f'{CONTRACT}long_runs_among_many_short_ones[ThreadPoolExecutor]',
         ),
         Mutant(

@@ -30,6 +30,7 @@ from hadrosaur.index import Index
 from hadrosaur.records import Outcome
 from hadrosaur.runner import batch as batches
 from hadrosaur.runner import dispatcher
+from hadrosaur.store import Store
 
 
 def too_many_files(*_, **__):
@@ -423,16 +424,22 @@ def test_waiting_for_what_was_cancelled_before_it_was_begun(queued):
         pending.wait(60)
 
 
-def test_a_cancel_request_is_for_the_run_that_was_meant(proj, base):
+def test_a_cancel_request_is_for_the_run_that_was_meant(proj, monkeypatch):
     """One that was left for an earlier run does not stop a later one."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     proj.fetch('coll', 'other')
-    basedir.request_cancel(proj.path, 'coll/a')
-    (request,) = (base / '.hadrosaur/cancel').iterdir()
-    os.utime(request, (time.time() - 20, time.time() - 20))
+    basedir.request_cancel(proj.path, 'coll/a', '2026-01-01T00:00:00.000000Z')
+    queue = Store.queue
+
+    def cancel_b(self, orders, **how):
+        for order in orders:
+            if order.ident == 'b':
+                basedir.request_cancel(proj.path, order.path, order.queued_at)
+        return queue(self, orders, **how)
+
+    monkeypatch.setattr(Store, 'queue', cancel_b)
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         assert proj.fetch_many('coll', ['a'], executor=executor).wait() == Counts(1, 1, 0, 0, 0)
-        basedir.request_cancel(proj.path, 'coll/b')
         assert proj.fetch_many('coll', ['b'], executor=executor).wait() == Counts(0, 0, 0, 0, 0)
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from ..basedir import cancel_requests, is_meant
+from ..basedir import cancel_requests
 from ..records import Outcome, WorkOrder
 from .base import Listener, Packed
 from .slots import SlotPool
@@ -56,7 +56,7 @@ class _Host:
 
     def run(self, chunk: Chunk) -> ChunkResult:
         requested = cancel_requests(chunk.orders[0].task.base)
-        unwanted = {order.run for order in chunk.orders if is_meant(requested, order.path, order.queued_at)}
+        unwanted = {order.run for order in chunk.orders if (order.path, order.queued_at) in requested}
         orders = [order for order in chunk.orders if order.run not in unwanted]
         result = ChunkResult([], [], list(unwanted))
         open_runs = {order.run for order in orders}

@@ -97,7 +97,7 @@ class FuturesExecutor(Executor):
                 self._chunks[future] = chunk
                 cancelled = [order for order in chunk.orders if order.run in self._cancelled]
             for order in cancelled:  # while the chunk was on its way
-                basedir.request_cancel(order.task.base, order.path)
+                basedir.request_cancel(order.task.base, order.path, order.queued_at)
             future.add_done_callback(self._done)
 
     def _take_due(self) -> None:
@@ -230,7 +230,7 @@ class FuturesExecutor(Executor):
             wanted = [order for order in chunk.orders if order.run in runs]
             if len(wanted) < len(chunk.orders) or not self._withdrawn(future):
                 for order in wanted:
-                    basedir.request_cancel(order.task.base, order.path)
+                    basedir.request_cancel(order.task.base, order.path, order.queued_at)
 
     def _withdrawn(self, future: Any) -> bool:
         """Take a chunk back that no host has begun; False where that cannot be known."""

@@ -437,11 +437,7 @@ class SlotPool(Executor):
         orders = [ticket.order for ticket in list(self._tickets.values())]
         for base in {order.task.base for order in orders}:
             requested = basedir.cancel_requests(base)
-            wanted = [
-                order
-                for order in orders
-                if requested and basedir.is_meant(requested, order.path, order.queued_at)
-            ]
+            wanted = [order for order in orders if (order.path, order.queued_at) in requested]
             for order in wanted:
                 basedir.drop_cancel_request(base, order.path)
             if wanted:

@@ -339,10 +339,9 @@ class Project(Indexed):
             self._exit_hook = atexit.register(at_exit)
 
     def _close_at_exit(self) -> None:
-        left = self._background.count
-        if left:
-            print(f'waiting for {left} in the background; Ctrl-C stops them', file=sys.stderr)
         try:
+            if left := self._background.count:
+                print(f'waiting for {left} in the background; Ctrl-C stops them', file=sys.stderr)
             self.close()
         except KeyboardInterrupt:
             self.close(cancel=True)
@@ -383,7 +382,7 @@ class Project(Indexed):
         session = self._base.session()
         for entry in self._index().find(collection, status='pending'):
             if ident in (None, entry.ident) and entry.session != session:
-                request_cancel(self._base.path, entry.path)
+                request_cancel(self._base.path, entry.path, entry.raw('queued_at') or '')
                 count += 1
         return count
 

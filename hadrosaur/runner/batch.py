@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import canonical, directory
-from ..errors import HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
+from ..errors import ExecutorFault, HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
 from ..handle import Look, Resource
 from ..locks import start_without_signals
 from ..records import Counts, Entry, Outcome, format_time
@@ -232,10 +232,14 @@ class Batch(Iterator[Resource]):
 
     def _submit(self, group: list[Flight]) -> None:
         with self._steering:
-            if self._cancelled:
+            if self._cancelled or self._ended:
                 self._tally['total'] -= len(group)
-            else:
+                return
+            try:
                 self._started_dispatcher().submit(group)
+            except ExecutorFault:
+                if not self._ended:  # else another thread has closed it, and that is no fault
+                    raise
 
     def _flight_of(self, item: _Item) -> Flight | None:
         """What is to be computed; None where it is done, being done, or cannot be."""

@@ -29,7 +29,7 @@ EXECUTORS = {
 }
 """Executors by name: import path of the class, loaded when asked for."""
 
-ASKED_AGAIN = 3  # times that background work asks for a resource which someone else has locked,
+ASKED_AGAIN = 5  # times that background work asks for a resource which someone else has locked,
 ASKED_AFTER = 0.2  # seconds after the first time, and so many more after each
 MOST_WAITING = 10_000  # retries that may wait for their time while others go on, about 1 kB each
 
