@@ -3,7 +3,6 @@
 import os
 import random
 import sys
-import time
 import traceback
 
 
@@ -40,12 +39,3 @@ def ended(pids):
     """Wait for children; every one ended well."""
     codes = {pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids}
     assert set(codes.values()) <= {0}, codes
-
-
-def await_that(is_so, seconds=60):
-    """Wait for something to be so; what it gives."""
-    end = time.monotonic() + seconds
-    while not (found := is_so()):
-        assert time.monotonic() < end, 'it did not come'
-        time.sleep(0.002)
-    return found

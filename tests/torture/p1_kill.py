@@ -9,7 +9,8 @@ from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
 
-from harness import await_that, chance, count
+from conftest import await_that
+from harness import chance, count
 
 from hadrosaur import Project, ResourceNotFound
 
@@ -93,7 +94,7 @@ def examine(folder, outcomes):
         for entry in proj.query('coll'):
             # What a killed caller's worker still computes, it finishes.
             try:
-                res = await_that(lambda ident=entry.ident: settled(proj, ident))
+                res = await_that(lambda ident=entry.ident: settled(proj, ident), 60)
             except ResourceNotFound:  # its caller was killed before it was begun
                 assert entry.status == 'pending'
                 assert entry.ident not in given
@@ -134,7 +135,9 @@ def test_no_result_is_lost(program, tmp_path):
         while caller.poll() is None:
             # After so many more words of the caller's; then at any point of whatever it does next.
             wanted = log.stat().st_size + chosen.randrange(10, 2000)
-            await_that(lambda size=wanted, one=caller: log.stat().st_size >= size or one.poll() is not None)
+            await_that(
+                lambda size=wanted, one=caller: log.stat().st_size >= size or one.poll() is not None, 60
+            )
             victims = slots_of(caller.pid)
             if victims and chosen.random() < 0.7:
                 victim, kind = chosen.choice(victims), 'worker'
