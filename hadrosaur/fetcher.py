@@ -108,7 +108,7 @@ class Fetcher:
             )
             return self._live.resource(collection, ident, folder, 'error', entry=spoiled)
         if state == 'absent':
-            is_queued = self.is_asked_for(collection.name, ident)
+            is_queued = self.store().is_queued(collection.name, ident)
             return self.pending(collection, ident, folder) if is_queued else None
         result = None
         if state == 'completed':
@@ -183,7 +183,7 @@ class Fetcher:
             order = order._replace(task=order.task._replace(capture=capture.choose(order.task.capture)))
         while True:
             try:
-                if not (store.queue([order], running=True) or retries) and self.is_asked_for(*order.key):
+                if not (store.queue([order], running=True) or retries) and store.is_queued(*order.key):
                     return self.pending(collection, order.ident, order.folder)
                 with _echoing(order) if echo else contextlib.nullcontext():
                     outcome = compute.carry_out(order, collection.function)
@@ -202,15 +202,6 @@ class Fetcher:
         if outcome.entry.status == 'pending':
             return self.pending(collection, order.ident, order.folder)
         return store.resource_of(collection, order, outcome)
-
-    def is_asked_for(self, collection: str, ident: str) -> bool:
-        """Has a living process queued the resource? Of our own rows those count that are on their way."""
-        session = self.store().queued_by(collection, ident)
-        if session is None:
-            return False
-        if session == self._base.session():
-            return self._is_sent_off(collection, ident)
-        return self._base.is_alive(session)
 
     def pending(self, collection: Collection, ident: str, folder: str) -> Resource:
         """A pending resource that can be waited for."""
@@ -248,7 +239,7 @@ class Fetcher:
             return True
         if state == 'completed' or (state == 'error' and not collection.retries):
             return False
-        if self._is_sent_off(collection.name, ident) or self.is_asked_for(collection.name, ident):
+        if self._is_sent_off(collection.name, ident) or self.store().is_queued(collection.name, ident):
             return True
         folder = directory.find_folder(collection.task.path, ident)
         return state == 'absent' and self.store().is_locked(collection, folder)
@@ -259,7 +250,7 @@ class Fetcher:
         """Would a fetch compute, and why; see `Project.explain`."""
         folder, (state, data, record) = self._live.look(collection, ident, with_record=True)
         if state == 'absent':
-            if self.is_asked_for(collection.name, ident):
+            if self._live.is_queued(collection.name, ident):
                 return Explanation(False, 'it is queued')
             return Explanation(True, 'it was never computed')
         if state in ('pending', 'damaged'):

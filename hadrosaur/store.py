@@ -37,11 +37,13 @@ class Store(Guarded):
         base: BaseDirectory,
         open_index: Callable[[], Index],
         recover: Callable[[Store], object] | None = None,
+        is_sent_off: Callable[[str, str], bool] = lambda collection, ident: False,
     ) -> None:
         super().__init__()
         self.base = base
         self._open_index = open_index
         self._recover = recover
+        self._is_sent_off = is_sent_off  # is a resource on its way in this process?
         self._index: Index | None = None
 
     @property
@@ -95,14 +97,14 @@ class Store(Guarded):
             return True
         return self.is_queued(collection.name, ident)
 
-    def queued_by(self, collection: str, ident: str) -> str | None:
-        """The session that the resource's pending row belongs to; None where there is none."""
-        row = self.index.get(collection, ident)
-        return row.session if row is not None and row.status == 'pending' else None
-
     def is_queued(self, collection: str, ident: str) -> bool:
-        """Has a living process a pending row for the resource?"""
-        return self.base.is_alive(self.queued_by(collection, ident))
+        """Has a living process queued the resource? Of our own rows those count that are on their way."""
+        row = self.index.get(collection, ident)
+        if row is None or row.status != 'pending':
+            return False
+        if row.session == self.base.session():
+            return self._is_sent_off(collection, ident)
+        return self.base.is_alive(row.session)
 
     def settle(self, collection: Collection, ident: str, folder: str) -> Settled:
         """Settle a folder that nobody computes, and put what it is into the index."""
@@ -302,9 +304,9 @@ class FilesOnly(Store):
     def _finish_pending(self, entry: Entry) -> None:
         """Nothing."""
 
-    def queued_by(self, collection: str, ident: str) -> str | None:
-        """None: it cannot be known."""
-        return None
+    def is_queued(self, collection: str, ident: str) -> bool:
+        """Not that one can know."""
+        return False
 
 
 def _settled(collection: Collection, ident: str, folder: str) -> Settled:

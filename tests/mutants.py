@@ -385,8 +385,8 @@ MUTANTS = {
         Mutant(
             'a pending row is trusted though its session is dead',
             'store.py',
-            '        return self.base.is_alive(self.queued_by(collection, ident))',
-            '        return self.queued_by(collection, ident) is not None',
+            '        return self.base.is_alive(row.session)',
+            '        return True',
             f'{TRUTH}test_a_pending_row_of_a_dead_session_is_no_promise',
         ),
         Mutant(
@@ -471,15 +471,15 @@ MUTANTS = {
         Mutant(
             'what others have queued is computed here',
             'fetcher.py',
-            'if not (store.queue([order], running=True) or retries) and self.is_asked_for(*order.key):',
+            'if not (store.queue([order], running=True) or retries) and store.is_queued(*order.key):',
             'if store.queue([order], running=True) is None:',
             f'{HARD}what_is_queued_is_pending_and_keeps_its_args',
         ),
         Mutant(
             'a row of our own that nobody carries out stops a fetch',
-            'fetcher.py',
-            '            return self._is_sent_off(collection, ident)\n        return self._base',
-            '            return True\n        return self._base',
+            'store.py',
+            '            return self._is_sent_off(collection, ident)\n        return self.base',
+            '            return True\n        return self.base',
             f'{HARD}a_row_of_our_own_that_nobody_carries_out_stops_nobody',
         ),
         Mutant(

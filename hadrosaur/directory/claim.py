@@ -40,14 +40,14 @@ class Claim:
                  'was_made')  # fmt: skip
 
     def __init__(self, collection_path: str, name: str, folder: int, lock: int, *, durable: bool) -> None:
-        self.collection_path = collection_path
-        self.name = name
-        self.folder = folder
-        self.folder_stat = os.fstat(folder)
+        self._record = self._status = -1
         self.logs: tuple[int, ...] = ()
         self._lock = lock
+        self.folder = folder
+        self.collection_path = collection_path
+        self.name = name
+        self.folder_stat = os.fstat(folder)
         self._durable = durable
-        self._record = self._status = -1
         self._record_length = 0
         self._was_completed = False
         self._is_trusted = True  # no function of a user's has run, which might close our descriptors
@@ -249,7 +249,8 @@ class Claim:
         return now.st_ino == self.folder_stat.st_ino and now.st_dev == self.folder_stat.st_dev
 
     def __del__(self) -> None:
-        self.release()  # where Ctrl-C came between taking it and keeping it
+        with contextlib.suppress(AttributeError):  # not even begun to be made
+            self.release()  # where Ctrl-C came between taking it and keeping it
 
     def release(self) -> None:
         """Close everything and give the lock back."""

@@ -70,7 +70,7 @@ class Project(Indexed):
 
     def _make_parts(self) -> None:
         self._registry = Registry(self._base)
-        self._store = Store(self._base, self._open_index, recover)
+        self._store = Store(self._base, self._open_index, recover, self._is_sent_off)
         self._background = Background(self._store)
         self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off, self._is_sent_off)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
@@ -395,7 +395,7 @@ class Project(Indexed):
         """
         known = self._registry.get_any(collection)
         text = canonical.ident_text(ident, collection)
-        if self._fetcher.is_asked_for(known.name, text):
+        if self._store.is_queued(known.name, text):
             raise ResourceError(
                 f'{known.name}/{text} is queued, or being computed',
                 collection=known.name,
