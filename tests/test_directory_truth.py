@@ -764,6 +764,10 @@ def test_a_stopped_worker_is_not_dead(program, tmp_path):
             assert proj.fetch('coll', 'one', recompute=True).status == 'pending'
             with pytest.raises(hadrosaur.ResourceError, match='being computed'):
                 proj.remove('coll', 'one')
+            with contextlib.closing(sqlite3.connect(tmp_path / 'base/index.sqlite3')) as index, index:
+                index.execute('DELETE FROM resources')
+            with pytest.raises(hadrosaur.ResourceError, match='is being computed'):  # the lock says so, too
+                proj.remove('coll', 'one')
             (tmp_path / 'go').touch()
             os.kill(stopped.pid, signal.SIGCONT)
             assert proj.fetch('coll', 'one', wait=30)['result'] == 'mine'
