@@ -16,6 +16,7 @@ from conftest import await_that
 from hadrosaur import (
     Counts,
     ExecutorFault,
+    HadrosaurWarning,
     Project,
     ResourceError,
     ResourceNotFound,
@@ -128,6 +129,19 @@ def test_worker_processes_that_cannot_be_started(proj, monkeypatch):
             proj.wait()
     assert proj.fetch('coll', 'e', background=True).wait(60).status == 'completed'
     assert proj.fetch_many('coll', ['a', 'b', 'd'], workers=2).wait() == Counts(3, 3, 0, 0, 0)
+
+
+def test_closing_when_worker_processes_could_not_be_started(proj, monkeypatch):
+    """Background work is given up, in words, and the project closes and opens again."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, 'Worker', too_many_files)
+        proj.fetch('coll', 'a', background=True)
+        with pytest.warns(HadrosaurWarning, match='given up: .*Too many open files'):
+            proj.close()
+
+    assert proj.query(status='pending')[:] == []
+    assert proj.fetch('coll', 'a')['result'] == 'a'
 
 
 def test_fewer_worker_processes_than_wanted(proj, monkeypatch):

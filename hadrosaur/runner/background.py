@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 from .. import compute
+from ..errors import ExecutorFault, HadrosaurWarning
 from ..locks import Guarded
 from .dispatcher import Dispatcher, Flight
 
@@ -69,8 +71,12 @@ class Background(Guarded):
 
     def close(self, *, cancel: bool) -> None:
         """Wait for what is under way, or kill it; then give the slots back."""
-        if not cancel:
-            self.wait(None, None, None)
+        try:
+            if not cancel:
+                self.wait(None, None, None)
+        except ExecutorFault as fault:  # what it had is settled below
+            warnings.warn(f'background work was given up: {fault}', HadrosaurWarning, stacklevel=2)
+            cancel = True
         with self._guard:
             dispatcher, self._made = self.dispatcher, None
         if dispatcher is not None:
