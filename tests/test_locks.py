@@ -10,6 +10,9 @@ from test_index import asked, done
 from hadrosaur import Project, settle
 from hadrosaur.basedir import BaseDirectory
 from hadrosaur.index._gate import Gate
+from hadrosaur.index._lock import IndexLock
+from hadrosaur.locks import start_without_signals
+from hadrosaur.runner.dispatcher import Dispatcher
 
 
 def in_child(action):
@@ -143,3 +146,35 @@ def test_recovery_leaves_a_row_that_was_written_meanwhile(proj, monkeypatch):
     monkeypatch.setattr(settle, 'settle', settle_slowly)
 
     assert [entry.status for entry in proj.query()] == ['completed']
+
+
+def test_a_lock_that_was_collected_first_keeps_no_connection_open(tmp_path):
+    """The garbage collector may take it before the connection that it belongs to."""
+    lock = IndexLock(str(tmp_path / '.hadrosaur/index.lock'))
+    lock.close()
+
+    assert lock.try_share()
+
+
+def test_our_own_threads_leave_signals_to_the_main_thread():
+    """Python's handlers run there, and only there can they be held back."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    start_without_signals(thread)
+    thread.join()
+
+    assert {signal.SIGINT, signal.SIGTERM} <= found[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_a_forked_child_leaves_its_parents_batch_alone(proj, monkeypatch):
+    """It may close its copy of the project while the parent's batch goes on."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    batch = proj.fetch_many('coll', map(str, range(200)), workers=1)
+    next(batch)
+    with monkeypatch.context() as patch:
+        patch.delattr(Dispatcher, 'stop')
+        assert in_child(proj.close) == 0
+
+    assert batch.wait()[:3] == (200, 200, 0)
