@@ -37,7 +37,6 @@ class Fetcher:
         registry: The collections.
         store: The live store.
         send_off: Has an order carried out in the background.
-        is_sent_off: Is a resource (collection, ident) in the background, or waiting to be tried again?
     """
 
     def __init__(
@@ -46,13 +45,11 @@ class Fetcher:
         registry: Registry,
         store: Store,
         send_off: Callable[[Collection, WorkOrder], None],
-        is_sent_off: Callable[[str, str], bool],
     ) -> None:
         self._base = base
         self._registry = registry
         self._live = store
         self._send_off = send_off
-        self._is_sent_off = is_sent_off
 
     def store(self) -> Store:
         """The live store; inside a resource's function one that works on files only."""
@@ -239,7 +236,7 @@ class Fetcher:
             return True
         if state == 'completed' or (state == 'error' and not collection.retries):
             return False
-        if self._is_sent_off(collection.name, ident) or self.store().is_queued(collection.name, ident):
+        if self._live.is_sent_off(collection.name, ident) or self.store().is_queued(collection.name, ident):
             return True
         folder = directory.find_folder(collection.task.path, ident)
         return state == 'absent' and self.store().is_locked(collection, folder)

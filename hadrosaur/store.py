@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 
 class Store(Guarded):
-    """One project's directories and index."""
+    """One project's directories and index.
+
+    Attributes:
+        is_sent_off: Is a resource (collection, ident) on its way here, or waiting to be tried again?
+    """
 
     def __init__(
         self,
@@ -43,7 +47,7 @@ class Store(Guarded):
         self.base = base
         self._open_index = open_index
         self._recover = recover
-        self._is_sent_off = is_sent_off  # is a resource on its way in this process?
+        self.is_sent_off = is_sent_off
         self._index: Index | None = None
 
     @property
@@ -103,7 +107,7 @@ class Store(Guarded):
         if row is None or row.status != 'pending':
             return False
         if row.session == self.base.session():
-            return self._is_sent_off(collection, ident)
+            return self.is_sent_off(collection, ident)
         return self.base.is_alive(row.session)
 
     def settle(self, collection: Collection, ident: str, folder: str) -> Settled:

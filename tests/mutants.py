@@ -478,7 +478,7 @@ MUTANTS = {
         Mutant(
             'a row of our own that nobody carries out stops a fetch',
             'store.py',
-            '            return self._is_sent_off(collection, ident)\n        return self.base',
+            '            return self.is_sent_off(collection, ident)\n        return self.base',
             '            return True\n        return self.base',
             f'{HARD}a_row_of_our_own_that_nobody_carries_out_stops_nobody',
         ),

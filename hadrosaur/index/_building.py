@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import IndexFault
-from ._connection import SIDES, close, connect, engine
+from ._connection import SIDES, engine, opened
 from ._gate import gate
 
 if TYPE_CHECKING:
@@ -48,12 +48,8 @@ def _create(path: str) -> None:
 
 def _settle(path: str) -> None:
     """Bring all that the -wal holds into the file itself, and have no -wal."""
-    driver = connect(path, 'rw')
-    try:
-        with gate:
-            driver.execute('PRAGMA wal_checkpoint(TRUNCATE)')
-    finally:
-        close(driver)
+    with opened(path, 'rw') as driver:
+        driver.execute('PRAGMA wal_checkpoint(TRUNCATE)')
     if os.path.exists(path + '-wal'):
         raise IndexFault(f'the new index {path} is still in use by what filled it')
 

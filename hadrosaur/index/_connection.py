@@ -174,6 +174,17 @@ def connect(path: str, mode: str) -> sqlite3.Connection:
         return driver
 
 
+@contextlib.contextmanager
+def opened(path: str, mode: str) -> Iterator[sqlite3.Connection]:
+    """`connect`, inside the gate, and closed at the end."""
+    driver = connect(path, mode)
+    try:
+        with gate:
+            yield driver
+    finally:
+        close(driver)
+
+
 def close(driver: sqlite3.Connection) -> None:
     """Close a driver connection; what is committed is safe, whatever SQLite says."""
     with gate, contextlib.suppress(sqlite3.Error):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import HadrosaurWarning, IndexBusy, IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed
 from . import _building
-from ._connection import SIDES, Held, close, configure, connect, inodes, main_inode
+from ._connection import SIDES, Held, close, configure, connect, inodes, main_inode, opened
 from ._examining import (
     FAULTS,
     Fault,
@@ -260,12 +260,8 @@ class IndexFile:
         elif trouble.kind == 'old':
             self._bring_to_head(trouble.detail)
         elif trouble.kind == 'not wal':
-            driver = connect(self.path, 'rw')
-            try:
-                with gate:
-                    driver.execute('PRAGMA journal_mode = WAL')
-            finally:
-                close(driver)
+            with opened(self.path, 'rw') as driver:
+                driver.execute('PRAGMA journal_mode = WAL')
 
     def _bring_to_head(self, stored: str) -> None:
         if self._upgrade is None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ..records import WorkOrder
+    from ..runner.dispatcher import Dispatcher
 
     Function = TypeVar('Function', bound=Callable[..., Any])
 
@@ -72,7 +73,7 @@ class Project(Indexed):
         self._registry = Registry(self._base)
         self._store = Store(self._base, self._open_index, recover, self._is_sent_off)
         self._background = Background(self._store)
-        self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off, self._is_sent_off)
+        self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._exit_hook: Callable[[], None] | None = None
 
@@ -323,8 +324,11 @@ class Project(Indexed):
         self._background.send_off(collection, order)
 
     def _is_sent_off(self, collection: str, ident: str) -> bool:
+        return any(dispatcher.flying(collection, ident) for dispatcher in self._dispatchers())
+
+    def _dispatchers(self) -> list[Dispatcher]:
         found = [self._background.dispatcher, *(batch.dispatcher for batch in list(self._batches))]
-        return any(dispatcher.flying(collection, ident) for dispatcher in found if dispatcher is not None)
+        return [dispatcher for dispatcher in found if dispatcher is not None]
 
     def _register_exit(self) -> None:
         """At interpreter exit, background work is waited for and unfinished batches are stopped."""
@@ -369,11 +373,7 @@ class Project(Indexed):
         """
         self._registry.get_any(collection)
         text = None if ident is None else canonical.ident_text(ident, collection)
-        found = [self._background.dispatcher, *(batch.dispatcher for batch in list(self._batches))]
-        count = 0
-        for dispatcher in found:
-            if dispatcher is not None:
-                count += dispatcher.cancel(collection, text)
+        count = sum(dispatcher.cancel(collection, text) for dispatcher in self._dispatchers())
         return count + self._cancel_elsewhere(collection, text)
 
     def _cancel_elsewhere(self, collection: str, ident: str | None) -> int:

@@ -49,7 +49,7 @@ class Background(Guarded):
                     dispatcher.take([Flight(collection, order)])
                 else:
                     self._store.disown([order.key])
-            except BaseException:
+            except BaseException:  # Ctrl-C, or a disk that refuses: no row without an order
                 if not dispatcher.flying(order.collection, order.ident):
                     self._store.withdraw([order])
                 raise

@@ -139,7 +139,7 @@ class Dispatcher:
         try:
             self._store.queue(orders, running=self.executor.runs_at_once)
             self.take(flights)
-        except BaseException:
+        except BaseException:  # Ctrl-C, or an executor that takes no more: no row without a flight
             self._store.withdraw([order for order in orders if order.run not in self._flights])
             raise
 
