@@ -53,10 +53,10 @@ def program(tmp_path):
     """Run (or start) a Python program given as text, in its own process, as a user would."""
     started = []
 
-    def run(source, *args, start=False, check=True, **more):
+    def run(source, *args, flags=(), start=False, check=True, **more):
         path = tmp_path / f'program{len(started)}.py'
         path.write_text(textwrap.dedent(source), encoding='utf-8')
-        command = [sys.executable, str(path), *map(str, args)]
+        command = [sys.executable, *flags, str(path), *map(str, args)]
         more.setdefault('cwd', tmp_path)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
         started.append(process)

@@ -775,6 +775,13 @@ MUTANTS = {
             f'{MANY}test_a_death_costs_exactly_its_own_resource',
         ),
         Mutant(
+            'files of the current folder are modules of a slot',
+            'executors/_worker.py',
+            "'import sys; sys.path[:] = sys.argv[2:]; '",
+            "'import sys; sys.path += sys.argv[2:]; '",
+            f'{MANY}test_files_of_the_callers_folder_are_no_modules_of_a_slot',
+        ),
+        Mutant(
             'revoked orders still run',
             'executors/_slot.py',
             '        self._orders = deque(order for order in orders if order[1][0] not in revoked)',
@@ -1261,6 +1268,10 @@ def main(words: list[str]) -> int:
         for mutant in mutants
         if not words or any(word in f'{part} {mutant.broken} {mutant.file}' for word in words)
     ]
+    if not chosen:
+        print(f'no mutant has {" or ".join(words)} in its part, its file or what it breaks')
+        print(f'parts: {", ".join(MUTANTS)}')
+        return 2
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='hadrosaur-mutants-') as folder:
         plain = Path(folder, 'plain')

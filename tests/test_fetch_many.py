@@ -1204,7 +1204,7 @@ def test_a_function_that_leaves_threads(proj, tmp_path):
 
 
 def test_slots_start_where_the_caller_stands(program, tmp_path):
-    """Folder, path and environment are the caller's; what a function changes is put back for the next."""
+    """Folder, path, environment and options are the caller's; what a function changes is put back."""
     (tmp_path / 'work').mkdir()
     program(
         PRELUDE
@@ -1214,16 +1214,37 @@ def test_slots_start_where_the_caller_stands(program, tmp_path):
             where = os.getcwd()
             assert sys.stdin.read() == ''       # the caller's terminal is not read
             os.chdir('/')
-            return [where, os.environ.get('MINE'), os.getpid() != int(args['pid'])]
+            return [os.getpid() != int(args['pid']), where, os.environ.get('MINE'), sys.argv[1:],
+                    sys.path[0], sys.flags.bytes_warning]
 
         os.chdir('work')
         os.environ['MINE'] = 'yes'
         sys.path.insert(0, '/nowhere')
-        found = [res['result'] for res in proj.fetch_many('coll', 'abc' and ['a', 'b', 'c'],
+        found = [res['result'] for res in proj.fetch_many('coll', ['a', 'b', 'c'],
                                                           {'pid': os.getpid()}, workers=1)]
-        assert found == [[os.getcwd(), 'yes', True]] * 3, found
+        assert found == [[True, os.getcwd(), 'yes', ['--mine'], '/nowhere', 2]] * 3, found
         assert os.listdir('.') == []
-        """
+        """,
+        '--mine',
+        flags=['-bb'],
+    )
+
+
+def test_files_of_the_callers_folder_are_no_modules_of_a_slot(program, tmp_path):
+    """A script may lie elsewhere than in the current folder, where a socket.py is any other file."""
+    (tmp_path / 'work').mkdir()
+    for name in ('socket', 'struct', 'json'):
+        (tmp_path / f'work/{name}.py').write_text('raise SystemExit("imported from the current folder")')
+    program(
+        PRELUDE
+        + """
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            return ident
+
+        assert [res['result'] for res in proj.fetch_many('coll', ['a'], workers=1)] == ['a']
+        """,
+        cwd=tmp_path / 'work',
     )
 
 

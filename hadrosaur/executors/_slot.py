@@ -116,7 +116,7 @@ class Slot:
         elif kind == 'task':
             self._load(*parts)
         elif kind == 'setup':
-            self._set_up(*parts)
+            sys.argv[:] = parts[0]  # a module that looks at it sees what it sees in the caller
 
     def _revoke(self, runs: list[str], is_answered: bool) -> None:
         """Forget orders that came before this. What was revoked once may be sent again later."""
@@ -126,13 +126,6 @@ class Slot:
             for _, (run, *_) in orders:
                 if run in revoked:
                     self._send('skipped', run)
-
-    def _set_up(self, path: list[str], folder: str) -> None:
-        sys.path[:] = path
-        with contextlib.suppress(OSError):  # the caller's folder may be gone by now
-            os.chdir(folder)
-            os.close(self._home)
-            self._home = os.open('.', diskio.LOOK)
 
     def _load(self, number: int, fields: tuple[Any, ...], payload: bytes, path: list[str]) -> None:
         """Unpickle a function. One that cannot be loaded fails each of its resources, by name."""

@@ -18,9 +18,9 @@ from . import _slot
 AHEAD = 0.03  # seconds of work in a worker's queue
 DEEPEST = 256  # orders in a worker's queue at most
 
-_PROGRAM = (
-    'import sys; sys.path.insert(0, sys.argv[1]); '
-    'from hadrosaur.executors._slot import main; main(int(sys.argv[2]))'
+_PROGRAM = (  # looks for modules where its caller does, from the first import on
+    'import sys; sys.path[:] = sys.argv[2:]; '
+    'from hadrosaur.executors._slot import main; main(int(sys.argv[1]))'
 )
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -62,7 +62,7 @@ class Worker:
             self.pidfd = -1
             self.discard()
             raise
-        self.send([_slot.pack_frame('setup', [str(part) for part in sys.path], _here())])
+        self.send([_slot.pack_frame('setup', list(sys.argv))])
 
     def send(self, frames: list[bytes]) -> None:
         """Send frames, without waiting: a slot reads only between two orders, and may hang in one."""
@@ -119,10 +119,13 @@ class Worker:
 
 def _started(theirs: socket.socket, ours: socket.socket) -> subprocess.Popen[bytes]:
     """The process, with its end of the connection; where it cannot be started, neither end is left."""
+    # Python's own multiprocessing starts its processes with the same options, by the same function.
+    python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
+    path = [*map(str, sys.path), _PACKAGE_PARENT]
     try:
         with theirs:
             return subprocess.Popen(
-                [sys.executable, '-c', _PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())],
+                [*python, '-c', _PROGRAM, str(theirs.fileno()), *path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
@@ -131,13 +134,6 @@ def _started(theirs: socket.socket, ours: socket.socket) -> subprocess.Popen[byt
     except BaseException:
         ours.close()
         raise
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return '/'
 
 
 def how_it_died(code: int | None) -> str:
