@@ -1340,6 +1340,7 @@ def run_tests(place: Path, tests: list[str], *, limit: float) -> tuple[int | Non
     command = [sys.executable, '-m', 'pytest', '-vv', '--durations=0', '--durations-min=0', '--tb=short']
     # Differences of long lists are not wanted, and take longer than the tests.
     command += ['--assert=plain', '-p', 'no:cacheprovider', f'--timeout={limit:.1f}']
+    command += [f'--basetemp={place}-tmp']  # else pytest may clean up for minutes after other runs
     command += [f'tests/{test}' for test in tests]
     with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace') as said:
         process = subprocess.Popen(
