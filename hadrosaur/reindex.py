@@ -1,27 +1,29 @@
 """Walk the directories: rebuild the index from them, compare the two, mend what differs.
 
-A row is written only where it has not changed since its folder was read, so that a reindex during a
-run does no harm: whoever wrote the row meanwhile knew more.
+A row is read before its folder, and written only where it has not changed since, so that a reindex
+during a run does no harm: whoever wrote the row meanwhile knew more. Folders and rows are read in
+groups, and of those that were met a number each is kept: 60 MB for a million.
 """
 
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import canonical, directory, diskio, settle
 from .basedir import BaseDirectory
-from .errors import BaseIsNotADirectory, HadrosaurError, NotAProject
+from .errors import BaseIsNotADirectory, HadrosaurError, InvalidIdent, NotAProject
 from .records import CheckReport, Entry, Finding, ReindexReport
 from .registry import collection_folders, collection_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from .index import Index
     from .store import Store
 
-GROUP = 500  # rows per transaction while the index is filled
+GROUP = 500  # folders that are looked at together, and rows per transaction
 _COMPARED = ('args', 'args_hash', 'attempt', 'queued_at', 'started_at', 'finished_at', 'duration',
              'error_type', 'error', 'error_group', 'host', 'pid', 'cpu_seconds', 'max_rss', 'version',
              'path')  # fmt: skip
@@ -34,7 +36,8 @@ class Folder(NamedTuple):
     name: str  # of the folder, relative to the base
     entry: Entry | None
     problem: str | None = None
-    unchanged: bool = False  # its status.json is no newer than what the index saw
+    row: Entry | None = None  # the row that it had before it was read
+    unchanged: bool = False  # its status.json is the one that the index saw
     state: directory.State = 'absent'
     ident: str | None = None
     is_unread: bool = False  # it could not be read this time: its row stays
@@ -56,11 +59,24 @@ def require_project(base: BaseDirectory) -> None:
         raise NotAProject(f'{base.given!r} {what}', hint='give the base directory that Project(…) was given')
 
 
-def walk(base: str, only: str | None = None, seen: dict[str, int | None] | None = None) -> Iterator[Folder]:
-    """Every folder of every collection (or of the one whose folder is ``only``).
+def _no_rows(collection: str, idents: Sequence[str]) -> dict[str, Entry]:
+    return {}
 
-    ``seen``: by path relative to the base, the time of the status.json that the index has seen; a
-    folder whose time is the same is not read.
+
+def walk(
+    base: str,
+    only: str | None = None,
+    rows: Callable[[str, Sequence[str]], dict[str, Entry]] = _no_rows,
+    *,
+    changed_only: bool = False,
+) -> Iterator[Folder]:
+    """Every folder of every collection (or of the one whose folder is ``only``), each with its row.
+
+    Args:
+        base: Absolute path of the base.
+        only: Name of a collection's folder.
+        rows: Gives rows by ident: ``(collection, idents)``.
+        changed_only: A folder whose status.json has the time that its row tells is not read.
     """
     for folder in [only] if only is not None else collection_folders(base):
         collection = collection_of(folder)
@@ -69,27 +85,58 @@ def walk(base: str, only: str | None = None, seen: dict[str, int | None] | None 
             continue
         path = f'{base}/{folder}'
         with diskio.opened(path, diskio.LOOK) as parent:
-            for name in diskio.list_folders(path):
-                yield _visit(collection, folder, name, parent, seen or {})
+            visit = _Visit(collection, folder, parent, changed_only)
+            names = diskio.list_folders(path)
+            while group := {name: _ident_of(name) for name in islice(names, GROUP)}:
+                known = rows(collection, [ident for ident in group.values() if ident is not None])
+                for name, ident in group.items():
+                    found = visit(name, known.get(ident) if ident is not None else None)
+                    if ident is None and found.ident is not None:  # its record told; the row comes first
+                        found = visit(name, rows(collection, [found.ident]).get(found.ident))
+                    yield found
 
 
-def _visit(collection: str, folder: str, name: str, parent: int, seen: dict[str, int | None]) -> Folder:
-    path = f'{folder}/{name}'
-    known = seen.get(path)
-    if known is not None and directory.status_mtime(parent, f'{name}/') == known:
-        return Folder(collection, path, None, unchanged=True)
+def look_for(base: str, collection: str, ident: str) -> Folder | None:
+    """The folder of one resource as it is now; None where it has none."""
     try:
-        opened = diskio.open_folder(name, diskio.LOOK, within=parent)
-    except OSError as error:
-        return Folder(collection, path, None, str(error.strerror), is_unread=not diskio.is_no_file(error))
-    try:
-        return _look(collection, path, name, opened, parent)
-    except HadrosaurError as error:
-        return Folder(collection, path, None, str(error))
-    except OSError as error:
-        return Folder(collection, path, None, f'it cannot be read: {error.strerror}', is_unread=True)
-    finally:
-        os.close(opened)
+        folder = canonical.collection_folder(collection)
+        path = f'{base}/{folder}'
+        with diskio.opened(path, diskio.LOOK) as parent:
+            return _Visit(collection, folder, parent)(directory.find_folder(path, ident), None)
+    except (FileNotFoundError, InvalidIdent):  # a row that was written by hand may have any name
+        return None
+
+
+class _Visit(NamedTuple):
+    """Looks at the folders of one collection."""
+
+    collection: str
+    folder: str
+    parent: int  # descriptor
+    changed_only: bool = False
+
+    def __call__(self, name: str, row: Entry | None) -> Folder:
+        path = f'{self.folder}/{name}'
+        if self.changed_only and row is not None and row.path == path:
+            mtime = directory.status_mtime(self.parent, f'{name}/')
+            if mtime is not None and mtime == row.seen_mtime_ns:
+                return Folder(self.collection, path, None, row=row, unchanged=True)
+        return self._read(path, name)._replace(row=row)
+
+    def _read(self, path: str, name: str) -> Folder:
+        try:
+            opened = diskio.open_folder(name, diskio.LOOK, within=self.parent)
+        except OSError as error:
+            is_unread = not diskio.is_no_file(error) and not isinstance(error, FileNotFoundError)
+            return Folder(self.collection, path, None, str(error.strerror), is_unread=is_unread)
+        try:
+            return _look(self.collection, path, name, opened, self.parent)
+        except HadrosaurError as error:
+            return Folder(self.collection, path, None, str(error))
+        except OSError as error:
+            return Folder(self.collection, path, None, f'it cannot be read: {error.strerror}', is_unread=True)
+        finally:
+            os.close(opened)
 
 
 def _look(collection: str, path: str, name: str, opened: int, parent: int) -> Folder:
@@ -118,6 +165,35 @@ def _is_shadowed(name: str, ident: str, parent: int) -> bool:
     return True
 
 
+def _ident_of(name: str) -> str | None:
+    """The ident that a folder's name tells by itself."""
+    try:
+        return canonical.ident_of_folder(name)
+    except InvalidIdent:
+        return None
+
+
+class _Met:
+    """Which resources were met: a hash of each, since those of a million are to fit into little memory.
+
+    A row without a folder is overlooked, until the next reindex, if it has the hash of another: among a
+    million, that is one in 10^13.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+
+    def add(self, collection: str, ident: str) -> None:
+        self._hashes.add(hash((collection, ident)))
+
+    def others(self, index: Index, collection: str | None = None) -> Iterator[Entry]:
+        """The rows of resources that were not met."""
+        for key in index.keys(collection):
+            row = index.get(*key) if hash(key) not in self._hashes else None
+            if row is not None:
+                yield row
+
+
 def refill(base: BaseDirectory, index: Index) -> None:
     """Fill a new, empty index from the directories."""
     rows: list[tuple[Entry, str | None]] = []
@@ -144,54 +220,67 @@ def reindex(
 class _Reindexing:
     def __init__(self, store: Store, collection: str | None, progress: Callable[[int], None] | None) -> None:
         self._store = store
+        self._base = store.base
         self._collection = collection
         self._progress = progress
         self._changes: list[tuple[Entry, str | None]] = []
         self._counts = [0, 0, 0]  # added, updated, removed
 
     def run(self, *, changed_only: bool) -> ReindexReport:
-        rows = {(row.collection, row.ident): row for row in self._store.index.scan(self._collection)}
-        seen = {row.path: row.seen_mtime_ns for row in rows.values()} if changed_only else {}
-        by_path = {row.path: key for key, row in rows.items()} if changed_only else {}
         unreadable: list[tuple[str, str]] = []
-        unread: set[str] = set()
+        met = _Met()
         scanned = 0
         only = None if self._collection is None else canonical.collection_folder(self._collection)
-        for found in walk(self._store.base.path, only, seen):
+        for found in walk(self._base.path, only, self._store.index.rows, changed_only=changed_only):
             scanned += 1
             if found.problem is not None:
                 unreadable.append((found.name, found.problem))
-            if found.is_unread:
-                unread.add(found.name)
-            if found.unchanged:
-                rows.pop(by_path[found.name], None)
-                continue
-            entry = found.entry
-            if entry is None or entry.status == 'pending':
-                entry = self._settled(found)
+            entry = found.row if found.unchanged else self._entry(found)
             if entry is not None:
-                self._compare(entry, rows.pop((entry.collection, entry.ident), None))
+                met.add(entry.collection, entry.ident)
+                if not found.unchanged:
+                    self._compare(entry, found.row)
             if self._progress is not None and scanned % GROUP == 0:
                 self._progress(scanned)
-        left = {key: row for key, row in rows.items() if row.path not in unread and not self._is_queued(row)}
-        self._flush([(*key, row.raw('changed')) for key, row in left.items()])
-        added, updated, gone = self._counts
-        return ReindexReport(scanned, added, updated, gone, unreadable)
+        self._flush([])
+        self._remove_rows_but(met)
+        added, updated, removed = self._counts
+        return ReindexReport(scanned, added, updated, removed, unreadable)
+
+    def _entry(self, found: Folder) -> Entry | None:
+        """What the row has to say."""
+        if found.entry is None or found.entry.status == 'pending':
+            return self._settled(found)
+        return found.entry
+
+    def _remove_rows_but(self, met: _Met) -> None:
+        """Remove the rows that no folder was found for; each is read before its folder is looked for."""
+        removed: list[tuple[str, str, Any]] = []
+        for row in met.others(self._store.index, self._collection):
+            if self._is_queued(row):
+                continue
+            found = look_for(self._base.path, row.collection, row.ident)
+            if found is None or (not found.is_unread and self._entry(found) is None):
+                removed.append((row.collection, row.ident, row.raw('changed')))
+            if len(removed) >= GROUP:
+                self._flush(removed)
+                removed.clear()
+        self._flush(removed)
 
     def _settled(self, found: Folder) -> Entry | None:
         """A folder that is pending or damaged, once settled; as it is while someone computes it."""
         if found.ident is None or found.state == 'absent':
             return None
         folder = os.path.basename(found.name)
-        path = f'{self._store.base.path}/{os.path.dirname(found.name)}'
+        path = f'{self._base.path}/{os.path.dirname(found.name)}'
         awaited = self._is_queued(self._store.index.get(found.collection, found.ident))
         if awaited:
             return found.entry and found.entry.change(phase='queued')
-        settled = settle.settle(found.collection, found.ident, path, folder, lock=self._store.base.lock)
+        settled = settle.settle(found.collection, found.ident, path, folder, lock=self._base.lock)
         return found.entry if settled.busy or settled.spoiled is not None else settled.entry
 
     def _is_queued(self, row: Entry | None) -> bool:
-        return row is not None and row.status == 'pending' and self._store.base.is_alive(row.session)
+        return row is not None and row.status == 'pending' and self._base.is_alive(row.session)
 
     def _compare(self, entry: Entry, row: Entry | None) -> None:
         if row is None:
@@ -222,40 +311,49 @@ def check(store: Store, *, fix: bool = False, deep: bool = False) -> CheckReport
     return _Checking(store, deep=deep).run(fix=fix)
 
 
+def _has_folder(base: str, row: Entry) -> bool:
+    """Has a folder come for this row, since the folders were walked?"""
+    found = look_for(base, row.collection, row.ident)
+    return found is not None and (found.entry is not None or found.is_unread)
+
+
 class _Checking:
     def __init__(self, store: Store, *, deep: bool) -> None:
         self._store = store
         self._deep = deep
         self._findings: list[Finding] = []
-        self._misrecorded: list[Folder] = []
+        self._misrecorded: list[tuple[str, str, str]] = []  # collection, ident, folder
 
     def run(self, *, fix: bool) -> CheckReport:
-        rows = {(row.collection, row.ident): row for row in self._store.index.scan()}
+        index, base = self._store.index, self._store.base.path
+        met = _Met()
         scanned = 0
-        for found in walk(self._store.base.path):
+        for found in walk(base, rows=index.rows):
             scanned += 1
+            if found.ident is not None and (found.entry is not None or found.state == 'damaged'):
+                met.add(found.collection, found.ident)
             try:
-                self._examine(found, rows)
+                self._examine(found)
             except OSError as error:
                 self._note('damaged', found.collection, found.ident or found.name, f'cannot be read: {error}')
-        for (collection, ident), row in rows.items():
-            if not self._is_under_way(row):
-                self._note('missing-folder', collection, ident, f'the row says {row.status}, no folder does')
+        for row in met.others(index):
+            if self._is_under_way(row) or _has_folder(base, row):
+                continue
+            what = f'the row says {row.status}, no folder does'
+            self._note('missing-folder', row.collection, row.ident, what)
         if fix and self._findings:
             self._mend()
         return CheckReport(scanned, self._findings)
 
-    def _examine(self, found: Folder, rows: dict[tuple[str, str], Entry]) -> None:
+    def _examine(self, found: Folder) -> None:
         ident = found.ident or os.path.basename(found.name)
         if found.problem is not None:
             self._note('damaged', found.collection, ident, found.problem)
-            self._misrecorded.append(found)
-        if found.entry is None:
-            if found.state == 'damaged':
-                rows.pop((found.collection, ident), None)
+            if found.ident is not None:
+                self._misrecorded.append((found.collection, ident, found.name))
+        entry, row = found.entry, found.row
+        if entry is None:
             return
-        entry = found.entry
-        row = rows.pop((entry.collection, entry.ident), None)
         if row is None:
             self._note('missing-row', entry.collection, ident, f'the folder says {entry.status}, no row does')
         elif entry.status == 'pending':
@@ -298,13 +396,12 @@ class _Checking:
         ):
             detail = f'{directory.RECORD} was written for {record.get("collection")}/{record.get("ident")}'
             self._note('foreign-record', entry.collection, entry.ident, detail)
-            self._misrecorded.append(found)
+            self._misrecorded.append((entry.collection, entry.ident, found.name))
 
     def _adopt(self) -> None:
-        for found in self._misrecorded:
-            if found.ident is not None:
-                path, name = os.path.split(f'{self._store.base.path}/{found.name}')
-                settle.adopt(found.collection, found.ident, path, name, lock=self._store.base.lock)
+        for collection, ident, folder in self._misrecorded:
+            path, name = os.path.split(f'{self._store.base.path}/{folder}')
+            settle.adopt(collection, ident, path, name, lock=self._store.base.lock)
 
     def _is_under_way(self, row: Entry) -> bool:
         return row.status == 'pending' and self._store.base.is_alive(row.session)

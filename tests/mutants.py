@@ -520,8 +520,8 @@ MUTANTS = {
         Mutant(
             'the row of a folder that cannot be read is deleted',
             'reindex.py',
-            '                unread.add(found.name)',
-            '                pass',
+            '            if found is None or (not found.is_unread and self._entry(found) is None):',
+            '            if found is None or self._entry(found) is None:',
             f'{HARD}a_folder_that_cannot_be_read_keeps_its_row',
         ),
         Mutant(
@@ -1038,8 +1038,7 @@ MUTANTS = {
                 ),
                 (
                     'a lost folder',
-                    "self._note('missing-folder', collection, ident, "
-                    "f'the row says {row.status}, no folder does')",
+                    "self._note('missing-folder', row.collection, row.ident, what)",
                     'lose_folder',
                 ),
                 (
@@ -1118,10 +1117,31 @@ MUTANTS = {
             'test_cli_mending.py::test_reindex',
         ),
         Mutant(
+            'reindex takes what was computed meanwhile for a row without a folder',
+            'reindex.py',
+            '            if found is None or (not found.is_unread and self._entry(found) is None):',
+            '            if True:',
+            f'{CHECK}what_comes_after_the_walk_is_no_row_without_a_folder',
+        ),
+        Mutant(
+            'check takes what was computed meanwhile for a row without a folder',
+            'reindex.py',
+            '            if self._is_under_way(row) or _has_folder(base, row):',
+            '            if self._is_under_way(row):',
+            f'{CHECK}what_comes_after_the_walk_is_no_row_without_a_folder',
+        ),
+        Mutant(
+            'reindex holds what it has read',
+            'reindex.py',
+            '                met.add(entry.collection, entry.ident)\n',
+            '                met.add(entry.collection, entry.ident)\n                unreadable += [entry]\n',
+            f'{CHECK}few_rows_are_held_at_once',
+        ),
+        Mutant(
             'reindex --changed-only reads nothing at all',
             'reindex.py',
-            "    if known is not None and directory.status_mtime(parent, f'{name}/') == known:",
-            '    if known is not None:',
+            '            if mtime is not None and mtime == row.seen_mtime_ns:',
+            '            if mtime is not None:',
             f'{CHECK}reindex_with_changed_only_reads_what_was_written',
         ),
     ],

@@ -1,5 +1,6 @@
 """Index and directories kept together: each way to disagree is found in words, and mended if it can be."""
 
+import gc
 import json
 import shutil
 import sqlite3
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_cli_tools import call
 
-from hadrosaur import Project
+from hadrosaur import Entry, Project, reindex
 
 IDENTS = ('ant', 'bee', 'cow')
 
@@ -258,6 +259,49 @@ def test_reindex_during_a_run(zoo, changed_only):
         assert seen == batch.counts.completed == 400
         assert proj.stats('coll')['coll']['completed'] == 400
         assert proj.check(deep=True).findings == []
+
+
+def test_what_comes_after_the_walk_is_no_row_without_a_folder(zoo, monkeypatch):
+    """A resource that is computed while the last folders are read stays, and is no disagreement."""
+    names = iter(['dog', 'emu'])
+
+    def walk(*given, **named):
+        yield from real(*given, **named)
+        other.fetch('zoo', next(names))
+
+    real = reindex.walk
+    monkeypatch.setattr(reindex, 'walk', walk)
+    with Project(zoo) as proj, Project(zoo) as other:
+        other.resource('zoo')(lambda ident, args, subdir: ident)
+
+        assert proj.reindex() == (3, 0, 0, 0, [])
+        assert proj.check().findings == []
+        assert sorted(row.ident for row in proj.query('zoo')) == ['ant', 'bee', 'cow', 'dog', 'emu']
+
+
+def test_few_rows_are_held_at_once(zoo, monkeypatch):
+    """A million rows fit: reindex and check look at folders and rows in groups."""
+    held = []
+
+    def walk(*given, **named):
+        for found in real(*given, **named):
+            held.append(sum(type(each) is Entry for each in gc.get_objects()))
+            yield found
+
+    real = reindex.walk
+    monkeypatch.setattr(reindex, 'GROUP', 10)
+    for number in range(200):
+        shutil.copytree(zoo / 'zoo/ant', zoo / f'zoo/{number}')
+    with Project(zoo) as proj:
+        assert proj.reindex().added == 200
+        gc.collect()
+        monkeypatch.setattr(reindex, 'walk', walk)
+        proj.reindex()
+        proj.reindex(changed_only=True)
+        assert proj.check().scanned == 203
+
+    assert len(held) == 3 * 203
+    assert max(held) < 50
 
 
 def test_reindex_progress(zoo):

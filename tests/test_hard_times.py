@@ -75,13 +75,15 @@ def test_a_folder_that_cannot_be_read_keeps_its_row(proj, base, unreadable):
     """Reindex and check name it, and the next ones find everything as it was."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     proj.fetch('coll', 'a')
-    unreadable['record.json'] = 1
+    unreadable['record.json'] = 2
     report = proj.reindex()
 
     assert report.unreadable == [('coll/a', 'it cannot be read: Too many open files')]
     assert [entry.status for entry in proj.query()] == ['completed']
-    unreadable['record.json'] = 1
-    assert proj.check(deep=True).findings[0].detail.startswith('it cannot be read')
+    unreadable['record.json'] = 2
+    found = proj.check(deep=True).findings
+    assert [finding.problem for finding in found] == ['damaged']
+    assert found[0].detail.startswith('it cannot be read')
     assert proj.reindex()[1:] == (0, 0, 0, [])
     assert proj.check(deep=True).findings == []
 

@@ -63,7 +63,7 @@ def other(place, index):
 
 
 def statuses(index):
-    return {entry.ident: entry.status for entry in index.scan()}
+    return {entry.ident: entry.status for entry in index.find(order_by=None)}
 
 
 # --- writing -----------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_any_text_is_an_ident(index):
     idents = ["'; DROP TABLE resources; --", 'a\0b', '%', '*', '?', '"', '😀', 'é', 'e\u0301', ' ', 'NULL']
     index.queue([asked(ident) for ident in idents])
 
-    assert sorted(idents) == [entry.ident for entry in index.scan()]
+    assert sorted(idents) == [entry.ident for entry in index.find(order_by=None)]
     assert all(index.get('c', ident).ident == ident for ident in idents)
 
 
@@ -222,7 +222,7 @@ def test_any_text_is_an_ident(index):
 def test_merge_writes_only_where_the_row_has_not_moved(index):
     """What was written since reindex read the folder is newer than what reindex found there."""
     index.finish([done('same'), done('moved'), done('gone'), done('gone but moved')])
-    was = {entry.ident: entry.changed for entry in index.scan()}
+    was = {entry.ident: entry.changed for entry in index.find(order_by=None)}
     index.finish([done('moved', at=5), done('gone but moved', at=5), done('made meanwhile', at=5)])
 
     numbers = index.merge(
@@ -249,10 +249,10 @@ def test_merge_writes_only_where_the_row_has_not_moved(index):
 def test_merge_does_not_take_a_pending_row_from_its_session(index, other):
     """A folder does not tell who asked; the row does. A final one belongs to nobody."""
     other.queue([asked('i'), asked('j')])
-    was = {entry.ident: entry.changed for entry in index.scan()}
+    was = {entry.ident: entry.changed for entry in index.find(order_by=None)}
     index.merge([(asked('i', attempt=2), was['i']), (done('j'), was['j']), (asked('k'), None)])
 
-    assert [(entry.ident, entry.session, entry.attempt) for entry in index.scan()] == [
+    assert [(entry.ident, entry.session, entry.attempt) for entry in index.find(order_by=None)] == [
         ('i', 's2', 2),
         ('j', None, 1),
         ('k', None, 1),
@@ -367,14 +367,14 @@ def test_scan_sees_one_moment_and_does_not_keep_writers_out(index, monkeypatch):
     monkeypatch.setattr(_connections, 'CHUNK', 10)
     idents = [f'{number:05}' for number in range(2500)]
     index.finish([done(ident) for ident in idents])
-    rows = index.scan()
+    rows = iter(index.find(order_by=None))
     first = next(rows)
     index.finish([done('99999')])
     index.merge([], [('c', '02000', index.get('c', '02000').raw('changed'))])
 
     assert [first.ident, *(entry.ident for entry in rows)] == idents
-    assert len(list(index.scan('c'))) == 2500
-    assert list(index.scan('nothing')) == []
+    assert len(list(index.find('c', order_by=None))) == 2500
+    assert list(index.find('nothing', order_by=None)) == []
 
 
 # --- SQL of the user's own ---------------------------------------------------------------------------
@@ -435,14 +435,14 @@ def test_sql_gives_dicts(filled):
 def test_sql_only_reads(filled, statement, tmp_path, monkeypatch):
     """Whatever would write, attach, load or change a setting is refused, and nothing has happened."""
     monkeypatch.chdir(tmp_path)
-    before = list(filled.scan())
+    before = list(filled.find(order_by=None))
     if statement:
         with pytest.raises(HadrosaurError, match='SQLite refuses'):
             filled.sql(statement)
     else:
         assert filled.sql(statement) == []
 
-    assert before == list(filled.scan())
+    assert before == list(filled.find(order_by=None))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['base']
 
 
@@ -473,7 +473,7 @@ def test_nothing_is_opened_or_imported_before_the_first_use(place):
 def test_reading_and_writing_leave_no_transaction_open(index, place):
     """Another program can write at once after anything we did, and its rows are seen at once."""
     index.finish([done('i'), done('j')])
-    rows = iter(index.scan())
+    rows = iter(index.find(order_by=None))
     next(rows)
     with sqlite3.connect(place['path'], timeout=0) as program:
         program.execute("UPDATE resources SET error = 'seen' WHERE ident = 'i'")

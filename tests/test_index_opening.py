@@ -297,7 +297,7 @@ def test_a_stream_goes_on_while_the_index_is_replaced(base):
     """Its rows are those of the moment when it began."""
     index = base.index()
     index.finish([done(f'{number:04}') for number in range(2500)])
-    rows = index.scan()
+    rows = iter(index.find(order_by=None))
     first = next(rows)
     index.rebuild()
     index.finish([done('new')])
@@ -575,7 +575,7 @@ def test_damage_is_met_in_mid_life(base, action):
     use = {
         'read': lambda: index.get('c', '2999'),
         'write': lambda: index.finish([done('2999')]),
-        'stream': lambda: list(index.scan()),
+        'stream': lambda: list(index.find(order_by=None)),
     }[action]
     with pytest.warns(HadrosaurWarning, match='was damaged'):
         answer = use()
@@ -748,7 +748,7 @@ def test_a_forked_child_has_a_connection_of_its_own(base, run):
         """
         index = at(sys.argv[1])
         index.finish([done('before')])
-        rows = index.scan()
+        rows = iter(index.find(order_by=None))
         next(rows)
         reading, writing = os.pipe()
         child = os.fork()
@@ -888,14 +888,14 @@ def test_a_stream_that_was_begun_before_the_fork_ends_in_a_word(base, run):
         from hadrosaur.errors import IndexFault
         index = at(sys.argv[1])
         index.finish([done(f'{number:04}') for number in range(3000)])
-        rows = index.scan()
+        rows = iter(index.find(order_by=None))
         next(rows)
         child = os.fork()
         if child == 0:
             try:
                 list(rows)
             except IndexFault as fault:
-                os._exit(0 if 'forked' in str(fault) and len(list(index.scan())) == 3000 else 1)
+                os._exit(0 if 'forked' in str(fault) and len(list(index.find(order_by=None))) == 3000 else 1)
             os._exit(2)
         assert os.waitpid(child, 0)[1] == 0
         assert len(list(rows)) == 2999
@@ -1052,7 +1052,7 @@ def test_a_read_only_index_shows_dead_sessions_as_interrupted(base):
     assert (row.status, row.phase, row.error_type) == ('error', None, 'Interrupted')
     assert [entry.ident for entry in reader.find(error_type='Interrupted', args={'a': 1})] == ['j']
     assert [(group.type, group.count) for group in reader.error_groups()] == [('Interrupted', 3)]
-    assert len(list(reader.scan())) == 5
+    assert len(list(reader.find(order_by=None))) == 5
     assert sorted(entry.status for entry in reader.find()) == [
         'completed',
         'error',

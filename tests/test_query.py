@@ -87,7 +87,7 @@ def index(tmp_path_factory):
 @pytest.fixture(scope='module')
 def rows(index):
     """The same rows, in no useful order."""
-    return list(index.scan())[::-1]
+    return list(index.find(order_by=None))[::-1]
 
 
 # --- the oracle --------------------------------------------------------------------------------------

@@ -23,9 +23,10 @@ from ..records import Entry, ErrorGroup
 from . import _asking, _summary, _writing
 from ._connection import transaction
 from ._connections import Connections
-from ._finding import one_text
+from ._finding import one_text, rows_text
 from ._opening import BareFile, IndexFile
 from ._query import Query
+from ._shape import Shape
 from ._writing import Key, statements
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ._statements import Row, Statement
 
 __all__ = ['Index', 'Query']
+
+_OF_IDENTS = Shape(('collection', 'ident'), 'collection')
 
 
 class Index:
@@ -280,9 +283,19 @@ class Index:
         asked = set(sessions)
         return [entry for entry in self.find(status='pending', order_by=None) if entry.session in asked]
 
-    def scan(self, collection: str | None = None) -> Iterator[Entry]:
-        """All rows ordered by (collection, ident), as they are at one moment, bookkeeping included."""
-        return iter(self.find(collection, order_by=None))
+    def rows(self, collection: str, idents: Sequence[str]) -> dict[str, Entry]:
+        """The rows of some resources of a collection, by ident, bookkeeping included."""
+        if not idents:
+            return {}
+        text = rows_text(_OF_IDENTS, (1, len(idents)))
+        values = (collection, *idents, -1, 0)
+        found = self._connections.read(lambda driver: driver.execute(text, values).fetchall())
+        return {entry.ident: entry for entry in map(Entry, found)}
+
+    def keys(self, collection: str | None = None) -> Iterator[Key]:
+        """(collection, ident) of all rows, as they are at one moment; a thousand are held at a time."""
+        for rows in self._connections.stream(*_summary.keys(collection)):
+            yield from rows
 
     def mask(self, sessions: Collection[str | None]) -> None:
         """Where the index cannot be written: show pending rows of dead sessions as interrupted."""

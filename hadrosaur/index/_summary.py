@@ -1,4 +1,4 @@
-"""Counts, durations and groups of failures."""
+"""Keys, counts, durations and groups of failures."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ GROUP BY collection, coalesce(error_group, error_type, '')"""
 def collections(driver: sqlite3.Connection) -> list[str]:
     """Names of the collections that have rows, in order."""
     return [name for (name,) in driver.execute(COLLECTIONS)]
+
+
+def keys(collection: str | None) -> tuple[str, tuple[str, ...]]:
+    """A statement that gives the (collection, ident) of all rows, and its values."""
+    test, values = _of(collection)
+    return f'SELECT collection, ident FROM resources WHERE {test}', values
 
 
 def count(driver: sqlite3.Connection, collection: str | None) -> dict[str, dict[str, int]]:
