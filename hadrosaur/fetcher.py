@@ -37,6 +37,7 @@ class Fetcher:
         registry: The collections.
         store: The live store.
         send_off: Has an order carried out in the background.
+        pause: Waits so many seconds, or less if there is news of a resource (collection, ident).
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Fetcher:
         registry: Registry,
         store: Store,
         send_off: Callable[[Collection, WorkOrder], None],
+        pause: Callable[[str, str, float], None],
     ) -> None:
         self._base = base
         self._registry = registry
         self._live = store
         self._send_off = send_off
+        self._pause = pause
 
     def store(self) -> Store:
         """The live store; inside a resource's function one that works on files only."""
@@ -218,7 +221,7 @@ class Fetcher:
             if now - probed >= _PROBE:
                 probed = now
                 self._looked_at_closely(collection, ident, folder)
-            time.sleep(pause if deadline is None else min(pause, deadline - now))
+            self._pause(collection.name, ident, pause if deadline is None else min(pause, deadline - now))
             pause = min(pause * 1.5, _POLL_MOST)
         self.store().note_done(collection, ident, folder)
         found = self.get(collection, ident)

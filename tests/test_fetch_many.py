@@ -18,8 +18,9 @@ import pytest
 from conftest import await_that
 
 import hadrosaur
-from hadrosaur import Counts, Project
+from hadrosaur import Counts, Project, fetcher, project
 from hadrosaur.executors import _slot
+from hadrosaur.runner.dispatcher import News
 
 EXECUTORS = ['inline', 'processes']
 
@@ -1269,6 +1270,60 @@ def test_background_and_batches_meet(proj, tmp_path):
     assert proj.wait(timeout=10)
     proj.close()
     assert not children()
+
+
+def test_what_runs_here_is_awaited_without_polling(proj, monkeypatch):
+    """A fetch that waits for a worker process of its own returns as soon as that is done."""
+    proj.resource('coll', timeout=60)(lambda ident, args, subdir: ident)
+    monkeypatch.setattr(project.time, 'sleep', lambda seconds: pytest.fail('it slept'))
+    monkeypatch.setattr(fetcher, '_POLL', 30.0)
+
+    assert proj.fetch('coll', 'a')['result'] == 'a'
+    assert proj.fetch('coll', 'b', background=True).wait(60)['result'] == 'b'
+
+
+def test_news_that_came_before_the_waiting_is_not_missed():
+    """Several may wait, and none takes the news from another."""
+    news = News()
+    seen = news.seen
+    heard = []
+    waiters = [threading.Thread(target=lambda: heard.append(news.wait(seen)), daemon=True) for _ in range(3)]
+    for waiter in waiters[:2]:
+        waiter.start()
+    await_that(lambda: len(news._told._waiters) == 2)
+    news.tell()
+    waiters[2].start()
+    for waiter in waiters:
+        waiter.join(20)
+
+    assert len(heard) == 3
+
+
+def test_one_among_many_in_the_background_is_found_by_its_name(proj, tmp_path):
+    """Sending one off does not take longer the more are on their way."""
+    go = tmp_path / 'go'
+
+    class Unread(dict):
+        def values(self):
+            pytest.fail('all flights were looked at')
+
+    @proj.resource('coll', background=True)
+    def compute(ident, args, subdir):
+        while not go.exists():
+            time.sleep(0.002)
+        return ident
+
+    proj.fetch('coll', 'first')
+    dispatcher = proj._background.dispatcher
+    plain, dispatcher._flights = dispatcher._flights, Unread(dispatcher._flights)
+    proj.fetch('coll', 'second')
+    assert proj.fetch('coll', 'first').status == 'pending'
+    assert proj.explain('coll', 'second').reason == 'it is being computed, or queued'
+    plain.update(dispatcher._flights)
+    dispatcher._flights = plain
+    go.touch()
+    assert proj.wait(timeout=60)
+    assert [row.status for row in proj.query()] == ['completed'] * 2
 
 
 def test_many_in_the_background(proj, tmp_path):

@@ -498,7 +498,7 @@ def test_a_lock_for_a_moment_does_not_lose_background_work(proj, base):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compute, 'enqueue', then_lock)
         pending = proj.fetch('coll', 'a')
-    await_that(lambda: any(flight.asked for flight in proj._background.dispatcher._flights.values()))
+    await_that(lambda: any(flight.asked for flight in proj._background.dispatcher.flying()))
     os.close(held[0])
 
     assert pending.wait(60)['result'] == 'a'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 import weakref
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -73,7 +74,7 @@ class Project(Indexed):
         self._registry = Registry(self._base)
         self._store = Store(self._base, self._open_index, recover, self._is_sent_off)
         self._background = Background(self._store)
-        self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off)
+        self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off, self._pause)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._exit_hook: Callable[[], None] | None = None
 
@@ -325,6 +326,14 @@ class Project(Indexed):
 
     def _is_sent_off(self, collection: str, ident: str) -> bool:
         return any(dispatcher.flying(collection, ident) for dispatcher in self._dispatchers())
+
+    def _pause(self, collection: str, ident: str, seconds: float) -> None:
+        """Wait so long; no longer than a resource is on its way, where that is so."""
+        for dispatcher in self._dispatchers():
+            if dispatcher.flying(collection, ident):
+                dispatcher.await_none(collection, ident, seconds)
+                return
+        time.sleep(seconds)
 
     def _dispatchers(self) -> list[Dispatcher]:
         found = [self._background.dispatcher, *(batch.dispatcher for batch in list(self._batches))]

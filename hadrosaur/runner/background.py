@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ class Background(Guarded):
         """Have an order carried out; its directory says pending before this returns."""
         with self._guard:  # to the end, so that no order meets a dispatcher that is just being closed
             dispatcher = self._dispatcher()
-            if dispatcher.flying(order.collection, order.ident):
+            if dispatcher.flying(*order.key):
                 return
             try:
                 self._store.queue([order])  # first: a pending folder that no living session owns is settled
@@ -50,7 +49,7 @@ class Background(Guarded):
                 else:
                     self._store.disown([order.key])
             except BaseException:  # Ctrl-C, or a disk that refuses: no row without an order
-                if not dispatcher.flying(order.collection, order.ident):
+                if not dispatcher.flying(*order.key):
                     self._store.withdraw([order])
                 raise
 
@@ -67,7 +66,7 @@ class Background(Guarded):
     def wait(self, collection: str | None, ident: str | None, timeout: float | None) -> bool:
         """Wait until nothing of this is under way; False if that took longer than ``timeout`` seconds."""
         dispatcher = self.dispatcher
-        return dispatcher is None or _await(dispatcher, collection, ident, timeout)
+        return dispatcher is None or dispatcher.await_none(collection, ident, timeout)
 
     def close(self, *, cancel: bool) -> None:
         """Wait for what is under way, or kill it; then give the slots back."""
@@ -81,18 +80,5 @@ class Background(Guarded):
             dispatcher, self._made = self.dispatcher, None
         if dispatcher is not None:
             if not cancel:
-                _await(dispatcher, None, None, None)  # what was sent off in between
+                dispatcher.await_none()  # what was sent off in between
             dispatcher.stop(interrupt=False)
-
-
-def _await(dispatcher: Dispatcher, collection: str | None, ident: str | None, timeout: float | None) -> bool:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while dispatcher.flying(collection, ident):
-        left = 1.0 if deadline is None else deadline - time.monotonic()
-        if left <= 0:
-            return False
-        dispatcher.news.clear()
-        dispatcher.check()
-        if dispatcher.flying(collection, ident):
-            dispatcher.news.wait(min(1.0, left))
-    return True

@@ -143,7 +143,7 @@ class Batch(Iterator[Resource]):
 
     def _work_or_wait(self) -> None:
         dispatcher = self._started_dispatcher()
-        dispatcher.news.clear()
+        seen = dispatcher.news.seen
         dispatcher.check()
         if dispatcher.finished or dispatcher.executor.step() or self._is_over():
             return
@@ -152,7 +152,7 @@ class Batch(Iterator[Resource]):
         moments = [flight.next_poll for flight in self._elsewhere]
         if dispatcher.next_retry is not None:
             moments.append(dispatcher.next_retry)
-        dispatcher.news.wait(max(0.001, min(moments) - time.monotonic()) if moments else None)
+        dispatcher.news.wait(seen, max(0.001, min(moments) - time.monotonic()) if moments else None)
 
     def _take_finished(self) -> None:
         dispatcher = self._dispatcher

@@ -83,11 +83,31 @@ class Flight:
         self.pause = self.next_poll = self.probed = 0.0  # while someone else computes it
 
 
+class News:
+    """Wakes everybody who waits; who has ``seen`` a number is not kept waiting where it is another by now."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._told = threading.Condition(threading.Lock())
+
+    def tell(self) -> None:
+        """There is news."""
+        with self._told:
+            self.seen += 1
+            self._told.notify_all()
+
+    def wait(self, seen: int, seconds: float | None = None) -> None:
+        """Wait for news since ``seen``, for so many seconds at most."""
+        with self._told:
+            self._told.wait_for(lambda: self.seen != seen, seconds)
+
+
 class Dispatcher:
     """Hands orders to an executor, writes outcomes into the index, tries failed ones again.
 
     Attributes:
         finished: What came of the flights, oldest first, for whoever takes it.
+        news: Told whenever a flight has ended.
         executor: The executor.
         fault: What the executor died of, if it did.
     """
@@ -104,14 +124,15 @@ class Dispatcher:
         self._store = store
         self._keep = keep
         self._on_change = on_change
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[str, Flight] = {}  # by run
+        self._by_key: dict[tuple[str, str], Flight] = {}
         self._due: list[float] = []  # when the retries that wait may begin, soonest first
         self.finished: deque[tuple[Flight, Outcome]] = deque()
         self.dropped = 0
         self._stopping = False
         self._cancelled: set[str] = set()  # runs that are not tried again
         self._changing = threading.RLock()  # a flight changes its run when it is tried again
-        self.news = threading.Event()
+        self.news = News()
         self.fault: BaseException | None = None
         listener = Listener(self._deliver, self._started, self._dropped, self._failed)
         self.executor = make_executor(executor, listener, workers)
@@ -148,7 +169,7 @@ class Dispatcher:
         runs = {flight.order.run for flight in flights}
         with self._changing:
             for flight in flights:
-                self._flights[flight.order.run] = flight
+                self._flights[flight.order.run] = self._by_key[flight.order.key] = flight
         # Without the lock: an executor may tell at once what came of them, while it tells others too.
         self._hand_over(flights, 0.0)
         if late := runs & self._cancelled:  # they were cancelled before the executor had them
@@ -163,13 +184,38 @@ class Dispatcher:
             self._dropped([flight.order for flight in flights])
             raise
 
-    def flying(self, collection: str | None, ident: str | None = None) -> set[str]:
-        """Run ids of what is on its way: all, a collection's, or one resource's."""
-        return {
-            run
-            for run, flight in list(self._flights.items())
-            if collection in (None, flight.order.collection) and ident in (None, flight.order.ident)
-        }
+    def flying(self, collection: str | None = None, ident: str | None = None) -> list[Flight]:
+        """What is on its way: all, a collection's, or one resource's."""
+        if collection is not None and ident is not None:
+            flight = self._by_key.get((collection, ident))
+            return [flight] if flight is not None else []
+        flights = list(self._flights.values())
+        return [flight for flight in flights if collection in (None, flight.order.collection)]
+
+    def await_none(
+        self, collection: str | None = None, ident: str | None = None, seconds: float | None = None
+    ) -> bool:
+        """Wait until nothing of this is on its way; False if that took longer than ``seconds``.
+
+        Raises ExecutorFault where the executor has failed.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            seen = self.news.seen
+            if not self.flying(collection, ident):
+                return True
+            self.check()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self.news.wait(seen, left)
+
+    def _end(self, run: str) -> None:
+        """A flight is no longer on its way."""
+        flight = self._flights.pop(run, None)
+        if flight is not None:
+            self._by_key.pop(flight.order.key, None)
+        self._cancelled.discard(run)
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         self._store.finish(outcomes)
@@ -181,11 +227,10 @@ class Dispatcher:
                 continue
             if self._keep:
                 self.finished.append((flight, outcome))
-            del self._flights[outcome.run]  # last: a flight is on its way, or finished, or both
-            self._cancelled.discard(outcome.run)
+            self._end(outcome.run)  # last: a flight is on its way, or finished, or both
             if self._on_change is not None:
                 self._on_change(outcome)
-        self.news.set()
+        self.news.tell()
 
     def _is_tried_again(self, flight: Flight, outcome: Outcome) -> bool:
         """A waiting retry holds up nobody: the executor keeps it until its time has come."""
@@ -224,13 +269,12 @@ class Dispatcher:
         self._store.withdraw(orders)
         self.dropped += sum(order.run in self._flights for order in orders)
         for order in orders:
-            self._flights.pop(order.run, None)
-            self._cancelled.discard(order.run)
-        self.news.set()
+            self._end(order.run)
+        self.news.tell()
 
     def _failed(self, error: BaseException) -> None:
         self.fault = error
-        self.news.set()
+        self.news.tell()
 
     def check(self) -> None:
         """Raises ExecutorFault where the executor itself has failed."""
@@ -243,7 +287,7 @@ class Dispatcher:
         Those not begun are as if never asked for. Raises ExecutorFault where one cannot be stopped.
         """
         with self._changing:
-            runs = self.flying(collection, ident)
+            runs = {flight.order.run for flight in self.flying(collection, ident)}
             self._cancelled |= runs
         if runs:
             self.executor.cancel(runs)
@@ -266,15 +310,10 @@ class Dispatcher:
                     self.executor.interrupt()
                 else:
                     self.cancel_all()
-                    self._await_none(5.0)
+                    self.await_none(seconds=5.0)
         self.executor.close()
         if self._flights:  # killed in mid-run when the executor closed
             self._store.withdraw([flight.order for flight in self._flights.values()])
             self._flights.clear()
-
-    def _await_none(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self._flights and time.monotonic() < deadline:
-            self.news.clear()
-            if self._flights:
-                self.news.wait(0.2)
+            self._by_key.clear()
+        self.news.tell()
