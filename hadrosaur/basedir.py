@@ -6,6 +6,7 @@
         index.sqlite3          the index, visible so that SQL tools find it
         .hadrosaur/
             format.json        format of the directory, and what is locked (see `BaseDirectory.lock`)
+            indexes/           where a machine has its index, if not here: one file each
             index.lock         shared by writers of the index, exclusive for its rebuilding
             cancel/            requests to whoever computes a resource, one file each
             sessions/          one locked file per calling process: a pending row belongs to a session,
@@ -25,7 +26,7 @@ import os
 import time
 from typing import Any
 
-from . import diskio
+from . import canonical, diskio
 from .errors import BaseIsNotADirectory, ProjectError
 from .locks import Guarded
 from .records import format_time
@@ -36,6 +37,7 @@ HIDDEN = '.hadrosaur'
 """The folder of what is not for people."""
 FORMAT_FILE = 'format.json'
 INDEX_LOCK = 'index.lock'
+INDEXES = 'indexes'
 SESSIONS = 'sessions'
 CANCEL = 'cancel'
 REQUEST_LIFE = 60.0  # seconds; an unanswered request must not meet a later run of the same resource
@@ -43,6 +45,7 @@ FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 HOST = os.uname().nodename
+_THIS_MACHINE = canonical.folder_name(HOST or 'localhost')
 
 
 class BaseDirectory(Guarded):
@@ -81,6 +84,30 @@ class BaseDirectory(Guarded):
     def index_path(self) -> str:
         """Where the index is, unless the user put it elsewhere."""
         return f'{self.path}/{INDEX}'
+
+    def index_elsewhere(self) -> str | None:
+        """Where this machine has the index, if the user put it elsewhere and it is still there.
+
+        So that whoever opens the base without saying where, as the commands do, finds the same index.
+        """
+        try:
+            with diskio.opened_below(self.hidden, INDEXES) as folder:
+                path = os.fsdecode(diskio.read(_THIS_MACHINE, folder)).removesuffix('\n')
+        except OSError:
+            return None
+        return path if os.path.isabs(path) and os.path.isfile(path) else None
+
+    def remember_index(self, path: str) -> None:
+        """Note where this machine has the index; nothing is noted where the base cannot be written."""
+        if path == (self.index_elsewhere() or self.index_path) or not self.prepare():
+            return
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(f'{self.hidden}/{INDEXES}')
+        with diskio.opened_below(self.hidden, INDEXES) as folder:
+            if path == self.index_path:
+                diskio.remove(_THIS_MACHINE, folder)
+            else:
+                diskio.replace(_THIS_MACHINE, os.fsencode(path) + b'\n', folder)
 
     @property
     def index_lock_path(self) -> str:

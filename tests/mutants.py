@@ -55,6 +55,13 @@ FINDING = f'{CHECK}each_way_to_disagree_is_found'
 MUTANTS = {
     'documented fetch': [
         Mutant(
+            'who does not say where the index is makes another',
+            'project/indexed.py',
+            'self._index_path or self._base.index_elsewhere() or self._base.index_path',
+            'self._index_path or self._base.index_path',
+            'test_documented_fetch.py::test_an_index_elsewhere_is_found_again',
+        ),
+        Mutant(
             'a saved result is not served from its directory alone',
             'fetcher.py',
             "        return state, self._live.resource(collection, ident, folder, 'completed', value)",

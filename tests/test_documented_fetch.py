@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -442,6 +444,38 @@ def test_base_that_is_a_file(tmp_path):
     assert (tmp_path / 'base').read_text() == 'mine'
 
 
+def test_an_index_elsewhere_is_found_again(base, tmp_path):
+    """Who does not say where it is, as the commands, uses the same; without it, the base has its own."""
+    elsewhere, again = tmp_path / 'in a folder/index.sqlite3', base / 'index.sqlite3'
+    with Project(base, index=elsewhere) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', 'a')
+        question = 'select file from pragma_database_list'
+        done = subprocess.run(
+            [sys.executable, '-m', 'hadrosaur', 'sql', str(base), question, '--json'],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(done.stdout) == [{'file': str(elsewhere)}]
+        with Project(base) as other:
+            assert [entry.ident for entry in other.query()] == ['a']
+    assert not again.exists()
+
+    elsewhere.unlink()
+    with Project(base) as proj:
+        assert [entry.ident for entry in proj.query()] == ['a']
+    assert again.exists()
+    with Project(base, index=elsewhere) as proj:
+        proj.stats()
+    with Project(base, index=again) as proj:
+        proj.stats()
+    elsewhere.write_bytes(b'')
+    with Project(base) as proj:
+        assert [entry.ident for entry in proj.query()] == ['a']
+    assert elsewhere.read_bytes() == b''
+
+
 def test_index_in_a_folder_of_its_own(base, tmp_path):
     """It is made at the first use; where it cannot be made, nothing is computed and the folder is named."""
     (tmp_path / 'file').write_text('mine')
@@ -454,6 +488,8 @@ def test_index_in_a_folder_of_its_own(base, tmp_path):
             else:
                 assert proj.fetch('coll', 'a')['result'] == 'a'
 
+    with pytest.raises(hadrosaur.IndexFault, match=r'local is a folder, and not a file.*local/index.sqlite3'):
+        Project(base, index=tmp_path / 'local').stats()
     assert (tmp_path / 'local/deep/index.sqlite3').exists()
     assert not (base / 'index.sqlite3').exists()
     assert os.listdir(base / 'coll') == ['a']

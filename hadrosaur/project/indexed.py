@@ -166,7 +166,7 @@ class Indexed:
         from ..schema import HEAD
         from ..upgrade import stored_revision
 
-        path = self._index_path or self._base.index_path
+        path = self._index_file()
         return (stored_revision(path) if os.path.exists(path) else None), HEAD
 
     def _index(self) -> Index:
@@ -174,13 +174,17 @@ class Indexed:
         recover(self._store)
         return self._store.index
 
+    def _index_file(self) -> str:
+        return self._index_path or self._base.index_elsewhere() or self._base.index_path
+
     def _open_index(self) -> Index:
         from ..index import Index
 
         self._base.prepare()
-        path = self._index_path or self._base.index_path
+        path = self._index_file()
         if self._computes:
             _make_folder_of(path)
+            self._base.remember_index(path)
             for sentence in mounts.mistrust(self._base.path, path):
                 warnings.warn(f'{self._base.given!r}: {sentence}', HadrosaurWarning, stacklevel=2)
         return Index(
@@ -198,6 +202,11 @@ def _make_folder_of(index: str) -> None:
         raise IndexFault(
             f'the folder of the index {index} cannot be made: {error.strerror}',
             hint='give a path where a file can be',
+        )
+    if os.path.isdir(index):
+        raise IndexFault(
+            f'the index {index} is a folder, and not a file',
+            hint=f'give a path such as {index}/index.sqlite3',
         )
 
 
