@@ -152,7 +152,7 @@ class Fetcher:
         text = None if args is None else canonical.args_json(args, collection.name, ident)
         how = 'yes' if recompute else 'changed' if state == 'completed' else 'no'
         folder = directory.find_folder(collection.task.path, ident)
-        order = store.order(collection, ident, text, folder, is_new=state == 'absent', recompute=how)
+        order = store.order(collection, ident, text, folder, recompute=how)
         _refuse_cycle(order)
         if background is None:
             background = collection.background

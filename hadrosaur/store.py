@@ -161,12 +161,12 @@ class Store(Guarded):
         args: str | None,
         folder: str,
         *,
-        is_new: bool = False,
         recompute: str = 'no',
     ) -> WorkOrder:
         """An order for a resource. Without ``args`` (canonical JSON) those of the last run are repeated."""
         if args is None:
-            record = None if is_new else self.record(collection, folder)
+            is_there = os.path.lexists(f'{collection.task.path}/{folder}')
+            record = self.record(collection, folder) if is_there else None
             args = (directory.recorded_args(record) if record else None) or '{}'
         running = compute.current()
         return WorkOrder(

@@ -85,7 +85,7 @@ MUTANTS = {
         Mutant(
             'a retry without args forgets those of the last run',
             'store.py',
-            '            record = None if is_new else self.record(collection, folder)',
+            '            record = self.record(collection, folder) if is_there else None',
             '            record = None',
             f'{FETCH}test_stored_args_are_used_again',
         ),

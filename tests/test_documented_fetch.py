@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -182,14 +183,17 @@ def test_int_idents_are_their_text(proj, calls):
 
 
 def test_stored_args_are_used_again(proj, calls):
-    """Where no args are given, a retry or a recompute repeats what was asked."""
+    """Where no args are given, a retry, a recompute and a run after a hand edit repeat what was asked."""
     proj.fetch('coll', 'bad', {'a': 1})
     proj.fetch('coll', 'bad')
     proj.fetch('coll', 'one', {'b': 2})
     proj.fetch('coll', 'one', recompute=True)
+    for again in (proj.fetch, lambda coll, ident: proj.fetch_many(coll, [ident], executor='inline').wait()):
+        Path(proj.path, 'coll/one/status.json').unlink()
+        again('coll', 'one')
     proj.fetch('coll', 'fresh')
 
-    assert [call[1] for call in calls] == [{'a': 1}, {'a': 1}, {'b': 2}, {'b': 2}, {}]
+    assert [call[1] for call in calls] == [{'a': 1}] * 2 + [{'b': 2}] * 4 + [{}]
 
 
 def test_changed_args_return_the_saved_result_with_a_warning(proj, calls):

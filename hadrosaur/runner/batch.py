@@ -265,7 +265,7 @@ class Batch(Iterator[Resource]):
             return None
         self._in_flight.add(ident)
         how = 'yes' if self._recompute else 'changed' if state == 'completed' else 'no'
-        order = self._store.order(collection, ident, args, folder, is_new=state == 'absent', recompute=how)
+        order = self._store.order(collection, ident, args, folder, recompute=how)
         flight = Flight(collection, order)
         if state == 'pending' and self._store.is_awaited(collection, ident, folder):
             self._started_dispatcher()
