@@ -109,7 +109,7 @@ class InvalidArgs(ResourceError, TypeError):
 
 
 class ResourceNotFound(ResourceError, LookupError):
-    """The resource was never asked for."""
+    """The resource was never asked for, or is gone."""
 
     exit_code = 3
 

@@ -273,6 +273,9 @@ class Fetcher:
             return Explanation(False, 'it is completed')
         if why == 'age':
             return Explanation(True, f'it is older than {collection.task.expires_after:g} s')
+        if not collection.is_registered:
+            policy = "only a collection with on_args_change='recompute' computes it again"
+            return Explanation(False, f'its {why} changed, and {policy}')
         policy = collection.on_args_change if why == 'args' else collection.on_version_change
         reason = f"its {why} changed, and the collection's policy is {policy!r}"
         return Explanation(policy == 'recompute', reason)
@@ -291,9 +294,12 @@ def failed(resource: Resource) -> ResourceFailed:
 
 
 def not_found(base: BaseDirectory, collection: str, ident: str) -> ResourceNotFound:
-    """What is raised for a resource that was never asked for."""
+    """What is raised for a resource that was never asked for, or is gone."""
     return ResourceNotFound(
-        f'{collection}/{ident} was never asked for in {base.given!r}', collection=collection, ident=ident
+        f'there is no {collection}/{ident} in {base.given!r}',
+        collection=collection,
+        ident=ident,
+        hint='it was never asked for, or is deleted since',
     )
 
 

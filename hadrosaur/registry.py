@@ -15,6 +15,7 @@ from .errors import (
     DuplicateCollection,
     InvalidArgs,
     InvalidIdent,
+    ResourceError,
     UnknownCollection,
     VersionChangedWarning,
 )
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from .basedir import BaseDirectory
 
+_AGAIN = 'recompute=True, or --recompute, computes it again'
 POLICIES = ('warn', 'recompute', 'error', 'keep')
 
 
@@ -40,6 +42,11 @@ class Collection(NamedTuple):
     retry_backoff: float = 1.0
     on_args_change: str = 'warn'
     on_version_change: str = 'warn'
+
+    @property
+    def is_registered(self) -> bool:
+        """Is its function known, and with it the policies? Else it is only on the disk."""
+        return self.function is not _not_registered
 
     @property
     def is_versioned(self) -> bool:
@@ -66,7 +73,7 @@ class Collection(NamedTuple):
             args: Canonical JSON of the args given, None where none were: then they are not compared.
             stacklevel: Frames from here to the user's call, for the warning.
 
-        Raises InvalidArgs where a policy says ``'error'``.
+        Raises InvalidArgs (ResourceError where the version changed) where a policy says ``'error'``.
         """
         why = compute.differs(record or {}, args, self.task)
         if why is None or why == 'age':
@@ -78,9 +85,10 @@ class Collection(NamedTuple):
         what = 'with other args' if why == 'args' else 'by another version of its function'
         message = f'{self.name}/{ident} was computed {what}'
         if policy == 'error':
-            raise InvalidArgs(message, collection=self.name, ident=ident, hint='recompute=True')
+            refusal = InvalidArgs if why == 'args' else ResourceError
+            raise refusal(message, collection=self.name, ident=ident, hint=_AGAIN)
         warnings.warn(
-            f'{message}; the saved result is returned (recompute=True computes it again)',
+            f'{message}; the saved result is returned ({_AGAIN})',
             category,
             stacklevel=stacklevel,
         )

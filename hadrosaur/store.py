@@ -10,6 +10,7 @@ function fetches travel with its own outcome.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -239,7 +240,7 @@ class Store(Guarded):
                 self._index = None
             warnings.warn(
                 f'the index of {self.base.given!r} could not be written: {error}; the files are complete, '
-                f'and `hadrosaur reindex {self.base.given}` brings the index up to date',
+                f'and `hadrosaur reindex {shlex.quote(self.base.given)}` brings the index up to date',
                 HadrosaurWarning,
                 stacklevel=2,
             )

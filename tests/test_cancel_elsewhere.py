@@ -45,7 +45,8 @@ def test_cancel_one_running_in_another_process(program, tmp_path):
     with Project(tmp_path / 'base', create=False) as proj:
         [row] = proj.query(status='error')
 
-    assert (done.returncode, json.loads(done.stdout)) == (0, {'asked': 1, 'pending': 0}), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {'asked': 1, 'stopped': 1, 'finished': 0, 'pending': 0}
     assert (row.ident, row.error_type) == ('slow', 'Cancelled')
     assert subprocess.run(['ps', '-p', str(pid), '-o', 'stat='], capture_output=True).stdout.strip() in (
         b'',
@@ -68,6 +69,35 @@ def test_cancel_a_whole_collection(program, tmp_path):
     assert rows == {'quick': ('completed', None), 'slow': ('error', 'Cancelled')}
     assert out == 'Counts(total=2, completed=1, error=1, pending=0, reused=0)\n'
     assert not list((tmp_path / 'base/.hadrosaur/cancel').iterdir())
+
+
+def test_what_cannot_be_stopped_was_not_stopped(program, tmp_path):
+    """A function in a thread runs to its end: that is what is told."""
+    process = program(
+        """
+        import os, time
+        from hadrosaur import Project
+
+        proj = Project('base')
+
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            open('began', 'w').close()
+            while not os.listdir('base/.hadrosaur/cancel'):
+                time.sleep(0.005)
+
+        os.makedirs('base/.hadrosaur/cancel')
+        print(proj.fetch_many('coll', ['slow'], executor='threads').wait())
+        """,
+        start=True,
+    )
+    await_file(tmp_path / 'began', process)
+    done = hadrosaur(tmp_path, 'cancel', 'base', 'coll')
+    out, _ = process.communicate(timeout=30)
+
+    assert out == 'Counts(total=1, completed=1, error=0, pending=0, reused=0)\n'
+    assert (done.returncode, done.stdout) == (0, '0 stopped\n')
+    assert done.stderr == '1 finished before they could be stopped\n'
 
 
 def test_cancel_says_where_nothing_is_pending(tmp_path):

@@ -36,7 +36,7 @@ def test_check_finds_nothing(base):
     shown = call('check', base, '--deep')
 
     assert shown.exit_code == 0
-    assert '6 folders: all agree' in shown.stderr
+    assert '6 folders: index and directories agree' in shown.stderr
     assert shown.stdout == ''
 
 
@@ -108,14 +108,20 @@ def test_reindex_names_what_is_unreadable(base):
     assert listed['unreadable'][0]['path'] == 'books/emma'
 
 
-@pytest.mark.parametrize('option', ['--fresh', '--changed-only'])
-def test_reindex_options(option, base):
+@pytest.mark.parametrize(
+    ('option', 'told'),
+    [
+        ('--fresh', '5 folders: 5 rows added, 0 updated, 0 removed\n'),
+        ('--changed-only', '5 folders: 0 rows added, 0 updated, 1 removed\n'),
+    ],
+)
+def test_reindex_options(option, told, base):
     """A fresh index, or a quick look at what changed: the rows are those of the directories."""
     before = idents(base)
     shutil.rmtree(base / 'books/emma')
     shown = call('reindex', base, option)
 
-    assert shown.exit_code == 0, shown.stderr
+    assert (shown.exit_code, shown.stdout) == (0, told), shown.stderr
     assert idents(base) == before - {'emma'}
 
 
@@ -136,10 +142,20 @@ def test_rm(base):
 
     assert shown.exit_code == 3
     assert shown.stdout.splitlines()[0] == 'deleted\temma'
-    assert 'books/nobody was never asked for' in shown.stderr
+    assert 'there is no books/nobody' in shown.stderr
     assert '\x1b' not in shown.output
     assert idents(base) == {'moby-dick', 'ulysses', 'bad1', 'bad2'}
     assert not (base / 'books/emma').exists()
+
+
+def test_rm_takes_what_query_gives(base):
+    """Idents that are no plain line come back as the same idents."""
+    listed = call('query', base, 'books', '--idents').stdout
+    removed = call('rm', base, 'books', '--idents-from', '-', input=listed)
+
+    assert (removed.exit_code, removed.stderr) == (0, '')
+    assert len(removed.stdout.splitlines()) == 6
+    assert idents(base) == set()
 
 
 def test_rm_says_what_it_would_do(base):
@@ -148,7 +164,7 @@ def test_rm_says_what_it_would_do(base):
 
     assert json.loads(shown.stdout) == {
         'removed': ['emma'],
-        'refused': [{'ident': 'nobody', 'reason': f"books/nobody was never asked for in '{base}'"}],
+        'refused': [{'ident': 'nobody', 'reason': f"there is no books/nobody in '{base}'"}],
         'dry_run': True,
     }
     assert 'emma' in idents(base)

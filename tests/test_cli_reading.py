@@ -291,6 +291,11 @@ def test_explain(ident, args, computes, base):
     shown = call('explain', base, 'books', ident, *args).stdout
 
     assert found['computes'] is computes
+    if args:  # of the function's registration nothing is known here
+        assert (
+            found['reason'] == "its args changed, and only a collection with on_args_change='recompute' "
+            'computes it again'
+        )
     assert shown == f'would {"" if computes else "not "}be computed: {found["reason"]}\n'
 
 

@@ -11,8 +11,7 @@ import pytest
 from test_cli_tools import HOSTILE, JOBS, command, files, hadro, on_terminal, wait_for
 
 from hadrosaur import Project
-from hadrosaur.cli.rows import ident_line
-from hadrosaur.cli.running import _item, _lines
+from hadrosaur.cli.rows import ident_line, idents_of
 
 
 @pytest.fixture
@@ -104,9 +103,9 @@ def test_lines_are_read_as_they_are_needed():
             read.append(number)
             yield b'%d\n' % number
 
-    lines = _lines(source())
+    lines = idents_of(source())
 
-    assert [next(lines), next(lines)] == ['0', '1']
+    assert [next(lines), next(lines)] == [('0', None), ('1', None)]
     assert len(read) == 2
 
 
@@ -116,16 +115,15 @@ def test_lines_are_read_as_they_are_needed():
 def test_ident_lines_come_back(ident):
     """What ``query --idents`` writes, ``run --idents-from`` reads as the same ident."""
     line = ident_line(ident)
-    (read,) = _lines([f'{line}\n'.encode()])
 
     assert line.isprintable()
-    assert ident == (read[0] if isinstance(read, tuple) else read)
+    assert list(idents_of([f'{line}\n'.encode()])) == [(ident, None)]
 
 
 @pytest.mark.parametrize('line', ['[1, 2, 3]', '[{"a": 1}]', '[]', '[' * 10_000], ids=lambda line: line[:20])
 def test_lines_that_are_no_pair_are_idents(line):
     """A line that only looks like JSON is an ident."""
-    assert line == _item(line)
+    assert list(idents_of([line.encode()])) == [(line, None)]
 
 
 def test_a_bad_line_among_many_costs_only_itself(place):

@@ -522,7 +522,7 @@ def test_ctrl_c_while_the_program_waits_at_its_end(program, tmp_path):
         """,
         start=True,
     )
-    assert running.stderr.readline() == 'waiting for 1 in the background; Ctrl-C stops them\n'
+    assert running.stderr.readline() == 'waiting for 1 resource in the background; Ctrl-C ends that\n'
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
 

@@ -652,7 +652,8 @@ def test_what_is_not_ours_is_refused_and_not_touched(base, kind):
 def test_what_is_not_ours_is_kept_beside_a_fresh_index(base, kind):
     """`reindex --fresh`, the command that the refusal names, sets it aside."""
     before = foreign(base, kind)()
-    base.index().rebuild()
+    with pytest.warns(HadrosaurWarning, match=r'is now index\.sqlite3\.other-'):
+        base.index().rebuild()
 
     assert statuses(base.index()) == {'on disk': 'completed'}
     (aside,) = [base.path / name for name in base.names() if name.startswith('index.sqlite3.other-')]
@@ -678,7 +679,8 @@ def test_a_newer_index_is_refused_and_not_touched(base):
     for word in ('0999_future', schema.HEAD, f'hadrosaur reindex {base.path} --fresh'):
         assert word in str(told.value)
     assert base.content() == before
-    base.index().rebuild()
+    with pytest.warns(HadrosaurWarning, match=r'is now index\.sqlite3\.other-'):
+        base.index().rebuild()
     assert statuses(base.index()) == {'on disk': 'completed'}
     assert any(name.startswith('index.sqlite3.other-') for name in base.names())
 

@@ -101,6 +101,13 @@ COLL = click.argument('collection', metavar='COLL', shell_complete=names.collect
 SOME_COLL = click.argument('collection', metavar='[COLL]', required=False, shell_complete=names.collections)
 IDENT = click.argument('ident', metavar='IDENT', shell_complete=names.idents)
 IDENTS = click.argument('idents', metavar='[IDENT]…', nargs=-1, shell_complete=names.idents)
+IDENTS_FROM = click.option(
+    '--idents-from',
+    'source',
+    type=click.File('rb'),
+    metavar='FILE',
+    help='More idents, one a line; - is standard input.',
+)
 ARGS = click.option('--args', type=JSONObject(), metavar='JSON', help='A JSON object.')
 JSON = click.option('--json', 'as_json', is_flag=True, help='Write one JSON document.')
 
@@ -120,7 +127,7 @@ STATUS = click.option(
     '--status', type=click.Choice(STATUSES), multiple=True, help='Of this status; may be repeated.'
 )
 FILTERS = together(
-    click.option('--ident', metavar='GLOB', multiple=True, help='Ident, with * and ?; may be repeated.'),
+    click.option('--ident', metavar='GLOB', multiple=True, help='Ident, with * ? [ab]; may be repeated.'),
     click.option('--error-type', metavar='NAME', multiple=True, help='Its class; may be repeated.'),
     click.option('--error', metavar='TEXT', multiple=True, help='Part of the error; may be repeated.'),
     click.option('--args', type=Pair(), metavar='K=V', multiple=True, help='An arg; all must hold.'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,12 +13,15 @@ import click
 from ..errors import NotAProject, ResourceError
 from ..shown import visible
 from . import output
-from .arguments import BASE, COLL, IDENTS, JSON, SOME_COLL
+from .arguments import BASE, COLL, IDENTS, IDENTS_FROM, JSON, SOME_COLL
 from .ending import DISAGREE, DONE, refuse
 from .output import Column
 from .projects import opened
+from .rows import idents_of
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from ..project import Project
     from ..records import CheckReport, Finding, ReindexReport
 
@@ -71,7 +75,8 @@ def _write_findings(report: CheckReport) -> None:
         ]
         output.write_table(columns, map(_cells, report.findings))
     left = f'{len(report.findings)} found, {len(report.remaining)} left'
-    output.note(f'{report.scanned} folders: {left if report.findings else "all agree with the index"}')
+    folders = output.counted(report.scanned, 'folder')
+    output.note(f'{folders}: {left if report.findings else "index and directories agree"}')
 
 
 def _cells(found: Finding) -> tuple[str, ...]:
@@ -114,16 +119,14 @@ def reindex(base: str, collection: str | None, changed_only: bool, fresh: bool, 
     if as_json:
         output.write_json(_as_json(report))
         return
-    print(
-        f'{report.scanned} folders: {report.added} rows added, {report.updated} updated, '
-        f'{report.removed} removed'
-    )
+    rows = f'{output.counted(report.added, "row")} added, {report.updated} updated, {report.removed} removed'
+    print(f'{output.counted(report.scanned, "folder")}: {rows}')
     for path, reason in report.unreadable:
         output.note(f'unreadable: {path}: {reason}')
 
 
 def _progress(scanned: int) -> None:
-    print(f'\r{scanned} folders', end='', file=sys.stderr, flush=True)
+    print(f'\r{output.counted(scanned, "folder")}', end='', file=sys.stderr, flush=True)
 
 
 def _as_json(report: ReindexReport) -> dict[str, Any]:
@@ -139,27 +142,35 @@ def _as_json(report: ReindexReport) -> dict[str, Any]:
 Examples:
   hadrosaur rm base books moby-dick
   hadrosaur rm base books -- -an-ident-that-begins-with-a-dash
-  hadrosaur query base books --since 2h --idents | xargs -d '\\n' hadrosaur rm base books -n --
+  hadrosaur query base books --since 2h --idents | hadrosaur rm base books --idents-from - -n
 """
 )
 @BASE
 @COLL
 @IDENTS
+@IDENTS_FROM
 @click.option('-n', '--dry-run', is_flag=True, help='Say what would be deleted, and delete nothing.')
 @JSON
-def rm(base: str, collection: str, idents: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
+def rm(
+    base: str,
+    collection: str,
+    idents: tuple[str, ...],
+    source: BinaryIO | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Delete resources.
 
     Their folders and their rows. One that is being computed is refused, and the others are deleted all
     the same.
     """
-    if not idents:
-        raise click.UsageError('which ones? Give IDENT …')
+    if not idents and source is None:
+        raise click.UsageError('which ones? Give IDENT …, or --idents-from FILE')
     removed: list[str] = []
     refused: list[dict[str, str]] = []
     code = DONE
     with opened(base) as project:
-        for ident in idents:
+        for ident, _ in chain(((ident, None) for ident in idents), idents_of(source)):
             try:
                 _remove(project, collection, ident, dry_run=dry_run)
                 removed.append(ident)
@@ -175,6 +186,12 @@ def rm(base: str, collection: str, idents: tuple[str, ...], dry_run: bool, as_js
 
 def _remove(project: Project, collection: str, ident: str, *, dry_run: bool) -> None:
     if project.get(collection, ident).status == 'pending':
-        raise ResourceError(f'{collection}/{ident} is being computed', collection=collection, ident=ident)
+        words = ('hadrosaur', 'cancel', project.base, collection, ident)
+        raise ResourceError(
+            f'{collection}/{ident} is being computed',
+            collection=collection,
+            ident=ident,
+            hint=f'{shlex.join(words)} stops it',
+        )
     if not dry_run:
         project.remove(collection, ident)

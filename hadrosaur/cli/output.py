@@ -96,6 +96,11 @@ def size(number: int | None) -> str | None:
     return f'{number} B'
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: ``1 folder``, ``2 folders``."""
+    return f'{number} {what}' if number == 1 else f'{number} {what}s'
+
+
 def shortened(text: str, length: int) -> str:
     """The text, or its beginning and a sign that there is more."""
     return text if len(text) <= length else f'{text[: length - 1]}…'

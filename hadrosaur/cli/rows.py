@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,8 @@ from .output import Column
 from .projects import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import BinaryIO
 
     from ..index import Query
     from ..project import Project
@@ -51,7 +53,7 @@ def query(base: str, collection: str | None, form: str | None, **given: Any) -> 
     A filter that is repeated takes either; different filters must all match. On a terminal the last 50
     are shown, unless --limit says how many.
 
-    An ident that is no plain line is written by --idents as a JSON line, which `run --idents-from` reads.
+    An ident that is no plain line is written by --idents as a JSON line, which --idents-from reads.
     """
     with opened(base) as project:
         wanted = filters(given)
@@ -60,8 +62,10 @@ def query(base: str, collection: str | None, form: str | None, **given: Any) -> 
         elif form == 'csv':
             _write_csv(found(project, collection, wanted))
         elif form == 'idents':
-            for entry in found(project, collection, wanted):
+            rows = found(project, collection, wanted)
+            for entry in rows:
                 print(ident_line(entry.ident))
+            _note_if_none(rows)
         else:
             _write_table(project, collection, wanted)
 
@@ -75,10 +79,32 @@ def found(project: Project, collection: str | None, wanted: dict[str, Any]) -> Q
 
 
 def ident_line(ident: str) -> str:
-    """An ident as one line that `run --idents-from` reads as the same ident."""
+    """An ident as one line that `idents_of` reads as the same ident."""
     if ident.isprintable() and not ident.startswith('['):
         return ident
     return output.json_text([ident])
+
+
+def idents_of(source: BinaryIO | None) -> Iterator[tuple[Any, Any]]:
+    """(ident, args or None) from each line of a file; what is no text is refused by its name later."""
+    for number, data in enumerate(source or ()):
+        text = data.decode('utf-8', 'surrogateescape').rstrip('\r\n')
+        if number == 0:
+            text = text.removeprefix('\ufeff')
+        if text:
+            yield _item(text)
+
+
+def _item(text: str) -> tuple[Any, Any]:
+    if not text.startswith('['):
+        return text, None
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError):
+        return text, None
+    if len(parts) in (1, 2) and isinstance(parts[0], (str, int)):
+        return parts[0], parts[1] if len(parts) == 2 else None
+    return text, None
 
 
 def _write_csv(rows: Iterable[Entry]) -> None:
@@ -100,20 +126,26 @@ _COLUMNS = {
 
 def _write_table(project: Project, collection: str | None, wanted: dict[str, Any]) -> None:
     if not output.is_terminal():
-        rows = ([entry.raw(name) for name in _COLUMNS] for entry in found(project, collection, wanted))
-        output.write_table([Column(name) for name in _COLUMNS], rows)
+        rows = found(project, collection, wanted)
+        cells = ([entry.raw(name) for name in _COLUMNS] for entry in rows)
+        output.write_table([Column(name) for name in _COLUMNS], cells)
+        _note_if_none(rows)
         return
     shown = list(found(project, collection, {'limit': SCREEN, **wanted}))
     names = [name for name in _COLUMNS if name != 'collection' or collection is None]
     output.write_table(
         [_COLUMNS[name] for name in names], ([entry[name] for name in names] for entry in shown)
     )
-    if not shown:
-        output.note('nothing matches')
-    elif len(shown) == SCREEN and 'limit' not in wanted:
+    _note_if_none(shown)
+    if len(shown) == SCREEN and 'limit' not in wanted:
         total = len(found(project, collection, wanted))
         if total > SCREEN:
             output.note(f'{total - SCREEN} more; --limit {total} shows all')
+
+
+def _note_if_none(rows: Sequence[Entry]) -> None:
+    if not rows:
+        output.note('nothing matches')
 
 
 # --- sql -------------------------------------------------------------------------------------------

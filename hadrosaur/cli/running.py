@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -13,11 +12,11 @@ import click
 
 from ..shown import visible
 from . import output
-from .arguments import ARGS, COLL, FILTERS, IDENTS, TARGET, filters, together
+from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, TARGET, filters, together
 from .ending import DONE, FAILED
 from .output import Column
 from .projects import loaded, registered
-from .rows import found
+from .rows import found, idents_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +34,10 @@ _HOW = together(
     click.option('-n', '--dry-run', is_flag=True, help='Say for each what would be done, and do nothing.'),
     click.option('--json', 'as_json', is_flag=True, help='Write one JSON document.'),
 )  # fmt: skip
+
+
+REFUSED = frozenset({'InvalidIdent', 'InvalidArgs', 'ResourceError'})
+"""What is told of resources that were refused; nothing of it is stored."""
 
 
 class How(NamedTuple):
@@ -63,13 +66,7 @@ Examples:
 @TARGET
 @COLL
 @IDENTS
-@click.option(
-    '--idents-from',
-    'source',
-    type=click.File('rb'),
-    metavar='FILE',
-    help='More idents, one a line; - is standard input.',
-)
+@IDENTS_FROM
 @ARGS
 @click.option('--recompute', is_flag=True, help='Those that are completed too.')
 @_HOW
@@ -89,30 +86,8 @@ def run(
     if not idents and source is None:
         raise click.UsageError('which ones? Give IDENT …, or --idents-from FILE')
     with loaded(target) as project:
-        items = chain(idents, _lines(source) if source is not None else ())
+        items = chain(idents, idents_of(source))
         return _compute(project, collection, items, How(**options))
-
-
-def _lines(source: BinaryIO) -> Iterator[Any]:
-    """Idents or (ident, args) pairs, one from each line; what is no text is refused by its name later."""
-    for number, data in enumerate(source):
-        text = data.decode('utf-8', 'surrogateescape').rstrip('\r\n')
-        if number == 0:
-            text = text.removeprefix('\ufeff')
-        if text:
-            yield _item(text)
-
-
-def _item(text: str) -> Any:
-    if not text.startswith('['):
-        return text
-    try:
-        parts = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    if len(parts) in (1, 2) and isinstance(parts[0], (str, int)):
-        return (parts[0], parts[1] if len(parts) == 2 else None)
-    return text
 
 
 # --- retry -----------------------------------------------------------------------------------------
@@ -224,6 +199,7 @@ def _report(
         ]
         order = ('count', 'type', 'example', 'message')
         output.write_table(columns, ([failure[name] for name in order] for failure in listed))
+    if not REFUSED.issuperset(failure['type'] for failure in listed):
         output.note(f'see: hadrosaur errors {shlex.quote(project.base)} {shlex.quote(collection)}')
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import Cancelled, ResourceNotFound
 from . import output
 from .arguments import BASE, COLL, JSON
 from .ending import DONE, NOT_FOUND
@@ -14,6 +15,7 @@ from .projects import opened
 
 if TYPE_CHECKING:
     from ..project import Project
+    from ..records import Entry
 
 PATIENCE = 10.0
 """Seconds to wait for the answer: whoever computes looks for requests once a second."""
@@ -40,27 +42,52 @@ def cancel(base: str, collection: str, ident: str | None, as_json: bool) -> int:
     with opened(base) as project:
         if ident is not None:
             project.get(collection, ident)
-        asked = project.cancel(collection, ident)
-        left = _await(project, collection, ident) if asked else 0
+        asked = _pending(project, collection, ident)
+        project.cancel(collection, ident)
+        left = _await(project, collection, asked) if asked else set()
+        gone = [row for row in asked if row.ident not in left]
+        stopped = sum(_is_stopped(project, row) for row in gone)
+    finished = len(gone) - stopped
     if as_json:
-        output.write_json({'asked': asked, 'pending': left})
-    elif not asked:
+        output.write_json(
+            {'asked': len(asked), 'stopped': stopped, 'finished': finished, 'pending': len(left)}
+        )
+        return DONE if asked else NOT_FOUND
+    if not asked:
         output.note('nothing is pending')
-    else:
-        print(f'{asked - left} stopped')
-        if left:
-            output.note(
-                f'{left} still pending: they run in threads or inline, which cannot be stopped, or whoever '
-                'asked for them was killed, and their worker ends by itself'
-            )
-    return DONE if asked else NOT_FOUND
+        return NOT_FOUND
+    print(f'{stopped} stopped')
+    if finished:
+        output.note(f'{finished} finished before they could be stopped')
+    if left:
+        output.note(
+            f'{len(left)} still pending: they run in threads or inline, which cannot be stopped, or whoever '
+            'asked for them was killed, and their worker ends by itself'
+        )
+    return DONE
 
 
-def _await(project: Project, collection: str, ident: str | None) -> int:
-    """How many are still pending once they had time to stop."""
+def _pending(project: Project, collection: str, ident: str | None = None) -> list[Entry]:
+    return [row for row in project.query(collection, status='pending') if ident in (None, row.ident)]
+
+
+def _await(project: Project, collection: str, asked: list[Entry]) -> set[str]:
+    """Those of them that are still pending once they had time to stop."""
+    idents = {row.ident for row in asked}
     deadline = time.monotonic() + PATIENCE
-    while True:
-        pending = [e for e in project.query(collection, status='pending') if ident in (None, e.ident)]
-        if not pending or time.monotonic() > deadline:
-            return len(pending)
+    while left := idents & {row.ident for row in _pending(project, collection)}:
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.1)
+    return left
+
+
+def _is_stopped(project: Project, asked: Entry) -> bool:
+    """Did it end in Cancelled, or is it as it was before it was asked for? Else it was finished before."""
+    try:
+        now = project.get(asked.collection, asked.ident).entry
+    except ResourceNotFound:
+        return True
+    if now.error_type == Cancelled.__name__:
+        return True
+    return bool(now.finished_at and asked.queued_at and now.finished_at < asked.queued_at)

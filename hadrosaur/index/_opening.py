@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sqlite3
 import threading
 import warnings
@@ -98,7 +99,7 @@ class IndexFile:
         self._upgrade = upgrade
         self.read_only = read_only
         base = os.path.dirname(os.path.dirname(lock_path))
-        self._remedy = f'`hadrosaur reindex {base} --fresh` sets it aside and builds a new one'
+        self._remedy = f'`hadrosaur reindex {shlex.quote(base)} --fresh` sets it aside and builds a new one'
         self.reader = ReadOnlyFile(path, self._remedy, fill)
         self._builder: int | None = None  # the thread that is building a new index
 
@@ -286,14 +287,16 @@ class IndexFile:
                 why = found.kind if isinstance(found, Trouble) else ''
                 if isinstance(found, Held):
                     found.close()
-            keeps = why in ('other', 'damaged')
-            self._rebuild(_building.aside(self.path, why) if keeps else None)
+            if why in ('other', 'damaged'):
+                self._set_aside(why, 'as was asked')
+            else:
+                self._rebuild(None)
 
     def _set_aside(self, why: str, reason: str) -> None:
         aside = _building.aside(self.path, why)
         self._rebuild(aside)
         warnings.warn(
-            f'{self.path} was {why} and is now {os.path.basename(aside)} ({reason}); '
+            f'{self.path} was {_WAS.get(why, why)} and is now {os.path.basename(aside)} ({reason}); '
             'a new index was built from the directories',
             HadrosaurWarning,
             stacklevel=2,
@@ -317,6 +320,9 @@ class IndexFile:
             raise IndexFault(f'{self._lock_path} cannot be locked: {fault}', hint='is the base still there?')
         with contextlib.closing(lock), lock.owned():
             yield
+
+
+_WAS = {'other': 'of another kind'}  # what is said of a file that was set aside; else its kind itself
 
 
 def _is_denied(path: str) -> bool:

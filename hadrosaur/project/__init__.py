@@ -243,7 +243,7 @@ class Project(Indexed):
         """Look at a resource without ever computing it.
 
         Raises:
-            ResourceNotFound: It was never asked for.
+            ResourceNotFound: It was never asked for, or is gone.
         """
         known = self._registry.get_any(collection)
         text = canonical.ident_text(ident, collection)
@@ -354,7 +354,8 @@ class Project(Indexed):
     def _close_at_exit(self) -> None:
         try:
             if left := self._background.count:
-                print(f'waiting for {left} in the background; Ctrl-C stops them', file=sys.stderr)
+                what = f'{left} resource' if left == 1 else f'{left} resources'
+                print(f'waiting for {what} in the background; Ctrl-C ends that', file=sys.stderr)
             self.close()
         except KeyboardInterrupt:
             self.close(cancel=True)

@@ -147,7 +147,11 @@ class Indexed:
             self._registry.get_any(collection)
         if fresh:
             self._store.rebuild()
-        return reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
+        report = reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
+        if fresh:  # all rows are new
+            counts = self._store.index.count(collection).values()
+            report = report._replace(added=sum(count['total'] for count in counts), updated=0)
+        return report
 
     def check(self, *, fix: bool = False, deep: bool = False) -> CheckReport:
         """In words, every way in which index and directories disagree.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import canonical, directory
-from ..errors import ExecutorFault, HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent
+from ..errors import ExecutorFault, HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent, ResourceError
 from ..handle import Look, Resource
 from ..locks import start_without_signals
 from ..records import Counts, Entry, Outcome, format_time
@@ -259,9 +259,9 @@ class Batch(Iterator[Resource]):
         try:
             if self._is_there(ident, args, folder, found):
                 return None
-        except InvalidArgs as error:  # the collection's policy for changed args
+        except ResourceError as error:  # the collection's policy for changed args, or another version
             self._tally['total'] -= 1
-            self._refuse(ident, error)
+            self._refuse(ident, error, folder)
             return None
         self._in_flight.add(ident)
         how = 'yes' if self._recompute else 'changed' if state == 'completed' else 'no'
@@ -301,8 +301,8 @@ class Batch(Iterator[Resource]):
         self._add(resource, None, reused=True)
         return True
 
-    def _refuse(self, given: Any, error: HadrosaurError) -> None:
-        """A bad ident among many is a counted error that names it; the rest goes on."""
+    def _refuse(self, given: Any, error: HadrosaurError, folder: str = '%invalid') -> None:
+        """A bad ident among many is a counted error that names it; the rest goes on. Nothing is stored."""
         self._tally['total'] += 1
         entry = Entry.make(
             collection=self._collection.name,
@@ -313,7 +313,7 @@ class Batch(Iterator[Resource]):
             error_type=type(error).__name__,
             error=str(error),
         )
-        resource = self._store.resource(self._collection, entry.ident, '%invalid', 'error', entry=entry)
+        resource = self._store.resource(self._collection, entry.ident, folder, 'error', entry=entry)
         self._add(resource, entry, reused=False)
 
     # --- resources that someone else computes ------------------------------------------------------
