@@ -480,6 +480,39 @@ def test_an_index_elsewhere_is_found_again(base, tmp_path):
     assert elsewhere.read_bytes() == b''
 
 
+def test_a_base_whose_path_is_too_long_for_sqlite(tmp_path):
+    """The message says how long it is and what helps, and that does help."""
+    deep = tmp_path.joinpath(*['d' * 100] * 5)
+    deep.mkdir(parents=True)
+    with Project(deep / 'base') as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        with pytest.raises(hadrosaur.IndexFault, match=r'too long for SQLite \(\d+ bytes\).*index='):
+            proj.fetch('coll', 'a')
+    with Project(deep / 'base', index=tmp_path / 'short.sqlite3') as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+
+        assert proj.fetch('coll', 'a')['result'] == 'a'
+        assert proj.reindex(fresh=True).added == 1
+
+
+def test_a_group_may_write_the_index_where_the_umask_lets_it(program, tmp_path):
+    """The index has the mode that every other file has."""
+    program(
+        """
+        import os
+        from hadrosaur import Project
+
+        os.umask(0o002)
+        with Project('base') as proj:
+            proj.resource('coll')(lambda ident, args, subdir: ident)
+            proj.fetch('coll', 'a')
+            modes = {path: os.stat(path).st_mode & 0o777 for path in
+                     ('base/index.sqlite3', 'base/index.sqlite3-wal', 'base/coll/a/status.json')}
+            assert set(modes.values()) == {0o664}, modes
+        """
+    )
+
+
 def test_index_in_a_folder_of_its_own(base, tmp_path):
     """It is made at the first use; where it cannot be made, nothing is computed and the folder is named."""
     (tmp_path / 'file').write_text('mine')

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -19,7 +20,7 @@ from conftest import await_that
 
 import hadrosaur
 from hadrosaur import Counts, Project, fetcher, project
-from hadrosaur.executors import _slot
+from hadrosaur.executors import _slot, _worker
 from hadrosaur.runner.dispatcher import News
 
 EXECUTORS = ['inline', 'processes']
@@ -1228,6 +1229,127 @@ def test_slots_start_where_the_caller_stands(program, tmp_path):
         """,
         '--mine',
         flags=['-bb'],
+    )
+
+
+@pytest.mark.parametrize('closed', ['0', '1', '2', '012'])
+def test_slots_start_where_descriptors_are_closed(program, tmp_path, closed):
+    """A daemon may run without any of the three."""
+    program(
+        PRELUDE
+        + """
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            print(ident)
+            return ident
+
+        for fd in sys.argv[1]:
+            os.close(int(fd))
+        found = [res['result'] for res in proj.fetch_many('coll', ['a', 'b'], workers=1)]
+        open('found', 'w').write(json.dumps(found))
+        """,
+        closed,
+        check=False,
+    )
+    assert json.loads((tmp_path / 'found').read_text()) == ['a', 'b']
+
+
+def test_slots_start_whatever_an_embedding_program_left(program):
+    """sys.path may hold what Python skips, and sys.argv anything, or not be there."""
+    program(
+        PRELUDE
+        + """
+        class Word(str):
+            pass
+
+        proj.resource('coll')(lambda ident, args, subdir: sys.argv)
+        sys.path[:0] = [Path('/nowhere'), b'/nowhere']
+        for run, argv in enumerate(([Path('script'), Word('word')], None)):
+            if argv is None:
+                del sys.argv
+            else:
+                sys.argv = argv
+            [res] = proj.fetch_many('coll', [run], workers=1)
+            assert res['result'] == ([] if argv is None else ['script', 'word']), (res, res.error)
+        """
+    )
+
+
+@pytest.mark.parametrize('way', ['nothing', 'gone', 'frozen'])
+def test_a_program_that_is_no_python_starts_no_workers(proj, monkeypatch, way):
+    """It would be started again and again; the next try, with a Python, finds nothing left behind."""
+    proj.resource('coll', timeout=60)(lambda ident, args, subdir: ident)
+    with monkeypatch.context() as patch:
+        if way == 'frozen':
+            patch.setattr(sys, 'frozen', True, raising=False)
+        else:
+            patch.setattr(sys, 'executable', None if way == 'nothing' else '/not/there')
+        for compute in (lambda: proj.fetch('coll', 'a'), lambda: proj.fetch_many('coll', ['a']).wait()):
+            with pytest.raises(hadrosaur.ExecutorUnavailable, match='is no Python'):
+                compute()
+
+    assert list(proj.query()) == []
+    assert proj.fetch('coll', 'a')['result'] == 'a'
+
+
+def test_workers_that_failed_leave_nothing_pending(proj, base, monkeypatch):
+    """The fetch that waits is told; the next one, from here or elsewhere, starts anew."""
+    proj.resource('coll', timeout=60)(lambda ident, args, subdir: ident)
+    with monkeypatch.context() as patch:
+        patch.setattr(_worker.subprocess, 'Popen', lambda *given, **named: 1 / 0)
+        with pytest.raises(hadrosaur.ExecutorFault, match='division by zero'):
+            proj.fetch('coll', 'a')
+
+    assert list(proj.query()) == []
+    with Project(base) as other:
+        other.resource('coll')(lambda ident, args, subdir: ident)
+        assert other.explain('coll', 'a').computes
+    assert proj.fetch('coll', 'a')['result'] == 'a'
+    assert proj.close() is None
+
+
+def test_a_worker_that_was_collected_by_others(program):
+    """How it ended is not known then, and not said."""
+    program(
+        PRELUDE
+        + """
+        proj.resource('coll')(lambda ident, args, subdir: os.kill(os.getpid(), signal.SIGKILL))
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        [res] = proj.fetch_many('coll', ['a'], workers=1)
+        assert res.entry.error_type == 'WorkerDied', res.error
+        assert 'your program collected' in res.entry.error, res.entry.error
+        """
+    )
+
+
+def test_functions_of_a_script_in_a_process_that_was_spawned(program):
+    """There the script is a module that only that process has."""
+    program(
+        """
+        import multiprocessing
+        from hadrosaur import Project
+
+        def double(ident):
+            return ident * 2
+
+        def work(queue):
+            proj = Project('base')
+            proj.resource('coll')(compute)
+            queue.put([res['result'] for res in proj.fetch_many('coll', ['a'], workers=1)])
+            proj.close()
+
+        def compute(ident, args, subdir):
+            return double(ident)
+
+        if __name__ == '__main__':
+            for method in ('spawn', 'forkserver'):
+                context = multiprocessing.get_context(method)
+                queue = context.SimpleQueue()
+                process = context.Process(target=work, args=(queue,))
+                process.start()
+                assert queue.get() == ['aa'], method
+                process.join()
+        """
     )
 
 

@@ -919,9 +919,9 @@ def as_nobody(base, tmp_path):
         if folder.stat().st_mode & 0o005 != 0o005:
             folder.chmod(folder.stat().st_mode | 0o055)
 
-    def run(action):
+    def run(action, mode=0o755):
         for path in (base.path, base.hidden):
-            path.chmod(0o755)
+            path.chmod(mode)
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
@@ -957,6 +957,18 @@ def test_an_index_in_a_folder_that_cannot_be_written_is_read(base, as_nobody):
     before = base.names()
 
     assert as_nobody(lambda: look(base.index())) == "({'i': 'completed', 'on disk': 'completed'}, 2, 2, True)"
+    assert base.names() == before
+
+
+def test_who_only_reads_leaves_nothing_in_a_folder_that_he_may_write(base, as_nobody):
+    """A -shm of his would keep the owner of the index from writing it."""
+    index = base.index()
+    index.finish([done('i')])
+    index.close()
+    before = base.names()
+
+    seen = as_nobody(lambda: look(base.index()), mode=0o777)
+    assert seen == "({'i': 'completed', 'on disk': 'completed'}, 2, 2, True)"
     assert base.names() == before
 
 

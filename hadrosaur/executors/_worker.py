@@ -12,6 +12,7 @@ import time
 from collections import deque
 
 from .. import diskio
+from ..errors import ExecutorUnavailable
 from ..records import WorkOrder
 from . import _slot
 
@@ -62,7 +63,7 @@ class Worker:
             self.pidfd = -1
             self.discard()
             raise
-        self.send([_slot.pack_frame('setup', list(sys.argv))])
+        self.send([_slot.pack_frame('setup', [str(word) for word in getattr(sys, 'argv', ())])])
 
     def send(self, frames: list[bytes]) -> None:
         """Send frames, without waiting: a slot reads only between two orders, and may hang in one."""
@@ -121,19 +122,36 @@ def _started(theirs: socket.socket, ours: socket.socket) -> subprocess.Popen[byt
     """The process, with its end of the connection; where it cannot be started, neither end is left."""
     # Python's own multiprocessing starts its processes with the same options, by the same function.
     python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
-    path = [*map(str, sys.path), _PACKAGE_PARENT]
+    path = [entry for entry in sys.path if isinstance(entry, str)]  # what else is there, Python skips
     try:
         with theirs:
             return subprocess.Popen(
-                [*python, '-c', _PROGRAM, str(theirs.fileno()), *path],
+                [*python, '-c', _PROGRAM, str(theirs.fileno()), *path, _PACKAGE_PARENT],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=None if _is_inherited(2) else subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
     except BaseException:
         ours.close()
         raise
+
+
+def _is_inherited(descriptor: int) -> bool:
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:  # a daemon may run with it closed
+        return False
+
+
+def require_python() -> None:
+    """Raises ExecutorUnavailable where there is no Python to be started, as in a program that was frozen."""
+    if getattr(sys, 'frozen', False) or not sys.executable or not os.access(sys.executable, os.X_OK):
+        raise ExecutorUnavailable(
+            f'worker processes are started with sys.executable, and {sys.executable!r} is no Python',
+            hint="executor='threads' and executor='inline' need none",
+        )
 
 
 def how_it_died(code: int | None) -> str:
@@ -144,4 +162,6 @@ def how_it_died(code: int | None) -> str:
         except ValueError:
             name = f'signal {-code}'
         return f'the process that computed it was killed by {name}'
+    if not code:  # Popen says 0 too where it was not there to be waited for
+        return 'the process that computed it ended, with status 0 or one that your program collected itself'
     return f'the process that computed it exited with status {code}'

@@ -7,6 +7,7 @@ blames exactly the resource that failed, logs stay apart, the same files are lef
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -19,7 +20,7 @@ from ..errors import ExecutorFault, HadrosaurWarning
 from ..records import Outcome, WorkOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     Function = Callable[[str, dict[str, Any], str], Any]
 
@@ -109,7 +110,7 @@ def pack(function: Function) -> Packed:
     global _packing
     name = getattr(function, '__qualname__', repr(function))
     try:
-        with _guard:
+        with _guard, _main_by_value(cloudpickle):
             _packing = True
             payload: bytes = cloudpickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # reducers are other people's code and raise what they like
@@ -129,9 +130,22 @@ def pack(function: Function) -> Packed:
     return Packed(hashlib.blake2b(payload, digest_size=16).hexdigest(), payload, _own_path())
 
 
+@contextlib.contextmanager
+def _main_by_value(cloudpickle: Any) -> Iterator[None]:
+    """In a process that multiprocessing has spawned, the script is a module of a name that only it knows."""
+    script = sys.modules.get('__mp_main__')
+    if script is not None:
+        cloudpickle.register_pickle_by_value(script)
+    try:
+        yield
+    finally:
+        if script is not None:
+            cloudpickle.unregister_pickle_by_value(script)
+
+
 def _own_path() -> list[str]:
     """The entries of sys.path that are neither Python's nor of installed packages."""
-    ours = (entry or os.getcwd() for entry in sys.path)
+    ours = (entry or os.getcwd() for entry in sys.path if isinstance(entry, str))
     return [
         os.path.abspath(entry)
         for entry in ours

@@ -29,7 +29,7 @@ from ..errors import Cancelled, ExecutorFault, Interrupted, TimedOut, WorkerDied
 from ..locks import start_without_signals
 from ..records import Outcome, Task, WorkOrder
 from . import _slot
-from ._worker import DEEPEST, Ticket, Worker, how_it_died
+from ._worker import DEEPEST, Ticket, Worker, how_it_died, require_python
 from .base import Executor, Listener, Packed, pack, processors
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class SlotPool(Executor):
     """``executor='processes'``: up to ``workers`` slots on this machine."""
 
     def __init__(self, listener: Listener, workers: int | None = None) -> None:
+        require_python()
         self.workers = workers or processors()
         self.capacity = (DEEPEST + 64) * self.workers
         self._tell = listener
@@ -170,14 +171,16 @@ class SlotPool(Executor):
                 self._turn()
         except BaseException as error:  # told to whoever waits: a dead driver must not be waited for
             self._fault = error
-            self._tell.failed(error)
-        finally:
+        try:
             for slot in [*self._slots, *self._retired]:
                 slot.discard()
             self._slots.clear()
             self._retired.clear()
+        finally:
             with self._idle:
                 self._idle.notify_all()
+            if self._fault is not None:
+                self._tell.failed(self._fault)
 
     def _turn(self) -> None:
         """One round: read what came, act on what was asked, look at the clocks, send, tell."""

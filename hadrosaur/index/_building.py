@@ -20,6 +20,8 @@ from ._gate import gate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LONGEST = 512  # bytes of a path, SQLITE_MAX_PATHNAME of its Unix VFS
+
 Fill = 'Callable[[str], None]'
 
 
@@ -37,13 +39,20 @@ def build(path: str, fill: Callable[[str], None] | None) -> None:
 
 
 def _create(path: str) -> None:
+    from sqlalchemy.exc import DBAPIError
+
     from .. import schema
 
-    with gate, engine(path, 'rwc').connect() as connection:
-        connection.exec_driver_sql('PRAGMA journal_mode = WAL')
-        connection.exec_driver_sql('BEGIN IMMEDIATE')
-        schema.create(connection)
-        connection.exec_driver_sql('COMMIT')
+    # Else SQLite makes it, and leaves a group out that the umask lets in.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    try:
+        with gate, engine(path, 'rw').connect() as connection:
+            connection.exec_driver_sql('PRAGMA journal_mode = WAL')
+            connection.exec_driver_sql('BEGIN IMMEDIATE')
+            schema.create(connection)
+            connection.exec_driver_sql('COMMIT')
+    except DBAPIError as error:
+        raise error.orig or error from None
 
 
 def _settle(path: str) -> None:
@@ -73,12 +82,18 @@ def delete(path: str) -> None:
 
 
 def workplace(path: str, lock_path: str) -> str:
-    """Where the new index is built: in the lock's folder, or beside the index on another file system."""
+    """Where the new index is built: in the lock's folder, or beside the index where that cannot be."""
     folder, name = os.path.split(path)
     hidden = os.path.dirname(lock_path)
-    if os.stat(hidden).st_dev == os.stat(folder).st_dev:
-        return os.path.join(hidden, name + '.new')
+    new = os.path.join(hidden, name + '.new')
+    if os.stat(hidden).st_dev == os.stat(folder).st_dev and not is_too_long(new):
+        return new
     return os.path.join(folder, f'.{name}.new')
+
+
+def is_too_long(path: str) -> bool:
+    """Is the path one that SQLite refuses, with what it appends to it?"""
+    return len(os.fsencode(path)) + len('-journal') > _LONGEST
 
 
 def aside(path: str, why: str) -> str:

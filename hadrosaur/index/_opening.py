@@ -121,9 +121,7 @@ class IndexFile:
             return self._open()
         except _Unreachable as fault:
             if writing:
-                raise IndexFault(
-                    f'{self.path} cannot be written: {fault}', hint='check permissions and space'
-                )
+                raise IndexFault(f'{self.path} cannot be written: {fault}', hint=_way_out(self.path))
             return self.reader.open()
 
     def open_to_ask(self) -> Held:
@@ -172,9 +170,7 @@ class IndexFile:
                 f'another process kept {self.path} locked for too long', hint='try again'
             ) from fault
         elif is_unreachable(fault):
-            raise IndexFault(
-                f'{self.path} cannot be used: {fault}', hint='check permissions and space'
-            ) from fault
+            raise IndexFault(f'{self.path} cannot be used: {fault}', hint=_way_out(self.path)) from fault
         else:
             raise fault
 
@@ -323,6 +319,15 @@ class IndexFile:
 
 
 _WAS = {'other': 'of another kind'}  # what is said of a file that was set aside; else its kind itself
+
+
+def _way_out(path: str) -> str:
+    if _building.is_too_long(path):
+        return (
+            f'the path is too long for SQLite ({len(os.fsencode(path))} bytes): put the index elsewhere, '
+            "Project(base, index='/a/shorter/path/index.sqlite3')"
+        )
+    return 'check permissions and space'
 
 
 def _is_denied(path: str) -> bool:

@@ -1,7 +1,7 @@
 """Reading an index that cannot be written: a read-only disk, no permission, no space.
 
 SQLite wants to write even where it only reads: a database in WAL mode has a shared -shm file. So there
-are four ways, tried in turn: read the file as it is (its -shm exists, or can be made); read it as one
+are four ways, tried in turn: read the file as it is (its -shm exists); read it as one
 that nobody changes (no -wal, or an empty one); copy both to a temporary folder and read there; build
 an index from the directories in a temporary folder.
 """
@@ -74,11 +74,13 @@ class ReadOnlyFile:
 
     def _open_itself(self) -> Held | Trouble:
         path = self._path
-        try:
-            return self._attempt(path, 'ro', lambda: main_inode(path))
-        except sqlite3.Error as fault:
-            if not is_unreachable(fault):
-                raise
+        # SQLite would make a -shm where it can, which is then in the way of whoever owns the index.
+        if os.path.exists(f'{path}-shm') or not os.access(os.path.dirname(path), os.W_OK):
+            try:
+                return self._attempt(path, 'ro', lambda: main_inode(path))
+            except sqlite3.Error as fault:
+                if not is_unreachable(fault):
+                    raise
         if not any(contents(path)[1][2:3]):  # its size
             return self._attempt(path, 'immutable', lambda: contents(path))
         return self._attempt(self._copied(), 'rw', lambda: contents(path))

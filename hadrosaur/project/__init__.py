@@ -57,10 +57,10 @@ class Project(Indexed):
         index: str | os.PathLike[str] | None = None,
         create: bool = True,
     ) -> None:
-        given = os.path.normpath(os.fspath(base))
+        given = os.path.normpath(os.fsdecode(base))
         self._base = BaseDirectory(given, compute.bases.get(given) if compute.in_worker else None)
         self._durable = durable
-        self._index_path = os.path.abspath(os.fspath(index)) if index is not None else None
+        self._index_path = os.path.abspath(os.fsdecode(index)) if index is not None else None
         self._computes = create  # else it was opened to look, or to mend
         self._make_parts()
         if compute.in_worker:

@@ -34,7 +34,8 @@ class Background(Guarded):
     @property
     def count(self) -> int:
         """How many resources are under way."""
-        return len(self.dispatcher or ())
+        dispatcher = self.dispatcher
+        return len(dispatcher) if dispatcher is not None and dispatcher.fault is None else 0
 
     def send_off(self, collection: Collection, order: WorkOrder) -> None:
         """Have an order carried out; its directory says pending before this returns."""

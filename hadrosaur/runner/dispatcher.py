@@ -274,7 +274,11 @@ class Dispatcher:
 
     def _failed(self, error: BaseException) -> None:
         self.fault = error
-        self.news.tell()
+        orders = [flight.order for flight in list(self._flights.values())]
+        try:
+            self._store.withdraw(orders)  # nobody carries them out, and they are not to look as if
+        finally:
+            self.news.tell()
 
     def check(self) -> None:
         """Raises ExecutorFault where the executor itself has failed."""
