@@ -10,6 +10,7 @@ the program whenever you like: the next run goes on where it was.
 import ast
 import csv
 import os
+import shlex
 import sys
 import sysconfig
 from pathlib import Path
@@ -72,10 +73,12 @@ print(f'{counts.total} files: {counts.completed} completed{before}, {counts.erro
 print(f'{lines} lines, {functions} functions')
 for group in proj.error_groups('stdlib'):
     print(f'  {group.count:4} {group.type}: {group.pattern}')
+python = min(sys.executable, os.path.relpath(sys.executable), key=len)
+hadrosaur = os.path.join(os.path.dirname(python), 'hadrosaur')
 print(f"""
 What to try next:
-  hadrosaur status {proj.base}
-  hadrosaur query {proj.base} --status error
-  hadrosaur logs {proj.base} stdlib json/decoder.py
+  {hadrosaur} status {proj.base}
+  {hadrosaur} query {proj.base} --status error
+  {hadrosaur} logs {proj.base} stdlib json/decoder.py
   sqlite3 {proj.base}/index.sqlite3 'select ident, error_type from errors'
-  {os.path.basename(sys.executable)} {sys.argv[0]}    (again: only what failed is computed)""")
+  {shlex.join([python, *sys.argv])}    (again: only what failed is computed)""")

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT
 
 from hadrosaur import Project
+from hadrosaur.cli import app
 
 SQL = (ROOT / 'docs/sql.md').read_text('utf-8')
 README = (ROOT / 'README.md').read_text('utf-8')
+EVERYDAY = (ROOT / 'docs/howto/everyday.md').read_text('utf-8')
 DASK = (ROOT / 'docs/howto/dask.md').read_text('utf-8')
 
 
@@ -50,6 +53,33 @@ def test_schema_is_that_of_a_live_index(example):
 
     assert blocks(SQL, 'sql') == [''.join(f'{sql};\n' for _, sql in made)]
     assert blocks(README, 'sql') == [f'{dict(made)["resources"]};\n']
+
+
+COMMANDS = [line for block in blocks(EVERYDAY, 'sh') for line in block.splitlines()]
+
+
+@pytest.mark.parametrize('line', COMMANDS)
+def test_everyday_commands_exist(line):
+    """Each verb is there and takes each option."""
+    for command in line.partition('#')[0].split('|'):
+        _, verb, *words = shlex.split(command)
+        said = CliRunner().invoke(app, [verb, '--help'])
+        assert said.exit_code == 0, said.output
+        for word in words:
+            assert not word.startswith('--') or f'{word} ' in said.output, word
+
+
+def test_everyday_python_runs(tmp_path, monkeypatch):
+    """What is shown of another version does what is said."""
+    monkeypatch.chdir(tmp_path)
+    with Project('base_directory') as proj:
+        proj.resource('collection_name', version='1')(lambda ident, args, subdir: 'old')
+        proj.fetch('collection_name', 'IDENT')
+    shown = {}
+    exec('\n'.join(blocks(EVERYDAY, 'python')), shown)
+    with shown['proj'] as proj:
+        proj.fetch_many('collection_name', proj.query('collection_name', stale=True), recompute=True).wait()
+        assert proj.fetch('collection_name', 'IDENT')['result'] == 5
 
 
 LINES = [line for block in blocks(SQL, 'sh') for line in block.splitlines() if line]
