@@ -92,10 +92,11 @@ class BaseDirectory(Guarded):
         """
         try:
             with diskio.opened_below(self.hidden, INDEXES) as folder:
-                path = os.fsdecode(diskio.read(_THIS_MACHINE, folder)).removesuffix('\n')
+                path, _, base = os.fsdecode(diskio.read(_THIS_MACHINE, folder)).rstrip('\n').rpartition('\n')
+            mine = base == str(os.stat(self.path).st_ino)  # a copy of the base has an index of its own
         except OSError:
             return None
-        return path if os.path.isabs(path) and os.path.isfile(path) else None
+        return path if mine and os.path.isabs(path) and os.path.isfile(path) else None
 
     def remember_index(self, path: str) -> None:
         """Note where this machine has the index; nothing is noted where the base cannot be written."""
@@ -107,7 +108,7 @@ class BaseDirectory(Guarded):
             if path == self.index_path:
                 diskio.remove(_THIS_MACHINE, folder)
             else:
-                diskio.replace(_THIS_MACHINE, os.fsencode(path) + b'\n', folder)
+                diskio.replace(_THIS_MACHINE, os.fsencode(f'{path}\n{os.stat(self.path).st_ino}\n'), folder)
 
     @property
     def index_lock_path(self) -> str:
@@ -187,6 +188,9 @@ class BaseDirectory(Guarded):
             diskio.try_lock(fd)
             # Renamed only when locked: a session file whose lock is free is always one of the dead.
             os.rename(beside, name, src_dir_fd=sessions, dst_dir_fd=sessions)
+            for other in os.listdir(f'{self.hidden}/{SESSIONS}'):  # programs seldom say that they end
+                if other.startswith(f'{HOST}-') and other != name and not diskio.is_locked(other, sessions):
+                    diskio.remove(other, sessions)
         return (os.getpid(), name, fd)
 
     def end_session(self) -> None:
@@ -206,8 +210,10 @@ class BaseDirectory(Guarded):
         try:
             with diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions:
                 return diskio.is_locked(session, sessions)
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:  # one that cannot be looked at may well be alive
+            return True
 
     def drop_session(self, session: str) -> None:
         """Remove the file of a session that is over."""

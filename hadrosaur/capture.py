@@ -220,7 +220,9 @@ class _Routing:
 
 def _install() -> Callable[[], None]:
     out, err = _routers
-    out.original, err.original = _standing()
+    for router, standing in zip(_routers, _standing(), strict=True):
+        if standing is not router:  # a child that was forked during a capture still has it in place
+            router.original = standing
     start = threading.Thread.start
 
     def start_in_context(thread: Any) -> None:

@@ -63,6 +63,7 @@ class Running:
     def __init__(self, order: WorkOrder, subdir: str, attempt: int) -> None:
         self.collection = order.collection
         self.ident = order.ident
+        self._base = order.task.base
         self.args: dict[str, Any] = json.loads(order.args) if order.args != '{}' else {}
         self.subdir = subdir
         self.attempt = attempt
@@ -79,17 +80,22 @@ class Running:
 
 
 _running: contextvars.ContextVar[Running | None] = contextvars.ContextVar('hadrosaur_running', default=None)
-_in_slot: list[Running] = []  # in a slot one resource runs at a time, whichever thread asks
+_in_slot: list[Running] = []  # what runs in a slot, nested ones last; a thread belongs to the first
 
 
 def current() -> Running | None:
     """The resource that is being computed here, or None outside of a resource's function."""
-    return _running.get() or (_in_slot[-1] if in_worker and _in_slot else None)
+    return _running.get() or (_in_slot[0] if in_worker and _in_slot else None)
 
 
 def chain_of(running: Running) -> tuple[tuple[str, str], ...]:
     """The resources that led to what is being computed, itself last."""
     return running._chain
+
+
+def base_of(running: Running) -> str:
+    """Absolute path of the base that it is computed in."""
+    return running._base
 
 
 def add_nested(running: Running, outcome: Outcome) -> None:
@@ -186,12 +192,21 @@ def enqueue(order: WorkOrder) -> bool:
     if claim is None:
         return False
     try:
-        if canonical.ident_of_folder(order.folder) is None and directory.read_record(claim.folder) is None:
+        record = directory.read_record(claim.folder)
+        if canonical.ident_of_folder(order.folder) is None and record is None:
             claim.write_record(directory.record_bytes(_entry(order, 'pending'), 'queued', order.run))
+        _record_as_it_is(claim, order, directory.read_status(claim.folder), record)
         claim.set_status('pending')
     finally:
         claim.release()
     return True
+
+
+def _record_as_it_is(claim: Claim, order: WorkOrder, state: State, record: dict[str, Any] | None) -> None:
+    """Before a final status goes: a record that says the same, or nobody would know if we are cut off now."""
+    if state in ('completed', 'error') and (record or {}).get('state') != state:
+        entry = directory.entry_of(order.collection, order.ident, order.path, state, claim.folder, record)
+        claim.write_record(directory.record_bytes(entry, state, str((record or {}).get('run', ''))))
 
 
 def _why_not_there(order: WorkOrder, error: OSError) -> str:
@@ -289,21 +304,20 @@ def _is_reusable(state: State, record: dict[str, Any] | None, order: WorkOrder) 
     return order.recompute == 'no' or not differs(record or {}, order.args, order.task)
 
 
-def differs(record: dict[str, Any], args: str | None, task: Any) -> str | None:
-    """Why a completed resource is not what is asked for now, in words; None where it is.
+def differs(record: dict[str, Any], args: str | None, task: Any) -> list[str]:
+    """Why a completed resource is not what is asked for now: any of args, version, age.
 
     Args:
         record: Its record.json.
         args: Canonical JSON of the args given, or None where none were.
         task: The collection's `Task`.
     """
-    if args is not None and (directory.recorded_args(record) or '{}') != args:
-        return 'args'
-    if task.version is not None and record.get('version') != task.version:
-        return 'version'
-    if task.expires_after is not None and _age(record) > task.expires_after:
-        return 'age'
-    return None
+    tests = {
+        'args': args is not None and (directory.recorded_args(record) or '{}') != args,
+        'version': task.version is not None and record.get('version') != task.version,
+        'age': task.expires_after is not None and _age(record) > task.expires_after,
+    }
+    return [why for why, is_so in tests.items() if is_so]
 
 
 def _age(record: dict[str, Any]) -> float:
@@ -350,6 +364,7 @@ def _compute(
         host=HOST,
         pid=process,
     )
+    _record_as_it_is(claim, order, look.on_disk, look.record)
     claim.begin(
         directory.record_bytes(entry, 'begun', order.run, capture=way),
         look.on_disk,

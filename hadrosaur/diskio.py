@@ -169,8 +169,11 @@ def remove(name: str, folder: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         try:
             os.unlink(name, dir_fd=folder)
-        except IsADirectoryError:
-            os.rmdir(name, dir_fd=folder)
+        except (IsADirectoryError, PermissionError) as error:  # macOS refuses a folder with EPERM
+            try:
+                os.rmdir(name, dir_fd=folder)
+            except NotADirectoryError:
+                raise error
 
 
 def open_log(name: str, folder: int) -> int:
@@ -257,12 +260,18 @@ def is_alone(known: os.stat_result, name: str, folder: int) -> bool:
 
 def sync_data(fd: int) -> None:
     """Wait until the file's bytes are on the disk."""
-    getattr(os, 'fdatasync', os.fsync)(fd)
+    if hasattr(fcntl, 'F_FULLFSYNC'):  # macOS, where fsync leaves them in the cache of the drive
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        getattr(os, 'fdatasync', os.fsync)(fd)
 
 
 def sync_folder(folder: int) -> None:
     """Wait until the names in the folder are on the disk."""
-    os.fsync(folder)
+    if hasattr(fcntl, 'F_FULLFSYNC'):
+        fcntl.fcntl(folder, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(folder)
 
 
 # Locks. The kernel frees a flock when the last descriptor of that opening is closed, however the
@@ -340,13 +349,16 @@ def is_locked(name: str, folder: int) -> bool:
     """Does anyone hold the lock of this file or folder? Takes it for an instant to find out."""
     try:
         fd = os.open(name, READ, dir_fd=folder)
+    except OSError as error:
+        return not (isinstance(error, FileNotFoundError) or is_no_file(error))  # not to be known: not free
+    try:
+        if try_lock(fd, shared=True):
+            unlock(fd)
+            return False
     except OSError:
-        return False
-    if not try_lock(fd, shared=True):
-        os.close(fd)
-        return True
-    unlock(fd)
-    return False
+        pass
+    os.close(fd)
+    return True
 
 
 def can_lock(folder: int) -> bool:

@@ -57,7 +57,7 @@ class Fetcher:
     def store(self) -> Store:
         """The live store; inside a resource's function one that works on files only."""
         running = compute.current()
-        if running is None and not compute.in_worker:
+        if not compute.in_worker and (running is None or compute.base_of(running) != self._base.path):
             return self._live
         return FilesOnly(self._base, running)
 
@@ -268,15 +268,16 @@ class Fetcher:
     def _explain_completed(
         self, collection: Collection, record: dict[str, Any], args: str | None
     ) -> Explanation:
-        why = compute.differs(record, args, collection.task)
-        if why is None:
+        whys = compute.differs(record, args, collection.task)
+        if not whys:
             return Explanation(False, 'it is completed')
+        why = next((why for why in whys if collection.policy_of(why) == 'recompute'), whys[0])
         if why == 'age':
             return Explanation(True, f'it is older than {collection.task.expires_after:g} s')
         if not collection.is_registered:
             policy = "only a collection with on_args_change='recompute' computes it again"
             return Explanation(False, f'its {why} changed, and {policy}')
-        policy = collection.on_args_change if why == 'args' else collection.on_version_change
+        policy = collection.policy_of(why)
         reason = f"its {why} changed, and the collection's policy is {policy!r}"
         return Explanation(policy == 'recompute', reason)
 

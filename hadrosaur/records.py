@@ -316,12 +316,3 @@ class Explanation(NamedTuple):
 
     computes: bool
     reason: str
-
-
-def error_counts(entries: Iterable[Entry]) -> dict[str, int]:
-    """Number of failures by exception type, most frequent first."""
-    tally: dict[str, int] = {}
-    for entry in entries:
-        if entry.error_type:
-            tally[entry.error_type] = tally.get(entry.error_type, 0) + 1
-    return dict(sorted(tally.items(), key=lambda item: (-item[1], item[0])))

@@ -75,10 +75,9 @@ class Collection(NamedTuple):
 
         Raises InvalidArgs (ResourceError where the version changed) where a policy says ``'error'``.
         """
-        why = compute.differs(record or {}, args, self.task)
-        if why is None or why == 'age':
-            return why is not None
-        policy = self.on_args_change if why == 'args' else self.on_version_change
+        policies = [(self.policy_of(why), why) for why in compute.differs(record or {}, args, self.task)]
+        policies.sort(key=lambda each: ('error', 'recompute', 'warn', 'keep').index(each[0]))
+        policy, why = policies[0] if policies else ('keep', '')  # the strictest
         if policy in ('recompute', 'keep'):
             return policy == 'recompute'
         category = ArgsChangedWarning if why == 'args' else VersionChangedWarning
@@ -93,6 +92,10 @@ class Collection(NamedTuple):
             stacklevel=stacklevel,
         )
         return False
+
+    def policy_of(self, why: str) -> str:
+        """What is done about a result that differs in this."""
+        return {'args': self.on_args_change, 'version': self.on_version_change, 'age': 'recompute'}[why]
 
     def check(self) -> None:
         """Raises ValueError for an option that has no such value."""
@@ -174,7 +177,7 @@ class Registry:
         raise self._unknown(name)
 
     def _lock(self) -> str:
-        return 'folder' if compute.in_worker else self._base.lock
+        return self._base.lock
 
     def versions(self) -> dict[str, str | None]:
         """By collection, the version of its registered function."""
@@ -253,10 +256,17 @@ def whereabouts(function: Any) -> tuple[str, str]:
 
 def _is_importable(function: Any) -> bool:
     module, name = whereabouts(function)
-    found: Any = sys.modules.get(module) if module != '__main__' else None
+    if module == '__main__':
+        return _is_spawning()  # the child makes our __main__ first
+    found: Any = sys.modules.get(module)
     for part in name.split('.'):
         found = getattr(found, part, None)
     return found is function
+
+
+def _is_spawning() -> bool:
+    context = sys.modules.get('multiprocessing.context')
+    return context is not None and context.get_spawning_popen() is not None
 
 
 def _not_registered(*_: Any) -> Any:

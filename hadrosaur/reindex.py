@@ -364,11 +364,9 @@ class _Checking:
             self._examine_result(found, entry)
 
     def _examine_pending(self, entry: Entry, row: Entry) -> None:
-        folder = os.path.basename(entry.path)
-        path = f'{self._store.base.path}/{os.path.dirname(entry.path)}'
-        with diskio.opened(path, diskio.LOOK) as parent:
-            if not diskio.is_locked(folder, parent) and not self._is_under_way(row):
-                self._note('cut-off', entry.collection, entry.ident, 'begun, and cut off half way')
+        path, folder = os.path.split(f'{self._store.base.path}/{entry.path}')
+        if not self._store.is_folder_locked(path, folder) and not self._is_under_way(row):
+            self._note('cut-off', entry.collection, entry.ident, 'begun, and cut off half way')
 
     def _compare(self, entry: Entry, row: Entry) -> None:
         changed = differences(entry, row)

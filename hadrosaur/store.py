@@ -86,10 +86,13 @@ class Store(Guarded):
 
     def is_locked(self, collection: Collection, folder: str) -> bool:
         """Is someone computing the resource?"""
-        path = (
-            collection.task.path if collection.task.lock == 'folder' else f'{collection.task.path}/{folder}'
-        )
-        name = folder if collection.task.lock == 'folder' else directory.LOCK
+        return self.is_folder_locked(collection.task.path, folder)
+
+    def is_folder_locked(self, collection_path: str, folder: str) -> bool:
+        """The same, by absolute path of the collection and the folder's name in it."""
+        path, name = collection_path, folder
+        if self.base.lock != 'folder':
+            path, name = f'{collection_path}/{folder}', directory.LOCK
         try:
             with diskio.opened(path, diskio.LOOK) as parent:
                 return diskio.is_locked(name, parent)
@@ -179,7 +182,7 @@ class Store(Guarded):
             args_hash=canonical.args_hash(args),
             queued_at=format_time(time.time()),
             recompute=recompute,
-            chain=compute.chain_of(running) if running else (),
+            chain=compute.chain_of(running) if running and compute.base_of(running) == self.base.path else (),
         )
 
     def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> bool:
@@ -296,7 +299,7 @@ class FilesOnly(Store):
 
     def finish(self, outcomes: Sequence[Outcome]) -> None:
         """Have the rows travel."""
-        if self._running is not None:
+        if self._running is not None and compute.base_of(self._running) == self.base.path:
             for outcome in outcomes:
                 compute.add_nested(self._running, outcome)
 

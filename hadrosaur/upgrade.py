@@ -85,11 +85,13 @@ def upgrade_index(path: str | Path, stored: str | None = None, *, migrations: Pa
 
 def make_engine(path: str | Path) -> Engine:
     """An engine whose transactions begin at BEGIN, cover DDL, and write from their start."""
-    from sqlalchemy import create_engine, event
+    from sqlalchemy import URL, create_engine, event
     from sqlalchemy.pool import NullPool
 
     engine = create_engine(
-        f'sqlite:///{Path(path).absolute()}', poolclass=NullPool, connect_args={'timeout': BUSY_SECONDS}
+        URL.create('sqlite', database=str(Path(path).absolute())),
+        poolclass=NullPool,
+        connect_args={'timeout': BUSY_SECONDS},
     )
 
     @event.listens_for(engine, 'connect')

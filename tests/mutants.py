@@ -48,7 +48,7 @@ class Mutant(NamedTuple):
 FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 'test_fetch_many.py::'
 INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
-HARD = 'test_hard_times.py::test_'
+HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
@@ -553,6 +553,181 @@ MUTANTS = {
             f'{HARD}worker_processes_that_cannot_be_started',
         ),
         Mutant(
+            'a nested fetch locks the folder where files are locked',
+            'registry.py',
+            '        return self._base.lock',
+            "        return 'folder' if compute.in_worker else self._base.lock",
+            f'{LOCKFILE}what_is_computed_is_locked_everywhere',
+        ),
+        Mutant(
+            'a lock file that was replaced counts',
+            'directory/claim.py',
+            'return diskio.is_same(self._lock, os.stat(LOCK, dir_fd=self.folder, follow_symlinks=False))',
+            'return True',
+            f'{LOCKFILE}a_lock_file_that_was_replaced_is_no_lock',
+        ),
+        Mutant(
+            'check looks at the lock of the folder, where files are locked',
+            'store.py',
+            "        if self.base.lock != 'folder':",
+            '        if False:',
+            f'{LOCKFILE}what_is_computed_is_locked_everywhere',
+        ),
+        Mutant(
+            'a copied base uses the index of the original',
+            'basedir.py',
+            'return path if mine and',
+            'return path if',
+            f'{FETCH}test_a_copied_base_leaves_the_index_of_the_original_alone',
+        ),
+        Mutant(
+            'the first difference alone is judged',
+            'registry.py',
+            '(self.policy_of(why), why) for why in compute.differs(record or {}, args, self.task)',
+            '(self.policy_of(why), why) for why in compute.differs(record or {}, args, self.task)[:1]',
+            f'{FETCH}test_of_several_differences_the_strictest_policy_counts',
+        ),
+        Mutant(
+            'a child does not wait for its background work',
+            'project/__init__.py',
+            '        if self._exit_pid != os.getpid() and not compute.in_worker:',
+            '        if not self._exit_pid and not compute.in_worker:',
+            'test_locks.py::test_background_work_of_a_forked_child_is_waited_for',
+        ),
+        Mutant(
+            "a child asks its parent's batch",
+            'runner/batch.py',
+            '        return self._dispatcher if os.getpid() == self._process else None',
+            '        return self._dispatcher',
+            'test_locks.py::test_a_forked_child_asks_nothing_of_its_parents_batch',
+        ),
+        Mutant(
+            'a stand-in for stdout takes itself for the original',
+            'capture.py',
+            '        if standing is not router:',
+            '        if True:',
+            'test_locks.py::test_a_child_that_is_forked_during_a_capture_prints',
+        ),
+        Mutant(
+            'a session that cannot be looked at is dead',
+            'diskio.py',
+            '        return not (isinstance(error, FileNotFoundError) or is_no_file(error))',
+            '        return False',
+            f'{HARD}a_session_that_cannot_be_looked_at_lives',
+        ),
+        Mutant(
+            'a lock that cannot be taken keeps descriptors',
+            'directory/claim.py',
+            '            diskio.unlock(held)\n            if held != folder:',
+            '            if held != folder:',
+            f'{HARD}a_lock_that_cannot_be_taken_keeps_no_descriptor',
+        ),
+        Mutant(
+            'a queued recompute forgets a result without a record',
+            'compute.py',
+            '        _record_as_it_is(claim, order, directory.read_status(claim.folder), record)\n',
+            '',
+            f'{HARD}a_recompute_that_is_withdrawn_leaves_a_result_without_a_record',
+        ),
+        Mutant(
+            'a recompute that is cut off forgets a result without a record',
+            'compute.py',
+            '    _record_as_it_is(claim, order, look.on_disk, look.record)\n',
+            '',
+            f'{HARD}a_recompute_that_is_withdrawn_leaves_a_result_without_a_record',
+        ),
+        Mutant(
+            'an executor that takes no more is told to nobody',
+            'executors/futures.py',
+            '            self._guard.notify_all()\n        self._pump()\n',
+            '            self._guard.notify_all()\n',
+            f'{HARD}an_executor_that_is_shut_down_in_mid_batch',
+        ),
+        Mutant(
+            'the driver waits though it is to end',
+            'executors/slots.py',
+            '        timeout = 0.0 if self._inbox or self._closing else self._until_next_event()',
+            '        timeout = 0.0 if self._inbox else self._until_next_event()',
+            f'{HARD}closing_while_the_driver_is_about_to_wait',
+        ),
+        Mutant(
+            'a thread of ours fails unheard',
+            'executors/threads.py',
+            '                self._tell.failed(error)',
+            '                pass',
+            f'{HARD}a_thread_in_which_our_own_code_fails',
+        ),
+        Mutant(
+            'pidfd is used where the kernel has none',
+            'executors/_worker.py',
+            '    except (AttributeError, OSError):',
+            '    except AttributeError:',
+            f'{HARD}a_kernel_that_knows_no_pidfd',
+        ),
+        Mutant(
+            'the driver spins while a worker dies',
+            'executors/slots.py',
+            '        if slot.loading or slot.verdict:  # it',
+            '        if slot.loading:  # it',
+            f'{HARD}the_driver_rests_while_a_killed_worker_takes_its_time',
+        ),
+        Mutant(
+            'an import may hang for ever',
+            'executors/slots.py',
+            '                if timeout and now - slot.head_since',
+            '                if False and now - slot.head_since',
+            f'{HARD}an_import_that_hangs_ends',
+        ),
+        Mutant(
+            'a folder in the place of a file stays on macOS',
+            'diskio.py',
+            '        except (IsADirectoryError, PermissionError) as error:  # macOS',
+            '        except IsADirectoryError as error:  # macOS',
+            f'{HARD}a_folder_where_a_file_should_be_goes_everywhere',
+        ),
+        Mutant(
+            'a thread of a function belongs to what another fetches',
+            'compute.py',
+            '(_in_slot[0] if in_worker and _in_slot else None)',
+            '(_in_slot[-1] if in_worker and _in_slot else None)',
+            f'{MANY}test_a_function_may_fetch_from_threads_of_its_own',
+        ),
+        Mutant(
+            'rows of another project travel',
+            'store.py',
+            '        if self._running is not None and compute.base_of(self._running) == self.base.path:',
+            '        if self._running is not None:',
+            f'{MANY}test_a_function_may_fetch_from_another_project',
+        ),
+        Mutant(
+            'the same name in two projects is a circle',
+            'store.py',
+            ' if running and compute.base_of(running) == self.base.path else ()',
+            ' if running else ()',
+            f'{MANY}test_a_function_may_fetch_from_another_project',
+        ),
+        Mutant(
+            'files of dead sessions stay',
+            'basedir.py',
+            '                    diskio.remove(other, sessions)',
+            '                    pass',
+            f'{MANY}test_files_of_sessions_that_are_over_go',
+        ),
+        Mutant(
+            'a project that is sent to a spawned process forgets the script',
+            'registry.py',
+            '        return _is_spawning()',
+            '        return False',
+            f'{MANY}test_fetch_as_the_target_of_a_process',
+        ),
+        Mutant(
+            'a path of an index is read as a URL',
+            'upgrade.py',
+            "URL.create('sqlite', database=str(Path(path).absolute()))",
+            "f'sqlite:///{Path(path).absolute()}'",
+            'test_upgrade.py::test_a_path_is_no_url',
+        ),
+        Mutant(
             'sending to a slot that hangs waits for it',
             'executors/_worker.py',
             '                del self.unsent[: self.connection.send(self.unsent, socket.MSG_DONTWAIT)]',
@@ -896,8 +1071,8 @@ MUTANTS = {
         Mutant(
             'what was never begun stays pending after a cancel',
             'runner/dispatcher.py',
-            '        self._store.withdraw(orders)\n        self.dropped',
-            '        self.dropped',
+            '        self._store.withdraw(orders)\n        if self._keep',
+            '        if self._keep',
             f'{MANY}test_cancelling_keeps_an_old_result_that_was_not_begun',
         ),
         Mutant(
@@ -1203,8 +1378,8 @@ MUTANTS = {
         Mutant(
             'check: what runs is called cut off',
             'reindex.py',
-            '            if not diskio.is_locked(folder, parent) and not self._is_under_way(row):',
-            '            if not self._is_under_way(row):',
+            '        if not self._store.is_folder_locked(path, folder) and not self._is_under_way(row):',
+            '        if not self._is_under_way(row):',
             f'{CHECK}what_runs_is_no_disagreement',
         ),
         Mutant(

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -478,6 +479,53 @@ def test_an_index_elsewhere_is_found_again(base, tmp_path):
     with Project(base) as proj:
         assert [entry.ident for entry in proj.query()] == ['a']
     assert elsewhere.read_bytes() == b''
+
+
+def test_a_copied_base_leaves_the_index_of_the_original_alone(base, tmp_path):
+    """What the copy brings along of where the index is is not true of it."""
+    elsewhere = tmp_path / 'elsewhere.sqlite3'
+    with Project(base, index=elsewhere) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', 'a')
+        shutil.copytree(base, tmp_path / 'copy')
+        with Project(tmp_path / 'copy') as copy:
+            copy.resource('coll')(lambda ident, args, subdir: ident)
+            copy.remove('coll', 'a')
+            copy.reindex()
+        assert [row.ident for row in proj.query()] == ['a']
+    assert (tmp_path / 'copy/index.sqlite3').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'runs'),
+    [
+        ({'on_version_change': 'recompute'}, 2),
+        ({'on_version_change': 'error'}, 'version'),
+        ({'on_args_change': 'error', 'on_version_change': 'recompute'}, 'args'),
+        ({'expires_after': 1e-6, 'on_version_change': 'keep'}, 2),
+        ({'on_version_change': 'keep'}, 1),
+    ],
+)
+def test_of_several_differences_the_strictest_policy_counts(base, options, runs):
+    """Other args that are no matter do not hide another version, or an age."""
+    made = []
+
+    def compute(ident, args, subdir):
+        made.append(ident)
+
+    with Project(base) as proj:
+        proj.resource('coll', version='1')(compute)
+        proj.fetch('coll', 'a', {'n': 1})
+    with Project(base) as proj:
+        proj.resource('coll', **{'version': '2', 'on_args_change': 'keep', **options})(compute)
+        explained = proj.explain('coll', 'a', {'n': 2})
+        if isinstance(runs, str):
+            with pytest.raises(hadrosaur.ResourceError, match=f'other {runs}|another {runs}'):
+                proj.fetch('coll', 'a', {'n': 2})
+        else:
+            proj.fetch('coll', 'a', {'n': 2})
+            assert len(made) == runs
+            assert explained.computes is (runs == 2)
 
 
 def test_a_base_whose_path_is_too_long_for_sqlite(tmp_path):

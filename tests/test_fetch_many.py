@@ -1353,6 +1353,113 @@ def test_functions_of_a_script_in_a_process_that_was_spawned(program):
     )
 
 
+def test_a_function_may_fetch_from_threads_of_its_own(proj):
+    """In a worker they belong to the resource that started them, whatever else they fetch meanwhile."""
+
+    @proj.resource('dep')
+    def dep(ident, args, subdir):
+        return ident
+
+    @proj.resource('outer')
+    def outer(ident, args, subdir):
+        began, last_began, over = threading.Event(), threading.Event(), threading.Event()
+        inner = Project(proj.path)
+
+        @inner.resource('dep')
+        def dep(ident, args, subdir):
+            if ident == 'first':
+                began.set()
+                assert last_began.wait(30)
+            else:
+                last_began.set()
+                assert over.wait(30)
+
+        def fetch_last():
+            assert began.wait(30)
+            answers.append(inner.fetch('dep', 'last').status)
+
+        def fetch_first():
+            answers.append(inner.fetch('dep', 'first').status)
+            over.set()
+
+        answers = []
+        asking = [threading.Thread(target=fetch_last), threading.Thread(target=fetch_first)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+        return answers
+
+    [res] = proj.fetch_many('outer', ['x'], workers=1)
+    assert res['result'] == ['completed'] * 2, res.error
+    assert sorted(row.ident for row in proj.query()) == ['first', 'last', 'x']
+    assert proj.check().findings == []
+
+
+def test_a_function_may_fetch_from_another_project(proj, tmp_path):
+    """Its rows stay there, and the same name in both is no circle."""
+    with Project(tmp_path / 'other') as other:
+        for name in ('coll', 'theirs'):
+            other.resource(name)(lambda ident, args, subdir: 'of the other')
+
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            return [other.fetch(name, ident)['result'] for name in ('coll', 'theirs')]
+
+        proj.fetch('coll', 'here')
+        proj.fetch_many('coll', ['there'], workers=1).wait()
+
+        assert [res['result'] for res in proj.fetch_many('coll', ['here', 'there'])] == [
+            ['of the other'] * 2
+        ] * 2
+        assert sorted((row.collection, row.ident) for row in proj.query()) == [
+            ('coll', 'here'),
+            ('coll', 'there'),
+        ]
+        assert proj.check().findings == []
+        assert [row.collection for row in other.query(ident='here', order_by='collection')] == [
+            'coll',
+            'theirs',
+        ]
+
+
+def test_files_of_sessions_that_are_over_go(program, tmp_path):
+    """A program seldom says that it ends; the next one tidies up."""
+    source = """
+        from hadrosaur import Project
+        proj = Project('base')
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', 'a', recompute=True)
+        """
+    for _ in range(3):
+        program(source)
+    assert len(list((tmp_path / 'base/.hadrosaur/sessions').iterdir())) == 1
+
+
+def test_fetch_as_the_target_of_a_process(program, tmp_path):
+    """The original's way to go parallel, under each way to start a process."""
+    program(
+        """
+        import multiprocessing
+        from hadrosaur import Project
+
+        proj = Project('base')
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            return ident
+
+        if __name__ == '__main__':
+            for method in ('fork', 'spawn', 'forkserver'):
+                context = multiprocessing.get_context(method)
+                process = context.Process(target=proj.fetch, args=('coll', method))
+                process.start()
+                process.join()
+                assert process.exitcode == 0, method
+                assert proj.get('coll', method)['result'] == method
+        """
+    )
+
+
 def test_files_of_the_callers_folder_are_no_modules_of_a_slot(program, tmp_path):
     """A script may lie elsewhere than in the current folder, where a socket.py is any other file."""
     (tmp_path / 'work').mkdir()

@@ -24,6 +24,7 @@ from hadrosaur import (
     compute,
     diskio,
 )
+from hadrosaur.directory.claim import Claim
 from hadrosaur.errors import IndexBusy
 from hadrosaur.executors import slots
 from hadrosaur.executors.base import Executor
@@ -86,6 +87,206 @@ def test_a_folder_that_cannot_be_read_keeps_its_row(proj, base, unreadable):
     assert found[0].detail.startswith('it cannot be read')
     assert proj.reindex()[1:] == (0, 0, 0, [])
     assert proj.check(deep=True).findings == []
+
+
+def test_a_session_that_cannot_be_looked_at_lives(proj, base, monkeypatch):
+    """Too many open files, or a file of another user's: its queued rows stay, and so does its file."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    proj.fetch('coll', 'a')
+    session = proj._base.session()
+    proj._store.index.queue([proj.query()[0].change(ident='b', status='pending', path='coll/b')])
+    real = os.open
+    with monkeypatch.context() as patch, Project(base) as other:
+        patch.setattr(
+            os,
+            'open',
+            lambda path, *given, **named: (
+                too_many_files() if path == session else real(path, *given, **named)
+            ),
+        )
+        assert other._base.is_alive(session)
+        assert other.stats()['coll']['pending'] == 1
+    assert (base / '.hadrosaur/sessions' / session).exists()
+    assert [row.status for row in proj.query(ident='b')] == ['pending']
+
+
+def test_a_lock_that_cannot_be_taken_keeps_no_descriptor(base, monkeypatch):
+    """The disk may be out of locks."""
+    (base / 'coll/a').mkdir(parents=True)
+    monkeypatch.setattr(fcntl, 'flock', too_many_files)
+    before = os.listdir('/proc/self/fd')
+    for lock in ('folder', 'file'):
+        with pytest.raises(OSError, match='Too many'):
+            Claim.take(str(base / 'coll'), 'a', lock=lock)
+    assert diskio.is_locked('a', os.open(base / 'coll', os.O_RDONLY))
+
+    assert len(os.listdir('/proc/self/fd')) == len(before) + 1
+
+
+def test_a_recompute_that_is_withdrawn_leaves_a_result_without_a_record(proj, base):
+    """One that hadrosaur 0.0.2 made, or that a person did, is as good as any."""
+    for name in ('old', 'older'):
+        folder = base / 'coll' / name
+        (folder / 'storage').mkdir(parents=True)
+        (folder / 'status.json').write_text('{"completed": true, "pending": false, "error": false}')
+        (folder / 'result.json').write_text('"three weeks"\n')
+    proj.resource('coll')(lambda ident, args, subdir: 'anew')
+    collection = proj._registry.get('coll')
+    order = proj._store.order(collection, 'old', None, 'old', recompute='yes')
+    assert compute.enqueue(order)
+    assert proj.get('coll', 'old')['result'] == 'three weeks'
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Claim, '_write_begun', too_many_files)  # cut off between the status and the record
+        proj.fetch('coll', 'older', recompute=True)
+    assert proj.get('coll', 'older')['result'] == 'three weeks'
+
+
+def test_an_executor_that_is_shut_down_in_mid_batch(proj):
+    """What waits is not waited for for ever."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        batch = proj.fetch_many('coll', map(str, range(5000)), executor=executor)
+        next(batch)
+        executor.shutdown(wait=False)
+        with pytest.raises(ExecutorFault, match='takes no more work'):
+            batch.wait()
+    assert proj.stats()['coll']['pending'] == 0
+
+
+def test_closing_while_the_driver_is_about_to_wait(proj, monkeypatch):
+    """It looks once more whether it is to end."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    batch = proj.fetch_many('coll', ['a', 'b'], workers=1)
+    next(batch)
+    pool = batch.dispatcher.executor
+    await_that(lambda: not pool.busy)
+    real, at, go_on = pool._turn, threading.Event(), threading.Event()
+
+    def turn():
+        at.set()
+        go_on.wait(60)
+        real()
+
+    pool._turn = turn
+    pool._wake()
+    assert at.wait(60)
+    closing = threading.Thread(target=pool.close, daemon=True)
+    closing.start()
+    await_that(lambda: pool._closing)
+    go_on.set()
+    closing.join(20)
+
+    assert not closing.is_alive()
+    batch.wait()
+
+
+def test_a_thread_in_which_our_own_code_fails(proj, monkeypatch):
+    """Out of memory, say: whoever waits is told."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    monkeypatch.setattr(compute, 'carry_out', lambda order, function: [][0])
+
+    with pytest.raises(ExecutorFault, match='IndexError'):
+        proj.fetch_many('coll', ['a', 'b'], executor='threads', workers=1).wait()
+    assert list(proj.query()) == []
+
+
+def test_a_kernel_that_knows_no_pidfd(program):
+    """Python may have the function where the kernel, or a filter of what it may be asked, refuses."""
+    program(
+        """
+        import errno, os, signal
+
+        def refuse(pid, flags=0):
+            raise OSError(errno.ENOSYS, 'Function not implemented')
+        os.pidfd_open = refuse
+        from hadrosaur import Project
+
+        proj = Project('base')
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            if ident == 'dies':
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        counts = proj.fetch_many('coll', ['a', 'dies', 'b'], workers=1).wait()
+        assert (counts.completed, counts.error) == (2, 1), counts
+        """
+    )
+
+
+def test_the_driver_rests_while_a_killed_worker_takes_its_time(proj, tmp_path, monkeypatch):
+    """A big process takes long to die: the driver does not look all the while."""
+    proj.resource('coll')(lambda ident, args, subdir: (tmp_path / 'began').touch() or time.sleep(600))
+    batch = proj.fetch_many('coll', ['a'], workers=1)
+    waiting = threading.Thread(target=batch.wait)
+    waiting.start()
+    await_that((tmp_path / 'began').exists)
+    pool = batch.dispatcher.executor
+    worker = pool._slots[0]
+    kill = worker.kill
+    worker.kill = lambda number=9: None
+    batch.cancel()
+    await_that(lambda: worker.verdict)
+
+    worker.head_since -= 10
+    assert pool._next_moment(worker, time.monotonic()) > time.monotonic() + 0.5
+    worker.kill_at = time.monotonic() - 1
+    assert pool._next_moment(worker, time.monotonic()) > time.monotonic() + 0.5
+    kill()
+    waiting.join(60)
+
+
+def test_an_import_that_hangs_ends(proj, monkeypatch):
+    """A worker that is still loading the function of a resource with a timeout is killed in the end."""
+    monkeypatch.setattr(slots, 'LONGEST_LOADING', 0.0)
+
+    class Hangs:
+        def __reduce__(self):
+            return time.sleep, (600,)
+
+    hangs = Hangs()
+    proj.resource('coll', timeout=0.05)(lambda ident, args, subdir: hangs)
+    [res] = proj.fetch_many('coll', ['a'], workers=1)
+
+    assert res.entry.error_type == 'WorkerDied', res.entry
+
+
+def test_orders_that_were_dropped_are_counted_once(proj):
+    """Whatever the batch takes in between."""
+    flying = dispatcher.Dispatcher(proj._store, 'inline', None)
+    taken = []
+
+    class Flights(dict):
+        def __contains__(self, run):
+            while flying.dropped:
+                taken.append(flying.dropped.popleft())
+            return True
+
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    collection = proj._registry.get('coll')
+    flying._flights = Flights()
+    for ident in 'ab':
+        flying._dropped([proj._store.order(collection, ident, None, ident)])
+    assert len(taken) + len(flying.dropped) == 2
+    flying.stop(interrupt=False)
+
+
+def test_a_folder_where_a_file_should_be_goes_everywhere(tmp_path, monkeypatch):
+    """Unlinking one is EISDIR on Linux and EPERM on macOS; what may not be removed says so."""
+
+    def unlink(name, *, dir_fd=None):
+        raise PermissionError(errno.EPERM, 'Operation not permitted')
+
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'file').touch()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    monkeypatch.setattr(os, 'unlink', unlink)
+    diskio.remove('folder', folder)
+    with pytest.raises(PermissionError, match='Operation not permitted'):
+        diskio.remove('file', folder)
+    os.close(folder)
+
+    assert os.listdir(tmp_path) == ['file']
 
 
 def test_output_that_cannot_be_captured_leaves_the_programs_own_alone(program):

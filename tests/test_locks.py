@@ -168,6 +168,83 @@ def test_our_own_threads_leave_signals_to_the_main_thread():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
+def test_background_work_of_a_forked_child_is_waited_for(program, tmp_path):
+    """Though its parent has had background work of its own."""
+    program(
+        """
+        import os, sys
+        from hadrosaur import Project
+
+        proj = Project('base')
+        proj.resource('coll', background=True)(lambda ident, args, subdir: ident)
+        proj.fetch('coll', 'mine', wait=True)
+        if not os.fork():
+            proj.fetch('coll', 'childs')
+            sys.exit()
+        os.wait()
+        assert proj.get('coll', 'childs')['result'] == 'childs'
+        """
+    )
+
+
+def test_a_forked_child_asks_nothing_of_its_parents_batch(program):
+    """Whether a resource is on its way, or is to be cancelled, is for the parent's index to say."""
+    program(
+        """
+        import os, time
+        from hadrosaur import Project
+
+        proj = Project('base')
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            while ident == 'waits' and not os.path.exists('go'):
+                time.sleep(0.002)
+
+        batch = proj.fetch_many('coll', ['quick', 'waits', 'never'], workers=1)
+        next(batch)
+        if not os.fork():
+            assert proj.cancel('coll', 'never') == 1
+            assert proj.get('coll', 'never').status == 'pending'
+            open('go', 'w').close()
+            os._exit(7)
+        assert os.wait()[1] == 7 << 8
+        batch.wait()
+        """
+    )
+
+
+def test_a_child_that_is_forked_during_a_capture_prints(program):
+    """It still has the parent's stand-in for sys.stdout in place."""
+    done = program(
+        """
+        import os, threading
+        from hadrosaur import Project
+
+        proj = Project('base')
+        inside, go_on = threading.Event(), threading.Event()
+        @proj.resource('coll', capture='streams')
+        def compute(ident, args, subdir):
+            print(ident)
+            if ident == 'long':
+                inside.set()
+                go_on.wait()
+
+        running = threading.Thread(target=proj.fetch, args=('coll', 'long'))
+        running.start()
+        inside.wait()
+        if not os.fork():
+            proj.fetch('coll', 'short')
+            print('after', flush=True)
+            os._exit(0)
+        assert os.wait()[1] == 0
+        go_on.set()
+        running.join()
+        assert open('base/coll/short/stdout.log').read() == 'short\\n'
+        """
+    )
+    assert done.stdout == 'after\n'
+
+
 def test_a_forked_child_leaves_its_parents_batch_alone(proj, monkeypatch):
     """It may close its copy of the project while the parent's batch goes on."""
     proj.resource('coll')(lambda ident, args, subdir: ident)

@@ -288,3 +288,12 @@ def test_db_current_and_upgrade(base):
     assert stored_revision(path) == DUMPS[0].stem
     assert db('upgrade') == {'before': DUMPS[0].stem, 'head': schema.HEAD}
     assert db('current') == {'stored': schema.HEAD, 'head': schema.HEAD}
+
+
+def test_a_path_is_no_url(tmp_path):
+    """What has a meaning in URLs has none in the path of an index."""
+    for name in ('a?b', 'a%20b', 'a#b', 'a b'):
+        (tmp_path / name).mkdir()
+        with make_engine(tmp_path / name / 'index.sqlite3').connect() as connection:
+            connection.exec_driver_sql('CREATE TABLE t (a)')
+        assert (tmp_path / name / 'index.sqlite3').exists()

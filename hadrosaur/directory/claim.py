@@ -97,10 +97,17 @@ class Claim:
         cls, path: str, name: str, folder: int, lock: str, durable: bool, patience: float
     ) -> Claim | None:
         held = folder
-        if lock != 'folder':
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            held = os.open(LOCK, flags, 0o666, dir_fd=folder)
-        if diskio.lock_within(held, patience):
+        try:
+            if lock != 'folder':
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                held = os.open(LOCK, flags, 0o666, dir_fd=folder)
+            is_locked = diskio.lock_within(held, patience)
+        except BaseException:
+            diskio.unlock(held)
+            if held != folder:
+                os.close(folder)
+            raise
+        if is_locked:
             return cls(path, name, folder, held, durable=durable)
         os.close(held)
         if held != folder:
@@ -112,7 +119,14 @@ class Claim:
             now = os.stat(self.name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return (now.st_dev, now.st_ino) == (self.folder_stat.st_dev, self.folder_stat.st_ino)
+        if (now.st_dev, now.st_ino) != (self.folder_stat.st_dev, self.folder_stat.st_ino):
+            return False
+        if self._lock == self.folder:
+            return True
+        try:  # by its name too: whoever settled or removed the folder may have unlinked what we opened
+            return diskio.is_same(self._lock, os.stat(LOCK, dir_fd=self.folder, follow_symlinks=False))
+        except FileNotFoundError:
+            return False
 
     def begin(self, record: bytes, state: State, *, keep_storage: bool = False) -> None:
         """Make the directory say that a run has begun, and nothing else.

@@ -26,6 +26,18 @@ _PROGRAM = (  # looks for modules where its caller does, from the first import o
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+def _has_pidfd() -> bool:
+    """Python may have it where the kernel, or a filter of what it may be asked, has not."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+HAS_PIDFD = _has_pidfd()
+
+
 class Ticket:
     """An order on its way through the pool."""
 
@@ -58,7 +70,7 @@ class Worker:
         self.process = _started(theirs, ours)
         diskio.close_in_children(ours)
         try:
-            self.pidfd = os.pidfd_open(self.process.pid) if hasattr(os, 'pidfd_open') else -1
+            self.pidfd = os.pidfd_open(self.process.pid) if HAS_PIDFD else -1
         except OSError:  # too many open files
             self.pidfd = -1
             self.discard()

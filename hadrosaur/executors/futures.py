@@ -7,7 +7,6 @@ takes longer than its budget hands back what it has not begun.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import math
@@ -117,8 +116,10 @@ class FuturesExecutor(Executor):
     def _ring(self) -> None:
         with self._guard:
             self._alarm = math.inf
-        with contextlib.suppress(ExecutorFault):  # told to whoever submits next
+        try:
             self._pump()
+        except ExecutorFault as error:
+            self._tell.failed(error)
 
     def _next_chunk(self) -> Chunk | None:
         """Orders of one task and function, for about the budget of a chunk."""
@@ -157,10 +158,9 @@ class FuturesExecutor(Executor):
                 self._tell.deliver(outcomes)
             if dropped:
                 self._tell.dropped(dropped)
-        with contextlib.suppress(ExecutorFault):  # told to whoever submits next; what waits is dropped
-            self._pump()
         with self._guard:
             self._guard.notify_all()
+        self._pump()
 
     def _sorted_out(
         self, future: Any, chunk: Chunk

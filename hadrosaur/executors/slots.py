@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 import selectors
 import signal
 import socket
@@ -29,7 +28,7 @@ from ..errors import Cancelled, ExecutorFault, Interrupted, TimedOut, WorkerDied
 from ..locks import start_without_signals
 from ..records import Outcome, Task, WorkOrder
 from . import _slot
-from ._worker import DEEPEST, Ticket, Worker, how_it_died, require_python
+from ._worker import DEEPEST, HAS_PIDFD, Ticket, Worker, how_it_died, require_python
 from .base import Executor, Listener, Packed, pack, processors
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from .base import Function
 
 LONG_RUN = 1.0  # seconds after which a head counts as running, and its queue is up for hand-over
+LONGEST_LOADING = 60.0  # seconds for a worker to import what a function with a timeout needs
 GATHER = 0.005  # seconds to let outcomes come together, while every slot has work ahead
 GRACE = 2.0  # seconds from interrupting to killing
 RETIRED = 4  # slots for each worker that may wait for threads which functions left behind
@@ -114,11 +114,6 @@ class SlotPool(Executor):
         with self._idle:
             self._idle.wait_for(lambda: not self.busy or self._fault is not None, timeout=GRACE + 3)
 
-    def drain(self, timeout: float | None = None) -> bool:
-        """Wait until there is no work left."""
-        with self._idle:
-            return self._idle.wait_for(lambda: not self.busy or self._fault is not None, timeout)
-
     @property
     def busy(self) -> bool:
         """Is there any work left?"""
@@ -155,6 +150,8 @@ class SlotPool(Executor):
                     start_without_signals(self._thread)
                 except RuntimeError:  # no more threads can be started
                     self._thread = None
+                    self._inbox.clear()
+                    self._tickets.clear()
                     raise
         self._wake()
 
@@ -185,7 +182,7 @@ class SlotPool(Executor):
     def _turn(self) -> None:
         """One round: read what came, act on what was asked, look at the clocks, send, tell."""
         self._asleep = True
-        timeout = 0.0 if self._inbox else self._until_next_event()
+        timeout = 0.0 if self._inbox or self._closing else self._until_next_event()
         ready = self._selector.select(timeout)
         self._asleep = False
         if ready and self._all_have_work_ahead():
@@ -208,15 +205,15 @@ class SlotPool(Executor):
             if slot.queue:
                 moments.append(self._next_moment(slot, now))
         if not moments:
-            return None if hasattr(os, 'pidfd_open') or not self._slots else 0.2
+            return None if HAS_PIDFD or not self._slots else 0.2
         wait = max(0.0, min(moments) - now)
-        return wait if hasattr(os, 'pidfd_open') else min(wait, 0.2)
+        return wait if HAS_PIDFD else min(wait, 0.2)
 
     def _next_moment(self, slot: Worker, now: float) -> float:
         """When the head of a slot is to be looked at next."""
-        if slot.kill_at is not None:
+        if slot.kill_at is not None and slot.kill_at > now:
             return slot.kill_at
-        if slot.loading:
+        if slot.loading or slot.verdict:  # it is killed, and takes its time
             return now + LONG_RUN
         timeout = slot.queue[0].order.task.timeout
         moments = [slot.head_since + timeout] if timeout and not slot.verdict else []
@@ -298,7 +295,7 @@ class SlotPool(Executor):
 
     def _reap(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         """Find the slots whose process has ended."""
-        if hasattr(os, 'pidfd_open') and not any(key.fd == key.data.pidfd for key, _ in ready if key.data):
+        if HAS_PIDFD and not any(key.fd == key.data.pidfd for key, _ in ready if key.data):
             return
         for slot in [*self._slots, *self._retired]:
             if slot.process.poll() is not None:
@@ -417,9 +414,14 @@ class SlotPool(Executor):
             if slot.kill_at is not None and now >= slot.kill_at:
                 slot.kill()
             age = slot.head_age(now)
-            if not slot.queue or slot.verdict or slot.loading:
+            if not slot.queue or slot.verdict:
                 continue
             timeout = slot.queue[0].order.task.timeout
+            if slot.loading:
+                if timeout and now - slot.head_since >= max(timeout, LONGEST_LOADING):
+                    slot.verdict = (TimedOut.__name__, 'its module took too long to be imported')
+                    slot.kill()
+                continue
             if timeout and age >= timeout:
                 slot.verdict = (TimedOut.__name__, f'the run took longer than {timeout:g} s and was killed')
                 slot.condemned = slot.queue[0].order.run

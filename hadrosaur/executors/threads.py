@@ -64,11 +64,13 @@ class ThreadsExecutor(Executor):
     def _work(self) -> None:
         while (item := self._next()) is not None:
             order, function = item
-            outcome = compute.carry_out(order, function)
-            with self._guard:
-                del self._running[order.run]
-                self._guard.notify_all()
             try:
+                try:
+                    outcome = compute.carry_out(order, function)
+                finally:
+                    with self._guard:
+                        del self._running[order.run]
+                        self._guard.notify_all()
                 with self._telling:
                     self._tell.deliver([outcome._replace(exception=None)])
             except BaseException as error:  # told to whoever waits, who would wait for ever

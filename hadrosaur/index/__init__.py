@@ -111,11 +111,10 @@ class Index:
         """
         return self._put(statements().queue, _writing.pending_rows(entries, self.session))
 
-    def start(self, keys: Sequence[Key], started_at: str | None = None) -> None:
-        """Mark pending rows as running, since ``started_at`` (ISO-8601 as `format_time` makes it) or now."""
-        change = {'now': _writing.now()}
-        change['at'] = started_at or change['now']
-        self._touch(statements().start, keys, change)
+    def start(self, keys: Sequence[Key]) -> None:
+        """Mark pending rows as running, since now."""
+        now = _writing.now()
+        self._touch(statements().start, keys, {'now': now, 'at': now})
 
     def disown(self, keys: Sequence[Key]) -> None:
         """Pending rows of this session belong to nobody: it turned out that others compute them."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _LONGEST = 512  # bytes of a path, SQLITE_MAX_PATHNAME of its Unix VFS
 
-Fill = 'Callable[[str], None]'
-
 
 def build(path: str, fill: Callable[[str], None] | None) -> None:
     """Make an index at ``path`` and fill it; whole or not at all."""

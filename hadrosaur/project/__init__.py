@@ -77,6 +77,7 @@ class Project(Indexed):
         self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off, self._pause)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._exit_hook: Callable[[], None] | None = None
+        self._exit_pid = 0
 
     @property
     def base(self) -> str:
@@ -341,8 +342,9 @@ class Project(Indexed):
 
     def _register_exit(self) -> None:
         """At interpreter exit, background work is waited for and unfinished batches are stopped."""
-        if self._exit_hook is None and not compute.in_worker:
+        if self._exit_pid != os.getpid() and not compute.in_worker:
             pid, me = os.getpid(), weakref.ref(self)
+            self._exit_pid = pid
 
             def at_exit() -> None:
                 project = me()
@@ -432,7 +434,7 @@ class Project(Indexed):
         self._store.close()
         if self._exit_hook is not None:
             atexit.unregister(self._exit_hook)
-            self._exit_hook = None
+            self._exit_hook, self._exit_pid = None, 0
 
     def __enter__(self) -> Project:
         return self

@@ -78,7 +78,7 @@ class Batch(Iterator[Resource]):
     @property
     def dispatcher(self) -> Dispatcher | None:
         """What carries it out, once it was started."""
-        return self._dispatcher
+        return self._dispatcher if os.getpid() == self._process else None
 
     @property
     def counts(self) -> Counts:
@@ -158,9 +158,9 @@ class Batch(Iterator[Resource]):
         dispatcher = self._dispatcher
         if dispatcher is None:
             return
-        if dispatcher.dropped:
-            self._tally['total'] -= dispatcher.dropped
-            dispatcher.dropped = 0
+        while dispatcher.dropped:
+            dispatcher.dropped.popleft()
+            self._tally['total'] -= 1
         while dispatcher.finished:
             flight, outcome = dispatcher.finished.popleft()
             if outcome.entry.status == 'pending' and self._cancelled:

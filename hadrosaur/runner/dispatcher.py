@@ -119,16 +119,14 @@ class Dispatcher:
         workers: int | None,
         *,
         keep: bool = True,
-        on_change: Callable[[Outcome], None] | None = None,
     ) -> None:
         self._store = store
         self._keep = keep
-        self._on_change = on_change
         self._flights: dict[str, Flight] = {}  # by run
         self._by_key: dict[tuple[str, str], Flight] = {}
         self._due: list[float] = []  # when the retries that wait may begin, soonest first
         self.finished: deque[tuple[Flight, Outcome]] = deque()
-        self.dropped = 0
+        self.dropped: deque[str] = deque()  # runs that were never begun, for whoever counts them
         self._stopping = False
         self._cancelled: set[str] = set()  # runs that are not tried again
         self._changing = threading.RLock()  # a flight changes its run when it is tried again
@@ -228,8 +226,6 @@ class Dispatcher:
             if self._keep:
                 self.finished.append((flight, outcome))
             self._end(outcome.run)  # last: a flight is on its way, or finished, or both
-            if self._on_change is not None:
-                self._on_change(outcome)
         self.news.tell()
 
     def _is_tried_again(self, flight: Flight, outcome: Outcome) -> bool:
@@ -267,23 +263,25 @@ class Dispatcher:
 
     def _dropped(self, orders: list[WorkOrder]) -> None:
         self._store.withdraw(orders)
-        self.dropped += sum(order.run in self._flights for order in orders)
+        if self._keep:
+            self.dropped.extend(order.run for order in orders if order.run in self._flights)
         for order in orders:
             self._end(order.run)
         self.news.tell()
 
     def _failed(self, error: BaseException) -> None:
-        self.fault = error
         orders = [flight.order for flight in list(self._flights.values())]
         try:
             self._store.withdraw(orders)  # nobody carries them out, and they are not to look as if
         finally:
+            self.fault = error
             self.news.tell()
 
     def check(self) -> None:
         """Raises ExecutorFault where the executor itself has failed."""
         if self.fault is not None:
-            raise ExecutorFault(f'the executor failed: {self.fault!r}') from self.fault
+            told = self.fault.message if isinstance(self.fault, ExecutorFault) else repr(self.fault)
+            raise ExecutorFault(f'the executor failed: {told}') from self.fault
 
     def cancel(self, collection: str | None = None, ident: str | None = None) -> int:
         """Stop flights: all, a collection's, or one resource's; returns how many.
@@ -316,8 +314,11 @@ class Dispatcher:
                     self.cancel_all()
                     self.await_none(seconds=5.0)
         self.executor.close()
-        if self._flights:  # killed in mid-run when the executor closed
+        self._give_up()  # killed in mid-run when the executor closed
+        self.news.tell()
+
+    def _give_up(self) -> None:
+        if self._flights:
             self._store.withdraw([flight.order for flight in self._flights.values()])
             self._flights.clear()
             self._by_key.clear()
-        self.news.tell()
