@@ -540,7 +540,7 @@ MUTANTS = {
         ),
         Mutant(
             'no slot is made without the other',
-            'executors/slots.py',
+            'executors/_crew.py',
             '            if not self._slots:\n                raise',
             '            if True:\n                raise',
             f'{HARD}fewer_worker_processes_than_wanted',
@@ -646,8 +646,8 @@ MUTANTS = {
         Mutant(
             'the driver waits though it is to end',
             'executors/slots.py',
-            '        timeout = 0.0 if self._inbox or self._closing else self._until_next_event()',
-            '        timeout = 0.0 if self._inbox else self._until_next_event()',
+            'self._crew.select(wait=not (self._inbox or self._closing))',
+            'self._crew.select(wait=not self._inbox)',
             f'{HARD}closing_while_the_driver_is_about_to_wait',
         ),
         Mutant(
@@ -666,14 +666,14 @@ MUTANTS = {
         ),
         Mutant(
             'the driver spins while a worker dies',
-            'executors/slots.py',
+            'executors/_crew.py',
             '        if slot.loading or slot.verdict:  # it',
             '        if slot.loading:  # it',
             f'{HARD}the_driver_rests_while_a_killed_worker_takes_its_time',
         ),
         Mutant(
             'an import may hang for ever',
-            'executors/slots.py',
+            'executors/_crew.py',
             '                if timeout and now - slot.head_since',
             '                if False and now - slot.head_since',
             f'{HARD}an_import_that_hangs_ends',
@@ -736,14 +736,14 @@ MUTANTS = {
         ),
         Mutant(
             'retired slots pile up',
-            'executors/slots.py',
+            'executors/_crew.py',
             '            self._retired[0].kill()',
             '            pass',
             f'{HARD}slots_whose_threads_never_end_are_not_kept_for_ever',
         ),
         Mutant(
             'a cancelled order that comes back is run',
-            'executors/slots.py',
+            'executors/_crew.py',
             '        self._put_back(tickets)\n        self._slots.remove(slot)',
             '        self._waiting.extendleft(reversed(tickets))\n        self._slots.remove(slot)',
             f'{HARD}what_was_cancelled_behind_a_slot_that_retires_is_not_run',
@@ -944,14 +944,14 @@ MUTANTS = {
         ),
         Mutant(
             'a death is blamed on the last order of a slot',
-            'executors/slots.py',
+            'executors/_crew.py',
             '        elif tickets and not self._blamed(slot, tickets[0]):',
             '        elif tickets and not self._blamed(slot, tickets[-1]):',
             f'{MANY}test_a_death_costs_exactly_its_own_resource',
         ),
         Mutant(
             'what waited behind a dead one is lost',
-            'executors/slots.py',
+            'executors/_crew.py',
             'ticket for ticket in reversed(tickets) if not ticket.is_cancelled',
             '()',
             f'{MANY}test_a_death_costs_exactly_its_own_resource',
@@ -1063,7 +1063,7 @@ MUTANTS = {
         ),
         Mutant(
             'what waits behind one that hangs is not handed over',
-            'executors/slots.py',
+            'executors/_crew.py',
             '                self._hand_over(slot)\n',
             '                pass\n',
             f'{MANY}test_a_hanging_head_loses_its_queue',
@@ -1085,15 +1085,15 @@ MUTANTS = {
         Mutant(
             'Ctrl-C kills at once, and is called a cancel',
             'executors/slots.py',
-            '            self._cancel(set(self._tickets), signal.SIGINT)',
-            '            self._cancel(set(self._tickets))',
+            '            self._crew.cancel(set(self._tickets), signal.SIGINT)',
+            '            self._crew.cancel(set(self._tickets), signal.SIGKILL)',
             f'{MANY}test_ctrl_c_leaves_nothing_pending[]',
         ),
         Mutant(
             'slots are left alive at the end',
-            'executors/slots.py',
-            '                slot.discard()\n            self._slots.clear()',
-            '                pass\n            self._slots.clear()',
+            'executors/_crew.py',
+            '            slot.discard()\n        self._slots.clear()',
+            '            pass\n        self._slots.clear()',
             f'{MANY}test_nothing_is_left_afterwards',
         ),
         Mutant(
@@ -1454,7 +1454,7 @@ MUTANTS = {
                     '        moment = time.monotonic() + delay if delay else 0.0',
                     '        moment = 0.0',
                 ),
-                ('processes', 'slots', '            if delay:\n', '            if False:\n'),
+                ('processes', '_crew', '        if not delay:\n', '        if True:\n'),
                 ('ThreadPoolExecutor', 'futures', '            if delay:\n', '            if False:\n'),
             )
         ),
@@ -1467,7 +1467,7 @@ MUTANTS = {
         ),
         Mutant(
             'a timeout is not enforced',
-            'executors/slots.py',
+            'executors/_crew.py',
             '            if timeout and age >= timeout:',
             '            if False:',
             f'{CONTRACT}timeout_kills_the_run_and_what_it_started[processes]',
@@ -1488,14 +1488,14 @@ MUTANTS = {
         ),
         Mutant(
             'cancel is ignored by what runs',
-            'executors/slots.py',
+            'executors/_crew.py',
             '            if number is not None and slot.queue and slot.queue[0].order.run in runs:',
             '            if False:',
             f'{CONTRACT}cancel_in_mid_run[processes]',
         ),
         Mutant(
             'cancel is ignored by what another process runs',
-            'executors/slots.py',
+            'executors/_crew.py',
             '            self._look_at_requests()',
             '            pass',
             'test_cancel_elsewhere.py::test_cancel_a_whole_collection',

@@ -26,7 +26,7 @@ from hadrosaur import (
 )
 from hadrosaur.directory.claim import Claim
 from hadrosaur.errors import IndexBusy
-from hadrosaur.executors import slots
+from hadrosaur.executors import _crew, _worker
 from hadrosaur.executors.base import Executor
 from hadrosaur.index import Index
 from hadrosaur.records import Outcome
@@ -221,24 +221,24 @@ def test_the_driver_rests_while_a_killed_worker_takes_its_time(proj, tmp_path, m
     waiting = threading.Thread(target=batch.wait)
     waiting.start()
     await_that((tmp_path / 'began').exists)
-    pool = batch.dispatcher.executor
-    worker = pool._slots[0]
+    crew = batch.dispatcher.executor._crew
+    worker = crew._slots[0]
     kill = worker.kill
     worker.kill = lambda number=9: None
     batch.cancel()
     await_that(lambda: worker.verdict)
 
     worker.head_since -= 10
-    assert pool._next_moment(worker, time.monotonic()) > time.monotonic() + 0.5
+    assert crew._next_moment(worker, time.monotonic()) > time.monotonic() + 0.5
     worker.kill_at = time.monotonic() - 1
-    assert pool._next_moment(worker, time.monotonic()) > time.monotonic() + 0.5
+    assert crew._next_moment(worker, time.monotonic()) > time.monotonic() + 0.5
     kill()
     waiting.join(60)
 
 
 def test_an_import_that_hangs_ends(proj, monkeypatch):
     """A worker that is still loading the function of a resource with a timeout is killed in the end."""
-    monkeypatch.setattr(slots, 'LONGEST_LOADING', 0.0)
+    monkeypatch.setattr(_crew, 'LONGEST_LOADING', 0.0)
 
     class Hangs:
         def __reduce__(self):
@@ -322,7 +322,7 @@ def test_worker_processes_that_cannot_be_started(proj, monkeypatch):
     """It is said in words, nothing stays pending, and the next batch goes on."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     with monkeypatch.context() as patch:
-        patch.setattr(slots, 'Worker', too_many_files)
+        patch.setattr(_crew, 'Worker', too_many_files)
         with pytest.raises(ExecutorFault, match='Too many open files'):
             proj.fetch_many('coll', list('abc'), workers=2).wait()
 
@@ -338,7 +338,7 @@ def test_closing_when_worker_processes_could_not_be_started(proj, monkeypatch):
     """Background work is given up, in words, and the project closes and opens again."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     with monkeypatch.context() as patch:
-        patch.setattr(slots, 'Worker', too_many_files)
+        patch.setattr(_crew, 'Worker', too_many_files)
         proj.fetch('coll', 'a', background=True)
         with pytest.warns(HadrosaurWarning, match='given up: .*Too many open files'):
             proj.close()
@@ -350,7 +350,7 @@ def test_closing_when_worker_processes_could_not_be_started(proj, monkeypatch):
 def test_fewer_worker_processes_than_wanted(proj, monkeypatch):
     """Where one can be started and a second cannot, the one does it all."""
     proj.resource('coll')(lambda ident, args, subdir: os.getpid())
-    real, made = slots.Worker, []
+    real, made = _worker.Worker, []
 
     def once():
         if made:
@@ -358,7 +358,7 @@ def test_fewer_worker_processes_than_wanted(proj, monkeypatch):
         made.append(real())
         return made[0]
 
-    monkeypatch.setattr(slots, 'Worker', once)
+    monkeypatch.setattr(_crew, 'Worker', once)
     found = {res['result'] for res in proj.fetch_many('coll', map(str, range(50)), workers=2)}
 
     assert found == {made[0].process.pid}
@@ -383,7 +383,7 @@ def test_large_args_behind_a_run_that_hangs(proj):
 
 def test_sending_to_a_slot_never_waits():
     """What a stopped slot does not take stays unsent."""
-    worker = slots.Worker()
+    worker = _worker.Worker()
     try:
         worker.kill(signal.SIGSTOP)
         worker.send([bytes(10_000_000)])
@@ -405,9 +405,9 @@ def test_slots_whose_threads_never_end_are_not_kept_for_ever(proj):
     most = 0
     for res in batch:
         assert res.status == 'completed'
-        most = max(most, len(batch.dispatcher.executor._retired))
+        most = max(most, len(batch.dispatcher.executor._crew._retired))
 
-    assert 0 < most <= slots.RETIRED + 1
+    assert 0 < most <= _crew.RETIRED + 1
 
 
 def test_what_was_cancelled_behind_a_slot_that_retires_is_not_run(proj, base, tmp_path):
