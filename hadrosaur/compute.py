@@ -105,22 +105,27 @@ def add_nested(running: Running, outcome: Outcome) -> None:
         running._nested.append(outcome.entry)
 
 
-@functools.cache
-def _logger() -> logging.Logger:
+def stderr_handler(form: str) -> logging.Handler:
+    """A handler that writes to whatever sys.stderr is at that moment."""
     import logging
     import sys
 
     class Handler(logging.StreamHandler[Any]):
-        """Writes to whatever sys.stderr is at that moment."""
-
         def emit(self, record: logging.LogRecord) -> None:
             self.stream = sys.stderr
             super().emit(record)
 
-    logger = logging.getLogger('hadrosaur.resource')
     handler = Handler()
-    handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
-    logger.addHandler(handler)
+    handler.setFormatter(logging.Formatter(form))
+    return handler
+
+
+@functools.cache
+def _logger() -> logging.Logger:
+    import logging
+
+    logger = logging.getLogger('hadrosaur.resource')
+    logger.addHandler(stderr_handler('%(asctime)s %(levelname)s %(message)s'))
     logger.setLevel(logging.INFO)
     logger.propagate = False
     return logger

@@ -228,6 +228,18 @@ def remove_tree(name: str, folder: int) -> None:
     os.rmdir(name, dir_fd=folder)
 
 
+def has_name(folder: int, name: str) -> bool:
+    """Is this the very name of an open folder, on a disk that may not tell upper from lower case?
+
+    macOS can be asked; elsewhere such disks are rare, and it is taken for granted.
+    """
+    if not hasattr(fcntl, 'F_GETPATH'):
+        return True
+    path = os.fsdecode(fcntl.fcntl(folder, fcntl.F_GETPATH, bytes(1024)).rstrip(b'\0'))
+    real = os.path.basename(path)
+    return real == name or real.lower() != name.lower()
+
+
 def list_folders(path: str) -> Iterator[str]:
     """Names of the folders in a folder, links left out, in the disk's own order."""
     with os.scandir(path) as found:

@@ -204,6 +204,8 @@ def look(collection_path: str, folder: str, *, with_record: bool = False) -> Loo
         os.close(parent)
     state: State = 'damaged'
     try:
+        if not diskio.has_name(opened, folder):
+            return _ABSENT  # it is the folder of another ident
         if not directory.is_completed(opened):
             state = directory.read_status(opened)
             if state != 'completed':

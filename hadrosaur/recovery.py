@@ -35,7 +35,7 @@ def recover(store: Store) -> int:
             folder,
             lock=store.base.lock,
         )
-        if not found.busy and found.spoiled is None:
+        if found.is_known:
             store.write_row(entry.collection, entry.ident, found.entry, entry.raw('changed'))
             settled += 1
     for session in dead:

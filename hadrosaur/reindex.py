@@ -277,7 +277,7 @@ class _Reindexing:
         if awaited:
             return found.entry and found.entry.change(phase='queued')
         settled = settle.settle(found.collection, found.ident, path, folder, lock=self._base.lock)
-        return found.entry if settled.busy or settled.spoiled is not None else settled.entry
+        return settled.entry if settled.is_known else found.entry
 
     def _is_queued(self, row: Entry | None) -> bool:
         return row is not None and row.status == 'pending' and self._base.is_alive(row.session)

@@ -38,6 +38,11 @@ class Settled(NamedTuple):
     run: str | None = None
     spoiled: str | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Is it what ``entry`` says?"""
+        return not self.busy and self.spoiled is None
+
 
 def settle(
     collection: str,

@@ -118,7 +118,7 @@ class Store(Guarded):
         """Settle a folder that nobody computes, and put what it is into the index."""
         changed = self.changed(collection.name, ident)
         settled = _settled(collection, ident, folder)
-        if not settled.busy and settled.spoiled is None:
+        if settled.is_known:
             self.write_row(collection.name, ident, settled.entry, changed)
         return settled
 
@@ -229,10 +229,10 @@ class Store(Guarded):
             settled = settle.settle(
                 order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock
             )
-            if settled.busy or settled.spoiled is not None:
-                self.disown([order.key])
-            else:
+            if settled.is_known:
                 self.write_row(order.collection, order.ident, settled.entry, changed)
+            else:
+                self.disown([order.key])
 
     def _try(self, write: Callable[[], object]) -> None:
         """Files are final by now: an index that cannot be written costs a warning, not a result."""

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -269,6 +270,28 @@ def test_orders_that_were_dropped_are_counted_once(proj):
         flying._dropped([proj._store.order(collection, ident, None, ident)])
     assert len(taken) + len(flying.dropped) == 2
     flying.stop(interrupt=False)
+
+
+def test_a_disk_that_does_not_tell_upper_from_lower_case(proj, base, monkeypatch):
+    """There the folder of another ident opens too, and is no answer."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    assert proj.fetch('coll', 'abc')['result'] == 'abc'
+    shutil.copytree(base / 'coll/abc', base / 'coll/ABC')
+    monkeypatch.setattr(fcntl, 'F_GETPATH', 50, raising=False)
+    monkeypatch.setattr(fcntl, 'fcntl', lambda fd, what, room: f'{base}/coll/abc'.encode().ljust(1024, b'\0'))
+
+    assert proj.get('coll', 'abc')['result'] == 'abc'
+    with pytest.raises(ResourceNotFound):
+        proj.get('coll', 'ABC')
+
+
+def test_a_folder_that_is_another_each_time_is_given_up(base, monkeypatch):
+    """Some file systems make inode numbers up: an error, and not a wait that nothing ends."""
+    (base / 'coll/a').mkdir(parents=True)
+    monkeypatch.setattr(Claim, '_stands_in', lambda claim, parent: False)
+
+    with pytest.raises(OSError, match='another folder each time'):
+        Claim.take(str(base / 'coll'), 'a')
 
 
 def test_a_folder_where_a_file_should_be_goes_everywhere(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ docstrings of `Claim.begin` and `Claim.finish` say it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 from .. import diskio
@@ -25,6 +26,8 @@ from . import (
     STORAGE,
     State,
 )
+
+_TRIES = 1000  # to lock a folder that others remove and make; no more where inode numbers are made up
 
 
 class Claim:
@@ -76,7 +79,7 @@ class Claim:
         """
         parent = diskio.open_folder(collection_path, diskio.LOOK)
         try:
-            while True:
+            for _ in range(_TRIES):
                 made = make and diskio.make_folder(name, parent)
                 folder = diskio.open_folder(name, within=parent)
                 claim = cls._locked(collection_path, name, folder, lock, durable, patience)
@@ -89,6 +92,7 @@ class Claim:
                             diskio.sync_folder(synced)
                     return claim
                 claim.release()  # removed between opening and locking: start again
+            raise OSError(errno.ESTALE, 'it is another folder each time it is looked at')
         finally:
             os.close(parent)
 

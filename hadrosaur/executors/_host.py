@@ -14,6 +14,7 @@ import time
 from typing import NamedTuple
 
 from ..basedir import cancel_requests
+from ..errors import ExecutorFault
 from ..records import Outcome, WorkOrder
 from .base import Listener, Packed
 from .slots import SlotPool
@@ -80,6 +81,11 @@ class _Host:
             open_runs.difference_update(order.run for order in dropped)
         return result
 
+    def close(self) -> None:
+        """End its slot; a thread that is waiting for it is told."""
+        self.pool.close()
+        self._answers.put(ExecutorFault('its worker process was ended'))
+
 
 _hosts: dict[tuple[int, int], _Host] = {}  # by process and thread
 _guard = threading.Lock()
@@ -98,7 +104,7 @@ def run_chunk(chunk: Chunk) -> ChunkResult:
     except BaseException:  # its slot has failed, or cannot be started: the next chunk gets another
         with _guard:
             _hosts.pop(key, None)
-        host.pool.close()
+        host.close()
         raise
 
 
@@ -110,7 +116,7 @@ def close_hosts(owner: str | None = None) -> None:
         hosts = [_hosts.pop(key) for key in ended]
     for (process, _), host in zip(ended, hosts, strict=True):
         if process == os.getpid():
-            host.pool.close()
+            host.close()
 
 
 def _in_child() -> None:

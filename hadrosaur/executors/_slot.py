@@ -161,15 +161,8 @@ def _log_to_stderr() -> None:
     """Where the function's modules set up no logging, its records from INFO up go to stderr.log."""
     import logging
 
-    class Handler(logging.StreamHandler[Any]):
-        def emit(self, record: logging.LogRecord) -> None:
-            self.stream = sys.stderr
-            super().emit(record)
-
     if not logging.root.handlers:
-        handler = Handler()
-        handler.setFormatter(logging.Formatter('%(levelname)s:%(name)s:%(message)s'))
-        logging.root.addHandler(handler)
+        logging.root.addHandler(compute.stderr_handler('%(levelname)s:%(name)s:%(message)s'))
         logging.root.setLevel(logging.INFO)
 
 

@@ -7,6 +7,7 @@ takes longer than its budget hands back what it has not begun.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import math
@@ -250,7 +251,8 @@ class FuturesExecutor(Executor):
         """Forget what is left; the executor itself is the user's."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer.join()
+            with contextlib.suppress(RuntimeError):  # it could not be started
+                self._timer.join()
         with self._guard:
             left, self._chunks = list(self._chunks), {}
             self._waiting.clear()
