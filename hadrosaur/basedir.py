@@ -24,12 +24,16 @@ import hashlib
 import json
 import os
 import time
-from typing import Any
+import weakref
+from typing import TYPE_CHECKING, Any
 
 from . import canonical, diskio
 from .errors import BaseIsNotADirectory, ProjectError
 from .locks import Guarded
 from .records import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INDEX = 'index.sqlite3'
 """The index's file name."""
@@ -40,7 +44,7 @@ INDEX_LOCK = 'index.lock'
 INDEXES = 'indexes'
 SESSIONS = 'sessions'
 CANCEL = 'cancel'
-REQUEST_LIFE = 60.0  # seconds; an unanswered request must not meet a later run of the same resource
+REQUEST_LIFE = 60.0  # seconds; then nobody is there to answer it
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -63,6 +67,7 @@ class BaseDirectory(Guarded):
         self.hidden = f'{self.path}/{HIDDEN}'
         self._lock: str | None = None
         self._session: tuple[int, str, int] | None = None  # (process id, name, descriptor)
+        self._forget: Callable[[], object] = lambda: None
 
     def make(self) -> None:
         """Make the folder. Raises BaseIsNotADirectory."""
@@ -191,14 +196,16 @@ class BaseDirectory(Guarded):
             for other in os.listdir(f'{self.hidden}/{SESSIONS}'):  # programs seldom say that they end
                 if other.startswith(f'{HOST}-') and other != name and not diskio.is_locked(other, sessions):
                     diskio.remove(other, sessions)
+        # Many a program makes a Project in passing, and never closes it.
+        end = weakref.finalize(self, _end_session, self.hidden, os.getpid(), name, fd)
+        end.atexit = False  # background work may have to be waited for; the file's lock ends with us
+        self._forget = end
         return (os.getpid(), name, fd)
 
     def end_session(self) -> None:
         """Give the session up; its file goes."""
-        mine, self._session = self._session, None
-        if mine and mine[0] == os.getpid():
-            self.drop_session(mine[1])
-            diskio.unlock(mine[2])
+        self._session = None
+        self._forget()
 
     def is_alive(self, session: str | None) -> bool:
         """Is the process of that session still there?"""
@@ -217,11 +224,18 @@ class BaseDirectory(Guarded):
 
     def drop_session(self, session: str) -> None:
         """Remove the file of a session that is over."""
-        with (
-            contextlib.suppress(OSError),
-            diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions,
-        ):
-            diskio.remove(session, sessions)
+        _drop_session(self.hidden, session)
+
+
+def _drop_session(hidden: str, session: str) -> None:
+    with contextlib.suppress(OSError), diskio.opened(f'{hidden}/{SESSIONS}', diskio.LOOK) as sessions:
+        diskio.remove(session, sessions)
+
+
+def _end_session(hidden: str, process: int, name: str, fd: int) -> None:
+    if os.getpid() == process:  # a forked child has closed its copy
+        _drop_session(hidden, name)
+        diskio.unlock(fd)
 
 
 # Requests to cancel. Whoever computes a resource, in another process or on another machine, looks into
@@ -242,11 +256,11 @@ def cancel_requests(base: str) -> set[tuple[str, str]]:
     with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
         for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
             made = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
-            if time.time() - made > REQUEST_LIFE:
-                diskio.remove(name, folder)
-            elif name[0] != '.':
+            if name[0] != '.':
                 path, _, queued_at = diskio.read(name, folder).decode().rpartition('\n')
                 wanted.add((path, queued_at))
+            if time.time() - made > REQUEST_LIFE:
+                diskio.remove(name, folder)
     return wanted
 
 

@@ -11,8 +11,11 @@ import os
 from typing import TYPE_CHECKING
 
 from . import settle
+from .store import GROUP
 
 if TYPE_CHECKING:
+    from .records import Entry
+    from .settle import Settled
     from .store import Store
 
 
@@ -26,19 +29,21 @@ def recover(store: Store) -> int:
         index.mask(dead)
         return 0
     settled = 0
-    for entry in index.pending(dead):
-        collection, folder = os.path.split(entry.path)
-        found = settle.settle(
-            entry.collection,
-            entry.ident,
-            store.base.collection_path(collection),
-            folder,
-            lock=store.base.lock,
+    entries = index.pending(dead)
+    for start in range(0, len(entries), GROUP):
+        found = [(entry, _settled(store, entry)) for entry in entries[start : start + GROUP]]
+        known = [(entry, now) for entry, now in found if now.is_known]
+        store.write_rows(
+            [((entry.collection, entry.ident), now.entry, entry.raw('changed')) for entry, now in known]
         )
-        if found.is_known:
-            store.write_row(entry.collection, entry.ident, found.entry, entry.raw('changed'))
-            settled += 1
+        settled += len(known)
     for session in dead:
         if session is not None:
             store.base.drop_session(session)
     return settled
+
+
+def _settled(store: Store, entry: Entry) -> Settled:
+    collection, folder = os.path.split(entry.path)
+    path = store.base.collection_path(collection)
+    return settle.settle(entry.collection, entry.ident, path, folder, lock=store.base.lock)

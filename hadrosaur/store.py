@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .registry import Collection
 
 
+GROUP = 64  # rows of settled resources in one transaction
+
+
 class Store(Guarded):
     """One project's directories and index.
 
@@ -119,7 +122,7 @@ class Store(Guarded):
         changed = self.changed(collection.name, ident)
         settled = _settled(collection, ident, folder)
         if settled.is_known:
-            self.write_row(collection.name, ident, settled.entry, changed)
+            self.write_rows([((collection.name, ident), settled.entry, changed)])
         return settled
 
     def note_done(self, collection: Collection, ident: str, folder: str) -> Settled:
@@ -146,15 +149,15 @@ class Store(Guarded):
             return None
         return None if row is None else row.raw('changed')
 
-    def write_row(self, collection: str, ident: str, entry: Entry | None, changed: Any) -> None:
-        """Make the row what the folder was found to be: ``entry``, or no row.
+    def write_rows(self, found: Sequence[tuple[tuple[str, str], Entry | None, Any]]) -> None:
+        """Make rows what their folders were found to be: (key, an entry or no row, changed).
 
         Not where the row has been written since ``changed``: somebody fetches it at this moment.
         """
-        if entry is not None:
-            self._try(lambda: self.index.merge([(entry, changed)]))
-        elif changed is not None:
-            self._try(lambda: self.index.merge([], [(collection, ident, changed)]))
+        there = [(entry, changed) for _, entry, changed in found if entry is not None]
+        gone = [(*key, changed) for key, entry, changed in found if entry is None and changed is not None]
+        if there or gone:
+            self._try(lambda: self.index.merge(there, gone))
 
     # --- orders and outcomes -----------------------------------------------------------------------
 
@@ -224,15 +227,20 @@ class Store(Guarded):
 
     def withdraw(self, orders: Sequence[WorkOrder]) -> None:
         """Orders that were never begun: their resources become again what their folders say."""
-        for order in orders:
-            changed = self.changed(*order.key)
-            settled = settle.settle(
-                order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock
-            )
-            if settled.is_known:
-                self.write_row(order.collection, order.ident, settled.entry, changed)
-            else:
-                self.disown([order.key])
+        for start in range(0, len(orders), GROUP):
+            found, unknown = [], []
+            for order in orders[start : start + GROUP]:
+                changed = self.changed(*order.key)
+                settled = settle.settle(
+                    order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock
+                )
+                if settled.is_known:
+                    found.append((order.key, settled.entry, changed))
+                else:
+                    unknown.append(order.key)
+            self.write_rows(found)
+            if unknown:
+                self.disown(unknown)
 
     def _try(self, write: Callable[[], object]) -> None:
         """Files are final by now: an index that cannot be written costs a warning, not a result."""
@@ -306,7 +314,7 @@ class FilesOnly(Store):
     def changed(self, collection: str, ident: str) -> Any:
         """Nothing."""
 
-    def write_row(self, collection: str, ident: str, entry: Entry | None, changed: Any) -> None:
+    def write_rows(self, found: Sequence[tuple[tuple[str, str], Entry | None, Any]]) -> None:
         """Nothing."""
 
     def _finish_pending(self, entry: Entry) -> None:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import errno
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -109,6 +110,35 @@ def test_a_session_that_cannot_be_looked_at_lives(proj, base, monkeypatch):
         assert other.stats()['coll']['pending'] == 1
     assert (base / '.hadrosaur/sessions' / session).exists()
     assert [row.status for row in proj.query(ident='b')] == ['pending']
+
+
+def test_a_project_that_is_dropped_gives_its_session_back(base):
+    """Many a program makes one in passing, and never closes it."""
+    before = None
+    for number in range(5):
+        proj = Project(base)
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', number)
+        del proj
+        gc.collect()
+        open_now = [
+            os.readlink(f'/proc/self/fd/{fd}')
+            for fd in os.listdir('/proc/self/fd')
+            if fd.isdigit() and os.path.exists(f'/proc/self/fd/{fd}')
+        ]
+        before = before or len(open_now)
+        assert len(open_now) == before
+    assert list((base / '.hadrosaur/sessions').iterdir()) == []
+
+
+def test_old_requests_to_cancel_are_read_before_they_go(base, monkeypatch):
+    """Whoever answers them may be busy with others for longer than they live."""
+    monkeypatch.setattr(basedir, 'REQUEST_LIFE', -1.0)
+    for name in 'ab':
+        basedir.request_cancel(str(base), f'coll/{name}', 'now')
+
+    assert basedir.cancel_requests(str(base)) == {('coll/a', 'now'), ('coll/b', 'now')}
+    assert basedir.cancel_requests(str(base)) == set()
 
 
 def test_a_lock_that_cannot_be_taken_keeps_no_descriptor(base, monkeypatch):

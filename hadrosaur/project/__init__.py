@@ -392,8 +392,12 @@ class Project(Indexed):
         """Leave requests for what other processes compute; they look for them once a second."""
         count = 0
         session = self._base.session()
-        for entry in self._index().find(collection, status='pending'):
-            if ident in (None, entry.ident) and entry.session != session:
+        if ident is None:
+            rows: Iterable[Entry | None] = self._index().find(collection, status='pending')
+        else:
+            rows = [self._index().get(collection, ident)]
+        for entry in rows:
+            if entry is not None and entry.status == 'pending' and entry.session != session:
                 request_cancel(self._base.path, entry.path, entry.raw('queued_at') or '')
                 count += 1
         return count
@@ -417,7 +421,7 @@ class Project(Indexed):
         folder = directory.find_folder(known.task.path, text)
         changed = self._store.changed(known.name, text)
         removed = settle.remove(known.name, text, known.task.path, folder, lock=known.task.lock)
-        self._store.write_row(known.name, text, None, changed)
+        self._store.write_rows([((known.name, text), None, changed)])
         if not removed:
             raise not_found(self._base, collection, text)
 
