@@ -7,6 +7,7 @@ groups, and of those that were met a number each is kept: 60 MB for a million.
 
 from __future__ import annotations
 
+import operator
 import os
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import canonical, directory, diskio, settle
 from .basedir import BaseDirectory
 from .errors import BaseIsNotADirectory, HadrosaurError, InvalidIdent, NotAProject
-from .records import CheckReport, Entry, Finding, ReindexReport
+from .records import COLUMNS, CheckReport, Entry, Finding, ReindexReport
 from .registry import collection_folders, collection_of
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from .store import Store
 
 GROUP = 500  # folders that are looked at together, and rows per transaction
-_COMPARED = ('args', 'args_hash', 'attempt', 'queued_at', 'started_at', 'finished_at', 'duration',
+_COMPARED = ('status', 'args', 'args_hash', 'attempt', 'queued_at', 'started_at', 'finished_at', 'duration',
              'error_type', 'error', 'error_group', 'host', 'pid', 'cpu_seconds', 'max_rss', 'version',
              'path')  # fmt: skip
+_compared = operator.itemgetter(*map(COLUMNS.index, _COMPARED))
 
 
 class Folder(NamedTuple):
@@ -300,7 +302,9 @@ class _Reindexing:
 
 def differences(entry: Entry, row: Entry) -> list[str]:
     """The columns in which a folder's entry and its row differ, status first."""
-    return [name for name in ('status', *_COMPARED) if entry.raw(name) != row.raw(name)]
+    if _compared(tuple(entry)) == _compared(tuple(row)):
+        return []
+    return [name for name in _COMPARED if entry.raw(name) != row.raw(name)]
 
 
 # --- check -----------------------------------------------------------------------------------------

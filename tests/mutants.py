@@ -728,6 +728,34 @@ MUTANTS = {
             'test_upgrade.py::test_a_path_is_no_url',
         ),
         Mutant(
+            'a dropped project keeps its session',
+            'basedir.py',
+            '        self._forget = end\n',
+            '        end.detach()\n',
+            f'{HARD}a_project_that_is_dropped_gives_its_session_back',
+        ),
+        Mutant(
+            'requests to cancel expire unread',
+            'basedir.py',
+            "            if name[0] != '.':\n                path, _",
+            "            if name[0] != '.' and time.time() - made <= REQUEST_LIFE:\n                path, _",
+            f'{HARD}old_requests_to_cancel_are_read_before_they_go',
+        ),
+        Mutant(
+            'a folder is looked for without end',
+            'directory/claim.py',
+            '            for _ in range(_TRIES):',
+            '            while True:',
+            f'{HARD}a_folder_that_is_another_each_time_is_given_up',
+        ),
+        Mutant(
+            'another ident is served where upper is lower case',
+            'handle.py',
+            '        if not diskio.has_name(opened, folder):',
+            '        if False:',
+            f'{HARD}a_disk_that_does_not_tell_upper_from_lower_case',
+        ),
+        Mutant(
             'sending to a slot that hangs waits for it',
             'executors/_worker.py',
             '                del self.unsent[: self.connection.send(self.unsent, socket.MSG_DONTWAIT)]',
@@ -1357,8 +1385,8 @@ MUTANTS = {
         Mutant(
             'check: args are not compared',
             'reindex.py',
-            "_COMPARED = ('args', 'args_hash',",
-            "_COMPARED = ('args_hash',",
+            "_COMPARED = ('status', 'args', 'args_hash',",
+            "_COMPARED = ('status', 'args_hash',",
             f'{FINDING}[change_args]',
         ),
         Mutant(

@@ -30,7 +30,9 @@ class Query(Sequence[Entry]):
 
     Nothing is read until it is asked for. Then up to 1 000 neighbouring rows are read together and
     kept, so a query that finds no more than that is read once and stays as it was; ask again for news.
-    Iterating over more reads them as they are at one moment, and holds a thousand at a time.
+    Iterating over more reads them as they are at one moment, and holds a thousand at a time. As long as
+    that lasts SQLite cannot empty its -wal, which grows by what is written meanwhile: where each of
+    many rows is followed by long work, take the idents first, ``[entry.ident for entry in query]``.
     """
 
     def __init__(
