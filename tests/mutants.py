@@ -434,8 +434,8 @@ MUTANTS = {
         Mutant(
             'recovery deletes a row that was written meanwhile',
             'store.py',
-            'self.index.merge([], [(collection, ident, changed)])',
-            'self.index.merge([], [(collection, ident, self.changed(collection, ident))])',
+            '[(*key, changed) for key, entry',
+            '[(*key, self.changed(*key)) for key, entry',
             'test_locks.py::test_recovery_leaves_a_row_that_was_written_meanwhile',
         ),
         Mutant(
