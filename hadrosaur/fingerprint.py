@@ -18,6 +18,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from .errors import HadrosaurError
+
 if TYPE_CHECKING:
     from types import CodeType, TracebackType
 
@@ -48,6 +50,8 @@ def type_name(exc: BaseException) -> str:
 
 
 def _message(exc: BaseException) -> str:
+    if isinstance(exc, HadrosaurError):  # the advice is in error.log
+        return exc.message
     try:
         return str.__str__(str(exc))  # of a subclass of str, only the text counts
     except (Exception, SystemExit) as error:  # the user's __str__ may raise anything

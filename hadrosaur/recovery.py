@@ -8,15 +8,20 @@ its caller; its row stays pending.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from . import settle
+from .errors import HadrosaurWarning
 from .store import GROUP
 
 if TYPE_CHECKING:
     from .records import Entry
     from .settle import Settled
     from .store import Store
+
+
+MANY = 5000  # rows that take so long to settle that it is said
 
 
 def recover(store: Store) -> int:
@@ -30,6 +35,12 @@ def recover(store: Store) -> int:
         return 0
     settled = 0
     entries = index.pending(dead)
+    if len(entries) > MANY:
+        warnings.warn(
+            f'settling {len(entries)} resources that were left pending by processes which are gone; once',
+            HadrosaurWarning,
+            stacklevel=2,
+        )
     for start in range(0, len(entries), GROUP):
         found = [(entry, _settled(store, entry)) for entry in entries[start : start + GROUP]]
         known = [(entry, now) for entry, now in found if now.is_known]

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hadrosaur
-from hadrosaur.errors import Interrupted
+from hadrosaur.errors import Interrupted, ResultNotSerializable
 from hadrosaur.fingerprint import fingerprint, mask, summary, type_name, user_frame
 
 GOLDEN = [
@@ -262,3 +262,10 @@ class TestDescriptions:
 
         assert user_frame(caught.tb).endswith('deeper')
         assert summary(caught.value).startswith('maximum recursion depth')
+
+
+def test_a_summary_leaves_the_advice_out():
+    """What to do next is for error.log; a table of failures says what happened."""
+    error = ResultNotSerializable('the result is not JSON: $.loss is NaN', hint='return text, numbers, …')
+
+    assert summary(error) == 'the result is not JSON: $.loss is NaN'

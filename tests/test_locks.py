@@ -7,7 +7,7 @@ import threading
 import pytest
 from test_index import asked, done
 
-from hadrosaur import Project, settle
+from hadrosaur import HadrosaurWarning, Project, recovery, settle
 from hadrosaur.basedir import BaseDirectory
 from hadrosaur.index._gate import Gate
 from hadrosaur.index._lock import IndexLock
@@ -146,6 +146,17 @@ def test_recovery_leaves_a_row_that_was_written_meanwhile(proj, monkeypatch):
     monkeypatch.setattr(settle, 'settle', settle_slowly)
 
     assert [entry.status for entry in proj.query()] == ['completed']
+
+
+def test_settling_many_is_said(proj, monkeypatch):
+    """It takes a while, and the user is told for what."""
+    monkeypatch.setattr(recovery, 'MANY', 2)
+    index = proj._store.index
+    index.session = 'of a dead process'
+    index.queue([asked(ident) for ident in 'ijk'])
+
+    with pytest.warns(HadrosaurWarning, match='settling 3 resources'):
+        assert list(proj.query()) == []
 
 
 def test_a_lock_that_was_collected_first_keeps_no_connection_open(tmp_path):
