@@ -28,6 +28,7 @@ FLOORS = {
 }  # fmt: skip
 FREE = {'__init__', '__main__', 'executors'}  # the front page, its door, an empty folder page
 
+MODULES_WITH_SQLALCHEMY = [path for path in PACKAGE.rglob('*.py') if 'sqlalchemy' in path.read_text('utf-8')]
 HEAVY = ('sqlalchemy', 'alembic', 'click', 'rich', 'cloudpickle')
 
 
@@ -139,3 +140,14 @@ def test_front_page_is_sorted_and_true():
 def test_exported_names_are_documented(name):
     """What we export we explain: each name has a docstring."""
     assert (getattr(hadrosaur, name).__doc__ or '').strip()
+
+
+@pytest.mark.parametrize('path', MODULES_WITH_SQLALCHEMY, ids=lambda path: path.stem)
+def test_sqlalchemy_is_imported_as_a_whole_first(path):
+    """Two threads, one that begins with a module in it and one with the whole, would wait for each other."""
+    tree = ast.parse(path.read_text('utf-8'))
+    scopes = [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))]
+    for scope in scopes:
+        names = [node.module for node in scope.body if isinstance(node, ast.ImportFrom) and not node.level]
+        ours = [name for name in names if name and name.split('.')[0] == 'sqlalchemy']
+        assert ours[:1] in ([], ['sqlalchemy'])

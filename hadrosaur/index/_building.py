@@ -37,7 +37,7 @@ def build(path: str, fill: Callable[[str], None] | None) -> None:
 
 
 def _create(path: str) -> None:
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy import exc  # not from a module in it: a thread that imports the whole would wait for us
 
     from .. import schema
 
@@ -49,7 +49,7 @@ def _create(path: str) -> None:
             connection.exec_driver_sql('BEGIN IMMEDIATE')
             schema.create(connection)
             connection.exec_driver_sql('COMMIT')
-    except DBAPIError as error:
+    except exc.DBAPIError as error:
         raise error.orig or error from None
 
 
