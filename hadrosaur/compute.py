@@ -317,12 +317,14 @@ def differs(record: dict[str, Any], args: str | None, task: Any) -> list[str]:
         args: Canonical JSON of the args given, or None where none were.
         task: The collection's `Task`.
     """
-    tests = {
-        'args': args is not None and (directory.recorded_args(record) or '{}') != args,
-        'version': task.version is not None and record.get('version') != task.version,
-        'age': task.expires_after is not None and _age(record) > task.expires_after,
-    }
-    return [why for why, is_so in tests.items() if is_so]
+    whys = []
+    if args is not None and (directory.recorded_args(record) or '{}') != args:
+        whys.append('args')
+    if task.version is not None and record.get('version') != task.version:
+        whys.append('version')
+    if task.expires_after is not None and _age(record) > task.expires_after:
+        whys.append('age')
+    return whys
 
 
 def _age(record: dict[str, Any]) -> float:

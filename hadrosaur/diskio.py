@@ -24,7 +24,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Closeable(Protocol):
@@ -272,18 +272,19 @@ def is_alone(known: os.stat_result, name: str, folder: int) -> bool:
 
 def sync_data(fd: int) -> None:
     """Wait until the file's bytes are on the disk."""
-    if hasattr(fcntl, 'F_FULLFSYNC'):  # macOS, where fsync leaves them in the cache of the drive
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    else:
-        getattr(os, 'fdatasync', os.fsync)(fd)
+    _sync(fd, getattr(os, 'fdatasync', os.fsync))
 
 
 def sync_folder(folder: int) -> None:
     """Wait until the names in the folder are on the disk."""
-    if hasattr(fcntl, 'F_FULLFSYNC'):
-        fcntl.fcntl(folder, fcntl.F_FULLFSYNC)
+    _sync(folder, os.fsync)
+
+
+def _sync(fd: int, call: Callable[[int], None]) -> None:
+    if hasattr(fcntl, 'F_FULLFSYNC'):  # macOS, where fsync leaves the bytes in the cache of the drive
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
     else:
-        os.fsync(folder)
+        call(fd)
 
 
 # Locks. The kernel frees a flock when the last descriptor of that opening is closed, however the

@@ -242,7 +242,7 @@ class Fetcher:
         if self._live.is_sent_off(collection.name, ident) or self.store().is_queued(collection.name, ident):
             return True
         folder = directory.find_folder(collection.task.path, ident)
-        return state == 'absent' and self.store().is_locked(collection, folder)
+        return state == 'absent' and self.store().is_locked(collection.task.path, folder)
 
     # --- explained ---------------------------------------------------------------------------------
 
@@ -271,13 +271,12 @@ class Fetcher:
         whys = compute.differs(record, args, collection.task)
         if not whys:
             return Explanation(False, 'it is completed')
-        why = next((why for why in whys if collection.policy_of(why) == 'recompute'), whys[0])
+        policy, why = collection.strictest(whys)
         if why == 'age':
             return Explanation(True, f'it is older than {collection.task.expires_after:g} s')
         if not collection.is_registered:
-            policy = "only a collection with on_args_change='recompute' computes it again"
-            return Explanation(False, f'its {why} changed, and {policy}')
-        policy = collection.policy_of(why)
+            rule = "only a collection with on_args_change='recompute' computes it again"
+            return Explanation(False, f'its {why} changed, and {rule}')
         reason = f"its {why} changed, and the collection's policy is {policy!r}"
         return Explanation(policy == 'recompute', reason)
 

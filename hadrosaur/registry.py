@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .basedir import BaseDirectory
 
 _AGAIN = 'recompute=True, or --recompute, computes it again'
+_STRICTEST_FIRST = ('error', 'recompute', 'warn', 'keep')
 POLICIES = ('warn', 'recompute', 'error', 'keep')
 
 
@@ -75,9 +76,10 @@ class Collection(NamedTuple):
 
         Raises InvalidArgs (ResourceError where the version changed) where a policy says ``'error'``.
         """
-        policies = [(self.policy_of(why), why) for why in compute.differs(record or {}, args, self.task)]
-        policies.sort(key=lambda each: ('error', 'recompute', 'warn', 'keep').index(each[0]))
-        policy, why = policies[0] if policies else ('keep', '')  # the strictest
+        whys = compute.differs(record or {}, args, self.task)
+        if not whys:
+            return False
+        policy, why = self.strictest(whys)
         if policy in ('recompute', 'keep'):
             return policy == 'recompute'
         category = ArgsChangedWarning if why == 'args' else VersionChangedWarning
@@ -93,9 +95,10 @@ class Collection(NamedTuple):
         )
         return False
 
-    def policy_of(self, why: str) -> str:
-        """What is done about a result that differs in this."""
-        return {'args': self.on_args_change, 'version': self.on_version_change, 'age': 'recompute'}[why]
+    def strictest(self, whys: list[str]) -> tuple[str, str]:
+        """(policy, why): of the ways in which a result differs, the one that decides what is done."""
+        policies = {'args': self.on_args_change, 'version': self.on_version_change, 'age': 'recompute'}
+        return min(((policies[why], why) for why in whys), key=lambda each: _STRICTEST_FIRST.index(each[0]))
 
     def check(self) -> None:
         """Raises ValueError for an option that has no such value."""

@@ -369,7 +369,7 @@ class _Checking:
 
     def _examine_pending(self, entry: Entry, row: Entry) -> None:
         path, folder = os.path.split(f'{self._store.base.path}/{entry.path}')
-        if not self._store.is_folder_locked(path, folder) and not self._is_under_way(row):
+        if not self._store.is_locked(path, folder) and not self._is_under_way(row):
             self._note('cut-off', entry.collection, entry.ident, 'begun, and cut off half way')
 
     def _compare(self, entry: Entry, row: Entry) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from . import directory, diskio, fingerprint
 from .directory.claim import Claim
 from .errors import Interrupted, ResourceError
-from .records import Entry, format_time
+from .records import Entry, Outcome, WorkOrder, format_time
 
 REASON = 'the process that computed it was cut off before the function was done'
 
@@ -83,6 +83,24 @@ def settle(
         return Settled(None, spoiled=str(error))
     finally:
         claim.release()
+
+
+def blame(order: WorkOrder, error_type: str, reason: str, *, patience: float) -> Outcome | None:
+    """Settle the folder of an order whose worker is gone; None where the order was never begun."""
+    found = settle(
+        order.collection,
+        order.ident,
+        order.task.path,
+        order.folder,
+        lock=order.task.lock,
+        patience=patience,
+        error_type=error_type,
+        reason=reason,
+        only_run=order.run,
+    )
+    if found.entry is None or found.run != order.run:
+        return None
+    return Outcome(order.run, found.entry, fresh=True)
 
 
 def adopt(collection: str, ident: str, collection_path: str, folder: str, *, lock: str = 'folder') -> None:

@@ -87,12 +87,8 @@ class Store(Guarded):
         except OSError:
             return None
 
-    def is_locked(self, collection: Collection, folder: str) -> bool:
-        """Is someone computing the resource?"""
-        return self.is_folder_locked(collection.task.path, folder)
-
-    def is_folder_locked(self, collection_path: str, folder: str) -> bool:
-        """The same, by absolute path of the collection and the folder's name in it."""
+    def is_locked(self, collection_path: str, folder: str) -> bool:
+        """Is someone computing the resource in this folder of a collection (an absolute path)?"""
         path, name = collection_path, folder
         if self.base.lock != 'folder':
             path, name = f'{collection_path}/{folder}', directory.LOCK
@@ -104,7 +100,7 @@ class Store(Guarded):
 
     def is_awaited(self, collection: Collection, ident: str, folder: str) -> bool:
         """Is someone computing the resource, or has a living process queued it?"""
-        if self.is_locked(collection, folder):
+        if self.is_locked(collection.task.path, folder):
             return True
         return self.is_queued(collection.name, ident)
 

@@ -583,8 +583,8 @@ MUTANTS = {
         Mutant(
             'the first difference alone is judged',
             'registry.py',
-            '(self.policy_of(why), why) for why in compute.differs(record or {}, args, self.task)',
-            '(self.policy_of(why), why) for why in compute.differs(record or {}, args, self.task)[:1]',
+            'self.strictest(whys)',
+            'self.strictest(whys[:1])',
             f'{FETCH}test_of_several_differences_the_strictest_policy_counts',
         ),
         Mutant(
@@ -1234,10 +1234,17 @@ MUTANTS = {
     ],
     'architecture': [
         Mutant(
+            'threads that are the first wait for each other to import SQLAlchemy',
+            'index/_building.py',
+            'from sqlalchemy import exc  #',
+            'from sqlalchemy.exc import DBAPIError  #',
+            'test_architecture.py::test_sqlalchemy_is_imported_as_a_whole_first[_building]',
+        ),
+        Mutant(
             'a module imports from a floor above',
             'diskio.py',
-            'if TYPE_CHECKING:\n    from collections.abc import Iterator\n',
-            'if TYPE_CHECKING:\n    from collections.abc import Iterator\n    from .store import Store\n',
+            '    from collections.abc import Callable, Iterator\n',
+            '    from collections.abc import Callable, Iterator\n    from .store import Store\n',
             'test_architecture.py::test_imports_go_only_downward[diskio]',
         ),
         Mutant(
@@ -1406,7 +1413,7 @@ MUTANTS = {
         Mutant(
             'check: what runs is called cut off',
             'reindex.py',
-            '        if not self._store.is_folder_locked(path, folder) and not self._is_under_way(row):',
+            '        if not self._store.is_locked(path, folder) and not self._is_under_way(row):',
             '        if not self._is_under_way(row):',
             f'{CHECK}what_runs_is_no_disagreement',
         ),

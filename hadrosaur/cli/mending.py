@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +16,7 @@ from .arguments import BASE, COLL, IDENTS, IDENTS_FROM, JSON, SOME_COLL
 from .ending import DISAGREE, DONE, refuse
 from .output import Column
 from .projects import opened
-from .rows import idents_of
+from .rows import asked_for
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -164,13 +163,12 @@ def rm(
     Their folders and their rows. One that is being computed is refused, and the others are deleted all
     the same.
     """
-    if not idents and source is None:
-        raise click.UsageError('which ones? Give IDENT …, or --idents-from FILE')
+    asked = asked_for(idents, source)
     removed: list[str] = []
     refused: list[dict[str, str]] = []
     code = DONE
     with opened(base) as project:
-        for ident, _ in chain(((ident, None) for ident in idents), idents_of(source)):
+        for ident, _ in asked:
             try:
                 _remove(project, collection, ident, dry_run=dry_run)
                 removed.append(ident)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,6 +84,13 @@ def ident_line(ident: str) -> str:
     if ident.isprintable() and not ident.startswith('['):
         return ident
     return output.json_text([ident])
+
+
+def asked_for(idents: Iterable[str], source: BinaryIO | None) -> Iterator[tuple[Any, Any]]:
+    """(ident, args or None) of what a command names on its line and in a file; UsageError for nothing."""
+    if not idents and source is None:
+        raise click.UsageError('which ones? Give IDENT …, or --idents-from FILE')
+    return chain(((ident, None) for ident in idents), idents_of(source))
 
 
 def idents_of(source: BinaryIO | None) -> Iterator[tuple[Any, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -16,7 +15,7 @@ from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, TARGET, filters
 from .ending import DONE, FAILED
 from .output import Column
 from .projects import loaded, registered
-from .rows import found, idents_of
+from .rows import asked_for, found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,10 +82,8 @@ def run(
 
     Exit code: 1 if some ended in error, 130 after Ctrl-C; the same command then goes on from there.
     """  # fmt: skip
-    if not idents and source is None:
-        raise click.UsageError('which ones? Give IDENT …, or --idents-from FILE')
+    items = asked_for(idents, source)
     with loaded(target) as project:
-        items = chain(idents, idents_of(source))
         return _compute(project, collection, items, How(**options))
 
 
@@ -122,10 +119,10 @@ def retry(
         registered(project, collection)
         wanted = {**filters(given), 'status': 'error'}
         # Listed before the first one runs: running them changes what matches.
-        idents = [entry.ident for entry in found(project, collection, wanted)]
-        if not idents:
+        items = [(entry.ident, None) for entry in found(project, collection, wanted)]
+        if not items:
             output.note('nothing to retry')
-        return _compute(project, collection, idents, How(workers, executor, dry_run, as_json))
+        return _compute(project, collection, items, How(workers, executor, dry_run, as_json))
 
 
 # --- both ------------------------------------------------------------------------------------------
@@ -226,7 +223,7 @@ def _say_what_would_be_done(project: Project, collection: str, items: Iterable[A
 def _plan(project: Project, collection: str, item: Any, how: How) -> dict[str, str]:
     from ..errors import HadrosaurError
 
-    ident, args = item if isinstance(item, tuple) else (item, None)
+    ident, args = item
     try:
         found = project.explain(collection, ident, args if args is not None else how.args)
     except HadrosaurError as error:

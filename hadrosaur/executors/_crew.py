@@ -257,23 +257,11 @@ class Crew:
 
     def _blamed(self, slot: Worker, ticket: Ticket) -> bool:
         """Settle the head of a dead slot; False where its directory says that it was never begun."""
-        order = ticket.order
-        error_type, reason = slot.verdict or (WorkerDied.__name__, how_it_died(slot.process.returncode))
-        found = settle.settle(
-            order.collection,
-            order.ident,
-            order.task.path,
-            order.folder,
-            lock=order.task.lock,
-            patience=1.0,
-            error_type=error_type,
-            reason=reason,
-            only_run=order.run,
-        )
-        if found.entry is not None and found.run == order.run:
-            self._resolve(Outcome(order.run, found.entry, fresh=True))
-            return True
-        return False
+        why = slot.verdict or (WorkerDied.__name__, how_it_died(slot.process.returncode))
+        outcome = settle.blame(ticket.order, *why, patience=1.0)
+        if outcome is not None:
+            self._resolve(outcome)
+        return outcome is not None
 
     def _requeue_or_give_up(self, slot: Worker, ticket: Ticket) -> None:
         if ticket.is_cancelled or (slot.verdict and slot.verdict[0] != TimedOut.__name__):

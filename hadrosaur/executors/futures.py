@@ -191,20 +191,11 @@ class FuturesExecutor(Executor):
         """The host is lost: each directory tells how far its order came."""
         outcomes, again = [], []
         for order in chunk.orders:
-            found = settle.settle(
-                order.collection,
-                order.ident,
-                order.task.path,
-                order.folder,
-                lock=order.task.lock,
-                patience=2.0,
-                error_type=WorkerDied.__name__,
-                reason=f'the worker that computed it was lost: {error}',
-                only_run=order.run,
-            )
+            reason = f'the worker that computed it was lost: {error}'
+            outcome = settle.blame(order, WorkerDied.__name__, reason, patience=2.0)
             lost = self._lost[order.run] = self._lost.get(order.run, 0) + 1
-            if found.entry is not None and found.run == order.run:
-                outcomes.append(Outcome(order.run, found.entry, fresh=True))
+            if outcome is not None:
+                outcomes.append(outcome)
             elif lost >= LOST_TASKS or isinstance(error, RuntimeError):
                 reason = f'the executor failed before it could begin: {type(error).__name__}: {error}'
                 outcomes.append(compute.record_failure(order, WorkerDied.__name__, reason))
