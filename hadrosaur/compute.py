@@ -163,15 +163,22 @@ def _carry_out(order: WorkOrder, function: Callable[..., Any], mask: _Mask) -> O
     try:
         claim = _claim(order)
     except OSError as error:
-        return unsaved(order, type(error).__name__, _why_not_there(order, error))
+        return not_started(order, type(error).__name__, _why_not_there(order, error))
     if claim is None:
         return Outcome(order.run, _entry(order, 'pending'))
     try:
         outcome, look = _look(claim, order)
+        if outcome is None and isinstance(function, Unloadable):
+            outcome = not_started(order, function.error_type, function.summary, function.traceback)
         return outcome or _compute(claim, order, function, look, mask)
     except OSError as error:
-        return unsaved(order, type(error).__name__, f'{claim.path} cannot be written: {error}')
+        why = f'{claim.path} cannot be used: {error}'
+        if not claim.has_begun:
+            return not_started(order, type(error).__name__, why)
+        return _unsaved(order, type(error).__name__, why)
     finally:
+        if not claim.has_begun:
+            claim.unmake()
         claim.release()
 
 
@@ -220,8 +227,41 @@ def _why_not_there(order: WorkOrder, error: OSError) -> str:
     return f'{order.task.path}/{order.folder} cannot be used: {error.strerror}'
 
 
-def unsaved(order: WorkOrder, error_type: str, error: str) -> Outcome:
-    """The outcome of an order that could not even be written down; the directory is as it was."""
+def not_started(order: WorkOrder, error_type: str, error: str, traceback: str = '') -> Outcome:
+    """The outcome of an order whose run never began: its folder, and so its row, are as they were.
+
+    Args:
+        order: The order.
+        error_type: Why it could not begin,
+        error: and the same in one line.
+        traceback: What error.log would say.
+    """
+    outcome = _unsaved(order, error_type, error)
+    return outcome._replace(fresh=False, not_started=True, traceback=traceback or f'{error_type}: {error}\n')
+
+
+class Unloadable:
+    """Stands for a function that could not be loaded in this process. Its resources are not begun.
+
+    Attributes:
+        error_type: Name of the exception's class.
+        summary: Its message in one line.
+        traceback: What Python would print.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        from . import fingerprint
+
+        self.error_type, message = fingerprint.type_name(error), fingerprint.summary(error)
+        self.summary = f'the function could not be loaded in its worker: {message}'
+        self.traceback = _traceback_text(error, self.error_type, message)
+
+    def __call__(self, *_: Any) -> Any:
+        """Not a function at all."""
+        raise TypeError(self.summary)
+
+
+def _unsaved(order: WorkOrder, error_type: str, error: str) -> Outcome:
     from . import fingerprint  # its patterns take 3 ms to compile, which a worker need not wait for
 
     entry = _entry(order, 'error').change(
@@ -231,25 +271,6 @@ def unsaved(order: WorkOrder, error_type: str, error: str) -> Outcome:
         finished_at=format_time(time.time()),
     )
     return Outcome(order.run, entry, fresh=True)
-
-
-def record_failure(order: WorkOrder, error_type: str, error: str) -> Outcome:
-    """Write down that an order failed before its function could begin, or that it left no trace."""
-    outcome = unsaved(order, error_type, error)
-    try:
-        claim = _claim(order)
-        if claim is None:
-            return outcome
-        try:
-            record = directory.record_bytes(outcome.entry, 'begun', order.run)
-            claim.begin(record, directory.read_status(claim.folder), keep_storage=order.task.keep_storage)
-            record = directory.record_bytes(outcome.entry, 'error', order.run)
-            mtime = claim.finish('error', record, error=f'{error_type}: {error}\n')
-            return outcome._replace(entry=outcome.entry.change(seen_mtime_ns=mtime))
-        finally:
-            claim.release()
-    except OSError:
-        return outcome
 
 
 def _entry(order: WorkOrder, status: str, **more: Any) -> Entry:

@@ -39,7 +39,7 @@ class Resource(dict[str, Any]):
     read from the directory when it is asked for. `wait` gives a new snapshot.
     """
 
-    __slots__ = ('_at', '_entry', '_wait', 'collection', 'ident')
+    __slots__ = ('_at', '_entry', '_traceback', '_wait', 'collection', 'ident')
 
     collection: str
     ident: str
@@ -54,8 +54,12 @@ class Resource(dict[str, Any]):
         at: tuple[str, str, str, str],
         wait: Callable[[Resource, float | None], Resource] | None = None,
         entry: Entry | None = None,
+        traceback: str | None = None,
     ) -> None:
-        """``at``: base as shown, absolute base, the collection's folder, the resource's folder."""
+        """``at``: base as shown, absolute base, the collection's folder, the resource's folder.
+
+        ``traceback``: what `error` is, where that does not stand in error.log.
+        """
         dict.__init__(
             self,
             result=result,
@@ -67,6 +71,7 @@ class Resource(dict[str, Any]):
         self._at = at
         self._wait = wait
         self._entry = entry
+        self._traceback = traceback
 
     # The documentation calls the mapping by both names, and a JSON dump shows it once.
 
@@ -104,9 +109,14 @@ class Resource(dict[str, Any]):
 
     @property
     def error(self) -> str | None:
-        """The traceback of the last run, where it failed: the text of error.log."""
+        """The traceback of the last run, where it failed: the text of error.log.
+
+        Of a run that could not begin: why. Then error.log, like all else, is as it was.
+        """
         if self.status != 'error':
             return None
+        if self._traceback is not None:
+            return self._traceback
         text = self._in_folder(lambda folder: diskio.read(directory.ERROR, folder).decode(errors='replace'))
         return text or self._known.error
 
@@ -169,14 +179,19 @@ class Resource(dict[str, Any]):
         return html_table(('', ''), shown, f'{self.collection} / {self.ident}')
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuilt, (self.collection, self.ident, dict(self), self._at, self._entry))
+        return (_rebuilt, (self.collection, self.ident, dict(self), self._at, self._entry, self._traceback))
 
 
 def _rebuilt(
-    collection: str, ident: str, items: dict[str, Any], at: tuple[str, str, str, str], entry: Entry | None
+    collection: str,
+    ident: str,
+    items: dict[str, Any],
+    at: tuple[str, str, str, str],
+    entry: Entry | None,
+    traceback: str | None = None,
 ) -> Resource:
     status = next(cast('Status', name) for name, value in items['status'].items() if value)
-    return Resource(collection, ident, status, items['result'], at=at, entry=entry)
+    return Resource(collection, ident, status, items['result'], at=at, entry=entry, traceback=traceback)
 
 
 class Look(NamedTuple):

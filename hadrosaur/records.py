@@ -245,7 +245,12 @@ class WorkOrder(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of one order. Always returned, never raised."""
+    """What came of one order. Always returned, never raised.
+
+    A run may not even begin: the folder cannot be claimed, the function cannot be loaded. Then
+    ``not_started`` is true, ``entry`` (status error) only tells the caller why, and folder and row stay
+    what they were.
+    """
 
     run: str  # of the order that is answered
     entry: Entry  # the row as it is now; status 'pending': someone else is computing it
@@ -253,6 +258,8 @@ class Outcome(NamedTuple):
     fresh: bool = False  # True: this order ran the function; False: it was there already
     nested: tuple[Entry, ...] = ()  # rows of what the function fetched
     exception: BaseException | None = None  # to be raised again in the caller: Ctrl-C, inline only
+    not_started: bool = False  # True: the run never began; the folder is as before, no row may come of it
+    traceback: str = ''  # where the run never began: what error.log would say
 
 
 class Counts(NamedTuple):

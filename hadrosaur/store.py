@@ -264,10 +264,13 @@ class Store(Guarded):
         *,
         wait: Callable[..., Resource] | None = None,
         entry: Entry | None = None,
+        traceback: str | None = None,
     ) -> Resource:
         """What the user gets."""
         at = (self.base.given, self.base.path, collection.task.folder, folder)
-        return Resource(collection.name, ident, status, result, at=at, wait=wait, entry=entry)
+        return Resource(
+            collection.name, ident, status, result, at=at, wait=wait, entry=entry, traceback=traceback
+        )
 
     def resource_of(self, collection: Collection, order: WorkOrder, outcome: Outcome) -> Resource:
         """The resource that an outcome tells of; a long result is read from its file."""
@@ -277,7 +280,10 @@ class Store(Guarded):
             if data is None:
                 data = look(order.task.path, order.folder).result
             result = directory.parse_result(data) if data is not None else None
-        return self.resource(collection, order.ident, order.folder, status, result, entry=outcome.entry)
+        traceback = outcome.traceback if outcome.not_started else None
+        return self.resource(
+            collection, order.ident, order.folder, status, result, entry=outcome.entry, traceback=traceback
+        )
 
     def close(self) -> None:
         """Close the index and end the session."""
@@ -351,8 +357,9 @@ def _queued(order: WorkOrder, phase: str) -> Entry:
 
 
 def is_worth_a_retry(outcome: Outcome) -> bool:
-    """Was it the function that failed? A cancelled or interrupted run is not tried again."""
-    return outcome.entry.status == 'error' and outcome.entry.error_type not in ('Cancelled', 'Interrupted')
+    """Was it the function that failed? What was cancelled, interrupted or never begun is not tried again."""
+    failed = outcome.entry.status == 'error' and not outcome.not_started
+    return failed and outcome.entry.error_type not in ('Cancelled', 'Interrupted')
 
 
 def retry_order(order: WorkOrder, outcome: Outcome) -> WorkOrder:

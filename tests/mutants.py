@@ -48,6 +48,7 @@ class Mutant(NamedTuple):
 FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 'test_fetch_many.py::'
 INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
+NOT_STARTED = 'test_not_started.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
@@ -123,6 +124,29 @@ MUTANTS = {
             '            self._exit_hook = atexit.register(at_exit)',
             '            self._exit_hook = at_exit',
             f'{FETCH}test_interpreter_exit_waits_for_background_work',
+        ),
+    ],
+    'the folder': [
+        Mutant(
+            'a function that could not be loaded is called, which begins the run',
+            'compute.py',
+            'if outcome is None and isinstance(function, Unloadable):',
+            'if outcome is None and function is Unloadable:',
+            f'{NOT_STARTED}a_function_that_cannot_be_loaded_begins_nothing[it raises-True]',
+        ),
+        Mutant(
+            'a folder that was made for a run that never began stays',
+            'compute.py',
+            '            claim.unmake()',
+            '            pass',
+            f'{NOT_STARTED}a_function_that_cannot_be_loaded_begins_nothing[it asks to exit-False]',
+        ),
+        Mutant(
+            'the reason why a run could not begin is looked for in the old error.log',
+            'store.py',
+            'outcome.traceback if outcome.not_started else None',
+            'None',
+            f'{NOT_STARTED}why_a_function_could_not_be_loaded_is_told_in_full',
         ),
     ],
     'directory': [

@@ -537,9 +537,9 @@ class TellsAtOnce(Executor):
 
 
 def _failed(order):
-    from hadrosaur.compute import unsaved
+    from hadrosaur.compute import not_started
 
-    return unsaved(order, 'ValueError', 'bad').entry.change(attempt=order.attempt)
+    return not_started(order, 'ValueError', 'bad').entry.change(attempt=order.attempt)
 
 
 def test_an_outcome_may_be_told_while_orders_are_handed_over(proj, monkeypatch):

@@ -36,11 +36,12 @@ class Claim:
     Attributes:
         folder: A descriptor of the directory.
         was_made: The directory was not there before.
+        has_begun: Something of a run has been written: the directory is no longer what it was.
     """
 
     __slots__ = ('_durable', '_is_trusted', '_lock', '_record', '_record_length', '_record_stat', '_status',
-                 '_status_stat', '_was_completed', 'collection_path', 'folder', 'folder_stat', 'logs', 'name',
-                 'was_made')  # fmt: skip
+                 '_status_stat', '_was_completed', 'collection_path', 'folder', 'folder_stat', 'has_begun',
+                 'logs', 'name', 'was_made')  # fmt: skip
 
     def __init__(self, collection_path: str, name: str, folder: int, lock: int, *, durable: bool) -> None:
         self._record = self._status = -1
@@ -54,7 +55,7 @@ class Claim:
         self._record_length = 0
         self._was_completed = False
         self._is_trusted = True  # no function of a user's has run, which might close our descriptors
-        self.was_made = False
+        self.was_made = self.has_begun = False
 
     @property
     def path(self) -> str:
@@ -141,6 +142,7 @@ class Claim:
         """
         self._was_completed = state == 'completed'
         again = state != 'absent'
+        self.has_begun = True
         if again:
             self._open_status()
             if state != 'pending':
@@ -265,6 +267,16 @@ class Claim:
         except OSError:
             return False
         return now.st_ino == self.folder_stat.st_ino and now.st_dev == self.folder_stat.st_dev
+
+    def unmake(self) -> None:
+        """Remove the directory again where `take` made it, and nothing was put into it since."""
+        if not self.was_made:
+            return
+        with contextlib.suppress(OSError):
+            if self._lock != self.folder:
+                diskio.remove(LOCK, self.folder)
+            with diskio.opened(self.collection_path, diskio.LOOK) as parent:
+                os.rmdir(self.name, dir_fd=parent)
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # not even begun to be made

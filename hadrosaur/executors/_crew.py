@@ -270,7 +270,7 @@ class Crew:
             self._waiting.appendleft(ticket)
         else:
             reason = f'{how_it_died(slot.process.returncode)}, {ticket.deaths} times before it could begin'
-            self._resolve(compute.record_failure(ticket.order, WorkerDied.__name__, reason))
+            self._resolve(compute.not_started(ticket.order, WorkerDied.__name__, reason))
 
     def _signal_head(self, slot: Worker, number: int) -> None:
         if number == signal.SIGINT:

@@ -60,13 +60,14 @@ def unpack_frames(buffer: bytearray) -> Iterator[tuple[Any, ...]]:
 def pack_outcome(outcome: Outcome) -> tuple[Any, ...]:
     """An outcome as plain tuples."""
     nested = tuple(tuple(entry) for entry in outcome.nested)
-    return (outcome.run, tuple(outcome.entry), outcome.result, outcome.fresh, nested)
+    ending = (outcome.not_started, outcome.traceback)
+    return (outcome.run, tuple(outcome.entry), outcome.result, outcome.fresh, nested, *ending)
 
 
 def unpack_outcome(parts: tuple[Any, ...]) -> Outcome:
     """What `pack_outcome` packed."""
-    run, entry, result, fresh, nested = parts
-    return Outcome(run, Entry(entry), result, fresh, tuple(map(Entry, nested)))
+    run, entry, result, fresh, nested, *ending = parts
+    return Outcome(run, Entry(entry), result, fresh, tuple(map(Entry, nested)), None, *ending)
 
 
 class Slot:
@@ -128,14 +129,14 @@ class Slot:
                     self._send('skipped', run)
 
     def _load(self, number: int, fields: tuple[Any, ...], payload: bytes, path: list[str]) -> None:
-        """Unpickle a function. One that cannot be loaded fails each of its resources, by name."""
+        """Unpickle a function. Where it cannot be loaded, none of its resources is begun."""
         task = Task(*fields)
         compute.bases[task.base_given] = task.base
         sys.path.extend(entry for entry in path if entry not in sys.path and os.path.isdir(entry))
         try:
             function = pickle.loads(payload)  # which imports cloudpickle where the function needs it
         except BaseException as error:  # the user's modules are run here and may raise anything
-            function = _failing(error)
+            function = compute.Unloadable(error)
         _log_to_stderr()
         self._tasks[number] = (task, function)
         self._send('loaded')
@@ -148,13 +149,6 @@ class Slot:
         """A function may have changed the folder; the next one starts where the caller stands."""
         with contextlib.suppress(OSError):
             os.fchdir(self._home)
-
-
-def _failing(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: Any) -> Any:
-        raise error
-
-    return fail
 
 
 def _log_to_stderr() -> None:

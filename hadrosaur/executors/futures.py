@@ -198,7 +198,7 @@ class FuturesExecutor(Executor):
                 outcomes.append(outcome)
             elif lost >= LOST_TASKS or isinstance(error, RuntimeError):
                 reason = f'the executor failed before it could begin: {type(error).__name__}: {error}'
-                outcomes.append(compute.record_failure(order, WorkerDied.__name__, reason))
+                outcomes.append(compute.not_started(order, WorkerDied.__name__, reason))
             else:
                 again.append(order)
         return outcomes, again, []
