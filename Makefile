@@ -1,12 +1,20 @@
 # One short word for each chore; what CI runs is what you run.
 PYTHON ?= python3.11
-VENV   := .venv
+VENV   := $(if $(NEWEST),.venv-newest,.venv)
 BIN    := $(VENV)/bin
+
+# Everything is installed in exactly the versions of constraints.txt, build tools too: no new release of a
+# dependency turns these commands red. `make test NEWEST=1` tries today's newest, in a .venv-newest of its own.
+ifdef NEWEST
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager
+else
+PIP_INSTALL = PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
 
 # Each program that the tests start would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test mutants torture lint format bench wheel clean
+.PHONY: demo test mutants torture lint format bench wheel constraints clean newest
 
 demo: $(VENV)/installed            ## compute the main job on real input, into demo/
 	@$(BIN)/python examples/source_census.py
@@ -34,23 +42,30 @@ bench: $(VENV)/dev                 ## compare with the floors; one part by name:
 
 wheel: $(VENV)/dev                 ## build wheel and sdist; try the wheel in a clean environment, elsewhere
 	rm -rf dist build
-	$(BIN)/python -m build --quiet
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --quiet
 	$(PYTHON) -m venv build/clean
-	build/clean/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	PIP_CONSTRAINT=constraints.txt build/clean/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build && env -u PYTHONPATH clean/bin/python $(CURDIR)/tests/installed.py $(CURDIR)
 
+constraints:                       ## write constraints.txt anew: the newest releases, once all tests pass with them
+	rm -rf .venv-newest
+	$(MAKE) lint test NEWEST=1
+	{ sed -n '/^#/p' constraints.txt; .venv-newest/bin/python -m pip freeze --exclude hadrosaur; } > .venv-newest/constraints.txt
+	mv .venv-newest/constraints.txt constraints.txt
+
 clean:
-	rm -rf $(VENV) demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+# What is newest changes without a word.
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt $(if $(NEWEST),newest)
+	$(PIP_INSTALL) --editable .
 	@touch $@
 
 # The list of development tools stands once, in pyproject.toml's dependency group.
 $(VENV)/dev: $(VENV)/installed
 	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'], sep='\n')" > $(VENV)/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/dev.txt
+	$(PIP_INSTALL) --requirement $(VENV)/dev.txt
 	@touch $@

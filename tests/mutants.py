@@ -27,7 +27,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
     'hadrosaur', 'migrations', 'tests', 'examples', 'docs', 'benchmarks', 'pyproject.toml', 'alembic.ini',
-    'Makefile', 'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE',
+    'Makefile', 'constraints.txt', 'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE',
 )  # fmt: skip
 LEAST = 3.0  # seconds that a test gets with a mutant, and
 TIMES = 4.0  # so many times what it took without one
@@ -54,6 +54,22 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'what travels': [
+        Mutant(
+            'the file of a function is what the pickler says',
+            'executors/_source.py',
+            'build(*fields).replace(co_filename=name)',
+            'build(*fields)',
+            'test_source_travels.py::test_no_pickler_takes_the_file_away',
+        ),
+        Mutant(
+            'lines that no file holds stay behind',
+            'executors/_source.py',
+            'None if name in sent else _lines_in_memory(name)',
+            'None',
+            'test_source_travels.py::test_lines_that_no_file_holds_travel_along',
+        ),
+    ],
     'documented fetch': [
         Mutant(
             'who does not say where the index is makes another',

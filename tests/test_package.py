@@ -56,7 +56,15 @@ def test_sdist_has_what_a_packager_needs(built):
     with tarfile.open(sdist) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
 
-    assert {'README.md', 'LICENSE', 'CHANGELOG.md', 'alembic.ini', 'pyproject.toml', 'Makefile'} <= names
+    assert {
+        'README.md',
+        'LICENSE',
+        'CHANGELOG.md',
+        'alembic.ini',
+        'pyproject.toml',
+        'Makefile',
+        'constraints.txt',
+    } <= names
     assert {
         'hadrosaur/project/__init__.py',
         'migrations/env.py',

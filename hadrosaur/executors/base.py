@@ -103,16 +103,16 @@ def pack(function: Function) -> Packed:
 
     Raises ExecutorFault, naming the function, where it holds something that cannot be pickled.
     """
-    import pickle
-
     import cloudpickle
+
+    from . import _source
 
     global _packing
     name = getattr(function, '__qualname__', repr(function))
     try:
         with _guard, _main_by_value(cloudpickle):
             _packing = True
-            payload: bytes = cloudpickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL)
+            payload = _source.dumps(function)
     except Exception as error:  # reducers are other people's code and raise what they like
         raise ExecutorFault(
             f'the function {name} cannot be sent to another process: {error}',
