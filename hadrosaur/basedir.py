@@ -23,6 +23,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import stat
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,7 @@ from .locks import Guarded
 from .records import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 INDEX = 'index.sqlite3'
 """The index's file name."""
@@ -47,9 +49,17 @@ CANCEL = 'cancel'
 REQUEST_LIFE = 60.0  # seconds; then nobody is there to answer it
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
+LOCKS = ('folder', 'file')
+LONGEST_NOTE = 1 << 16  # bytes of a small file of ours; what is longer was not written by us
+
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 HOST = os.uname().nodename
 _THIS_MACHINE = canonical.folder_name(HOST or 'localhost')
+_SESSION = re.compile(r'([^/\0]{1,200})-(\d{1,20})-[0-9a-f]{8}')
+"""The name of a session: host, process id, and what makes it unique. A host's name may hold a hyphen."""
+_UNFINISHED = re.compile(r'\.[^/\0]+\.new')
+"""What is renamed once it is whole; it stays where whoever wrote it was killed."""
 
 
 class BaseDirectory(Guarded):
@@ -93,27 +103,33 @@ class BaseDirectory(Guarded):
     def index_elsewhere(self) -> str | None:
         """Where this machine has the index, if the user put it elsewhere and it is still there.
 
-        So that whoever opens the base without saying where, as the commands do, finds the same index.
+        So that whoever opens the base without saying where, as the commands do, finds the same index. Only
+        what we noted ourselves, or the owner of the base did, is believed.
         """
         try:
+            base = os.stat(self.path)
             with diskio.opened_below(self.hidden, INDEXES) as folder:
-                path, _, base = os.fsdecode(diskio.read(_THIS_MACHINE, folder)).rstrip('\n').rpartition('\n')
-            mine = base == str(os.stat(self.path).st_ino)  # a copy of the base has an index of its own
-        except OSError:
+                note, owner = _read_note(_THIS_MACHINE, folder)
+            if owner not in (os.geteuid(), base.st_uid):
+                return None
+            path, _, of = os.fsdecode(note).rstrip('\n').rpartition('\n')
+            mine = of == str(base.st_ino)  # a copy of the base has an index of its own
+            is_there = mine and os.path.isabs(path) and stat.S_ISREG(os.lstat(path).st_mode)
+        except (OSError, ValueError):
             return None
-        return path if mine and os.path.isabs(path) and os.path.isfile(path) else None
+        return path if is_there else None
 
     def remember_index(self, path: str) -> None:
         """Note where this machine has the index; nothing is noted where the base cannot be written."""
         if path == (self.index_elsewhere() or self.index_path) or not self.prepare():
             return
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(f'{self.hidden}/{INDEXES}')
-        with diskio.opened_below(self.hidden, INDEXES) as folder:
+        with _own_folder(self.path, HIDDEN, INDEXES, make=True) as folder:
             if path == self.index_path:
                 diskio.remove(_THIS_MACHINE, folder)
             else:
-                diskio.replace(_THIS_MACHINE, os.fsencode(f'{path}\n{os.stat(self.path).st_ino}\n'), folder)
+                note = os.fsencode(f'{path}\n{os.stat(self.path).st_ino}\n')
+                with _as_project_error(f'{self.hidden}/{INDEXES}/{_THIS_MACHINE}'):
+                    diskio.replace(_THIS_MACHINE, note, folder)
 
     @property
     def index_lock_path(self) -> str:
@@ -127,48 +143,86 @@ class BaseDirectory(Guarded):
         Found out once and written into format.json, so that all who work here agree.
         """
         if self._lock is None:
-            self._lock = self._format().get('lock', 'folder')
+            self._lock = self._format()['lock']
         return self._lock
 
+    def identity(self) -> int | None:
+        """The number by which an index knows that it is of this base; None where it has none yet."""
+        found = self._read_format() or {}
+        number = found.get('id')
+        is_one = isinstance(number, int) and not isinstance(number, bool) and 0 < number < 1 << 31
+        return number if is_one else None
+
+    def identify(self, known: int = 0) -> int:
+        """`identity`; where there is none yet the base gets the one given, or (0) a new one.
+
+        Whoever calls this owns the index lock, so that nobody else gives it another.
+        """
+        number = self.identity()
+        if number is None:
+            document = self._format()
+            number = known or int.from_bytes(os.urandom(4), 'big') >> 1 or 1
+            if self.prepare():
+                with _as_project_error(f'{self.hidden}/{FORMAT_FILE}'), diskio.opened(self.hidden) as hidden:
+                    data = json.dumps({**document, 'id': number}).encode() + b'\n'
+                    diskio.replace(FORMAT_FILE, data, hidden)
+        return number
+
     def _format(self) -> dict[str, Any]:
+        """What format.json says; it is made where there is none, or one that is damaged."""
+        found = self._read_format()
+        return self._make_format() if found is None else found
+
+    def _read_format(self) -> dict[str, Any] | None:
+        """What format.json says, None where it is not there or says nothing that we could have written."""
         try:
-            found = json.loads(diskio.read_path(f'{self.hidden}/{FORMAT_FILE}'))
-        except (OSError, ValueError):
-            return self._make_format()
-        if not isinstance(found, dict) or not isinstance(found.get('format'), int):
-            return self._make_format()
-        if found['format'] > FORMAT:
+            with diskio.opened(self.hidden, diskio.LOOK) as hidden:
+                found = json.loads(_read_note(FORMAT_FILE, hidden)[0])
+        except (ValueError, RecursionError, FileNotFoundError):
+            return None
+        except OSError as error:
+            if diskio.is_no_file(error) or error.errno in _READ_ONLY:
+                return None
+            raise ProjectError(  # a guess might have two of us lock different things
+                f'{self.hidden}/{FORMAT_FILE} cannot be read: {error.strerror}', hint='try again'
+            )
+        number = found.get('format') if isinstance(found, dict) else None
+        if not isinstance(number, int):
+            return None
+        if number > FORMAT:
             raise ProjectError(
-                f'{self.given!r} has directory format {found["format"]}; this release knows up to {FORMAT}',
+                f'{self.given!r} has directory format {str(number)[:20]}; this release knows up to {FORMAT}',
                 hint='pip install --upgrade hadrosaur',
             )
-        return found
+        found.setdefault('lock', LOCKS[0])
+        return found if found['lock'] in LOCKS else None
 
     def _make_format(self) -> dict[str, Any]:
-        document = {'format': FORMAT, 'lock': 'folder'}
+        document: dict[str, Any] = {'format': FORMAT, 'lock': LOCKS[0]}
         if not self.prepare():
             return document
-        with diskio.opened(self.hidden) as hidden:
-            document['lock'] = 'folder' if diskio.can_lock(hidden) else 'file'
-            diskio.replace(FORMAT_FILE, json.dumps(document).encode() + b'\n', hidden)
+        with _as_project_error(f'{self.hidden}/{FORMAT_FILE}'), diskio.opened(self.hidden) as hidden:
+            document['lock'] = LOCKS[0] if diskio.can_lock(hidden) else LOCKS[1]
+            is_new = not os.path.lexists(f'{self.hidden}/{FORMAT_FILE}')
+            data = json.dumps(document).encode() + b'\n'
+            if is_new and not _put_first(FORMAT_FILE, data, hidden):
+                return self._read_format() or document  # somebody was faster
+            if not is_new:
+                diskio.replace(FORMAT_FILE, data, hidden)
         return document
 
     def prepare(self) -> bool:
         """Make ``.hadrosaur/`` and what stands in it; False where the base cannot be written.
 
-        Raises ProjectError where a symlink stands in its place.
+        Raises ProjectError where something else than a folder stands in its place: no link is followed.
         """
-        if os.path.islink(self.hidden):
-            raise ProjectError(
-                f'{self.hidden} is a symlink, and none is followed inside a base', hint='remove it'
-            )
         try:
-            os.makedirs(f'{self.hidden}/{SESSIONS}', exist_ok=True)
+            with _own_folder(self.path, HIDDEN, SESSIONS, make=True):
+                return os.access(self.hidden, os.W_OK)
         except OSError as error:
             if error.errno in _READ_ONLY:
                 return False
             raise
-        return os.access(self.hidden, os.W_OK)
 
     # Sessions.
 
@@ -187,15 +241,14 @@ class BaseDirectory(Guarded):
             return None
         name = f'{HOST}-{os.getpid()}-{os.urandom(4).hex()}'
         about = {'host': HOST, 'pid': os.getpid(), 'since': format_time(time.time())}
+        fd: int | None = None
         with diskio.opened(f'{self.hidden}/{SESSIONS}') as sessions:
-            beside = f'.{name}.new'
-            fd = diskio.create(beside, json.dumps(about).encode() + b'\n', sessions)
-            diskio.try_lock(fd)
-            # Renamed only when locked: a session file whose lock is free is always one of the dead.
-            os.rename(beside, name, src_dir_fd=sessions, dst_dir_fd=sessions)
+            while fd is None:
+                fd = _locked_file(name, json.dumps(about).encode() + b'\n', sessions)
             for other in os.listdir(f'{self.hidden}/{SESSIONS}'):  # programs seldom say that they end
-                if other.startswith(f'{HOST}-') and other != name and not diskio.is_locked(other, sessions):
-                    diskio.remove(other, sessions)
+                if other != name and _is_of_this_machine(other) and not diskio.is_locked(other, sessions):
+                    with contextlib.suppress(OSError):  # a folder that somebody made there
+                        diskio.remove(other, sessions)
         # Many a program makes a Project in passing, and never closes it.
         end = weakref.finalize(self, _end_session, self.hidden, os.getpid(), name, fd)
         end.atexit = False  # background work may have to be waited for; the file's lock ends with us
@@ -208,8 +261,8 @@ class BaseDirectory(Guarded):
         self._forget()
 
     def is_alive(self, session: str | None) -> bool:
-        """Is the process of that session still there?"""
-        if session is None:
+        """Is the process of that session still there? Rows may name anything; what is no session is dead."""
+        if session is None or not _SESSION.fullmatch(session):
             return False
         mine = self._session
         if mine and mine[:2] == (os.getpid(), session):
@@ -228,6 +281,8 @@ class BaseDirectory(Guarded):
 
 
 def _drop_session(hidden: str, session: str) -> None:
+    if not _SESSION.fullmatch(session):  # it came from a row, and might lead anywhere
+        return
     with contextlib.suppress(OSError), diskio.opened(f'{hidden}/{SESSIONS}', diskio.LOOK) as sessions:
         diskio.remove(session, sessions)
 
@@ -238,30 +293,152 @@ def _end_session(hidden: str, process: int, name: str, fd: int) -> None:
         diskio.unlock(fd)
 
 
+def _is_of_this_machine(name: str) -> bool:
+    """Is it a session of this very host, finished or not? Of another's its lock may tell us nothing."""
+    if _UNFINISHED.fullmatch(name):
+        name = name[1 : -len('.new')]
+    session = _SESSION.fullmatch(name)
+    return session is not None and session[1] == HOST
+
+
+def _locked_file(name: str, data: bytes, folder: int) -> int | None:
+    """A new file whose lock is ours; None where it was swept away before we had the lock.
+
+    Renamed only when locked: a session's file whose lock is free is always one of the dead.
+    """
+    beside = f'.{name}.new'
+    fd = diskio.create(beside, data, folder)
+    diskio.try_lock(fd)
+    try:
+        os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except FileNotFoundError:
+        diskio.unlock(fd)
+        return None
+    return fd
+
+
+# Small files and folders of ours. Whatever stands in their place is looked at, and neither followed nor
+# waited for.
+
+
+def _read_note(name: str, folder: int) -> tuple[bytes, int]:
+    """(content, owner) of a small file. Raises ValueError where it is too long, OSError for no file."""
+    fd = os.open(name, diskio.READ, dir_fd=folder)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.ENXIO, f'{name} is not a file')
+        data = os.pread(fd, LONGEST_NOTE + 1, 0)
+    finally:
+        os.close(fd)
+    if len(data) > LONGEST_NOTE:
+        raise ValueError(f'{name} is longer than anything we write there')
+    return data, found.st_uid
+
+
+def _put_first(name: str, data: bytes, folder: int) -> bool:
+    """Make a whole file of that name; False where somebody else was faster."""
+    beside = f'.{name}.{os.getpid()}.{os.urandom(4).hex()}.new'
+    os.close(diskio.create(beside, data, folder))
+    try:
+        os.link(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except FileExistsError:
+        return False
+    except OSError as error:  # no hard links here
+        if error.errno not in _NO_LINKS:
+            raise
+        os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(beside, dir_fd=folder)
+    return True
+
+
+@contextlib.contextmanager
+def _own_folder(base: str, *names: str, make: bool = False) -> Iterator[int]:
+    """A folder of ours in a base, to reach what is in it; closed at the end.
+
+    Raises ProjectError where something else stands there, or a link.
+    """
+    folder = _open_own_folder(base, names, make)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _open_own_folder(base: str, names: tuple[str, ...], make: bool) -> int:
+    if make:
+        os.makedirs(base, exist_ok=True)
+    path, fd = base, os.open(base, diskio.LOOK & ~os.O_NOFOLLOW)  # the base itself may be a link
+    try:
+        for name in names:
+            path, above = f'{path}/{name}', fd
+            if make:
+                diskio.make_folder(name, above)
+            fd = diskio.open_folder(name, diskio.LOOK, within=above)
+            os.close(above)
+    except OSError as error:
+        os.close(fd)
+        if path == base or not diskio.is_no_file(error):
+            raise
+        raise ProjectError(
+            f'{path} is not a folder, and hadrosaur keeps its notes there; nothing was changed',
+            hint='no link is followed inside a base: move it away',
+        )
+    return fd
+
+
+@contextlib.contextmanager
+def _as_project_error(path: str) -> Iterator[None]:
+    """Something that cannot be replaced stands in the place of a file of ours, as a folder that is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise ProjectError(f'{path} cannot be written: {error.strerror}', hint='move it away')
+
+
 # Requests to cancel. Whoever computes a resource, in another process or on another machine, looks into
 # this folder once a second; a file names the resource's directory relative to the base.
 
 
 def request_cancel(base: str, path: str, queued_at: str) -> None:
     """Ask whoever computes the resource in ``path`` to cancel the run that was queued then."""
-    os.makedirs(f'{base}/{HIDDEN}/{CANCEL}', exist_ok=True)
-    with diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
+    with (
+        _own_folder(base, HIDDEN, CANCEL, make=True) as folder,
+        _as_project_error(f'{base}/{HIDDEN}/{CANCEL}'),
+    ):
         diskio.replace(_request_name(path), f'{path}\n{queued_at}'.encode(), folder)
 
 
 def cancel_requests(base: str) -> set[tuple[str, str]]:
     """Which runs somebody wants cancelled: (directory relative to the base, when it was queued)."""
     wanted = set()
-    nothing = contextlib.suppress(OSError, UnicodeDecodeError)  # none was ever made, or is just answered
+    nothing = contextlib.suppress(OSError)  # none was ever made, or is just answered
     with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
         for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
-            made = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
-            if name[0] != '.':
-                path, _, queued_at = diskio.read(name, folder).decode().rpartition('\n')
-                wanted.add((path, queued_at))
-            if time.time() - made > REQUEST_LIFE:
-                diskio.remove(name, folder)
+            with contextlib.suppress(OSError):
+                made = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+                if name[0] != '.' and (request := _request(name, folder)):
+                    wanted.add(request)
+                if time.time() - made > REQUEST_LIFE:
+                    diskio.remove(name, folder)
     return wanted
+
+
+def _request(name: str, folder: int) -> tuple[str, str] | None:
+    """(path, queued_at) of a request, None where it is none."""
+    try:
+        path, _, queued_at = _read_note(name, folder)[0].decode().rpartition('\n')
+    except ValueError:
+        return None
+    except OSError as error:
+        if diskio.is_no_file(error):
+            return None
+        raise
+    return path, queued_at
 
 
 def drop_cancel_request(base: str, path: str) -> None:

@@ -7,17 +7,16 @@ its caller; its row stays pending.
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import TYPE_CHECKING
 
-from . import settle
-from .errors import HadrosaurWarning
+from . import canonical, directory, settle
+from .errors import HadrosaurWarning, InvalidIdent
+from .settle import Settled
 from .store import GROUP
 
 if TYPE_CHECKING:
     from .records import Entry
-    from .settle import Settled
     from .store import Store
 
 
@@ -55,6 +54,10 @@ def recover(store: Store) -> int:
 
 
 def _settled(store: Store, entry: Entry) -> Settled:
-    collection, folder = os.path.split(entry.path)
-    path = store.base.collection_path(collection)
+    """Settle the folder that collection and ident have; what the row says of its path is not asked."""
+    try:
+        path = store.base.collection_path(canonical.collection_folder(entry.collection))
+        folder = directory.find_folder(path, entry.ident)
+    except InvalidIdent:  # a row that no folder can have
+        return Settled(None)
     return settle.settle(entry.collection, entry.ident, path, folder, lock=store.base.lock)

@@ -49,6 +49,7 @@ FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 
 INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
 NOT_STARTED = 'test_not_started.py::test_'
+NOTES = 'test_notes_of_ours.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
@@ -514,6 +515,50 @@ MUTANTS = {
             f'{OPENING}a_damaged_index_is_set_aside_and_built_anew[message]',
         ),
     ],
+    'notes of ours': [
+        Mutant(
+            'what is not a session is looked for, and removed, all the same',
+            'basedir.py',
+            '    if not _SESSION.fullmatch(session):  # it came from a row',
+            '    if False:  # it came from a row',
+            f'{NOTES}a_row_names_no_file_as_its_session',
+        ),
+        Mutant(
+            'recovery believes what a row says of its path',
+            'recovery.py',
+            '        folder = directory.find_folder(path, entry.ident)',
+            "        path, folder = f'{store.base.path}/{entry.path}'.rsplit('/', 1)",
+            f'{NOTES}what_a_row_says_of_its_path_is_never_gone_after',
+        ),
+        Mutant(
+            'sessions of another host are judged by their lock',
+            'basedir.py',
+            '    return session is not None and session[1] == HOST',
+            "    return name.startswith(f'{HOST}-')",
+            f'{NOTES}a_session_is_judged_by_its_own_host_alone',
+        ),
+        Mutant(
+            'a deeply nested format.json is an error',
+            'basedir.py',
+            '        except (ValueError, RecursionError, FileNotFoundError):',
+            '        except (ValueError, FileNotFoundError):',
+            f'{NOTES}whatever_stands_for_format_json_is_replaced_or_named[deep]',
+        ),
+        Mutant(
+            'a folder of ours may be a link',
+            'basedir.py',
+            '            fd = diskio.open_folder(name, diskio.LOOK, within=above)',
+            '            fd = diskio.open_folder(name, diskio.LOOK & ~os.O_NOFOLLOW, within=above)',
+            f'{NOTES}folders_of_ours_are_never_links',
+        ),
+        Mutant(
+            'one bad request to cancel hides the others',
+            'basedir.py',
+            "rpartition('\\n')\n    except ValueError:\n",
+            "rpartition('\\n')\n    except ZeroDivisionError:\n",
+            f'{NOTES}one_bad_request_to_cancel_hides_no_other',
+        ),
+    ],
     'hard times': [
         Mutant(
             'what others have queued is computed here',
@@ -616,8 +661,8 @@ MUTANTS = {
         Mutant(
             'a copied base uses the index of the original',
             'basedir.py',
-            'return path if mine and',
-            'return path if',
+            'is_there = mine and os',
+            'is_there = os',
             f'{FETCH}test_a_copied_base_leaves_the_index_of_the_original_alone',
         ),
         Mutant(

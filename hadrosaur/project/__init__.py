@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import canonical, compute, directory, reindex, settle
 from ..basedir import BaseDirectory, request_cancel
-from ..errors import ResourceError
+from ..errors import InvalidIdent, ResourceError
 from ..fetcher import Fetcher, failed, not_found
 from ..handle import Resource
 from ..records import Counts, Entry, Task
@@ -383,13 +384,14 @@ class Project(Indexed):
         Those not begun are as if never asked for; those that run are killed, with what they started, and
         end in error ``Cancelled``.
         """
-        self._registry.get_any(collection)
+        known = self._registry.get_any(collection)
         text = None if ident is None else canonical.ident_text(ident, collection)
         count = sum(dispatcher.cancel(collection, text) for dispatcher in self._dispatchers())
-        return count + self._cancel_elsewhere(collection, text)
+        return count + self._cancel_elsewhere(known, text)
 
-    def _cancel_elsewhere(self, collection: str, ident: str | None) -> int:
+    def _cancel_elsewhere(self, known: Collection, ident: str | None) -> int:
         """Leave requests for what other processes compute; they look for them once a second."""
+        collection = known.name
         count = 0
         session = self._base.session()
         if ident is None:
@@ -398,8 +400,10 @@ class Project(Indexed):
             rows = [self._index().get(collection, ident)]
         for entry in rows:
             if entry is not None and entry.status == 'pending' and entry.session != session:
-                request_cancel(self._base.path, entry.path, entry.raw('queued_at') or '')
-                count += 1
+                with contextlib.suppress(InvalidIdent):  # a row of no resource
+                    path = f'{known.task.folder}/{directory.find_folder(known.task.path, entry.ident)}'
+                    request_cancel(self._base.path, path, entry.raw('queued_at') or '')
+                    count += 1
         return count
 
     def remove(self, collection: str, ident: str | int) -> None:
