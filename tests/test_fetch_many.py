@@ -88,13 +88,16 @@ def marked():
 
 
 def children():
-    """Our own child processes, but for the trackers that multiprocessing and loky keep for good."""
+    """Our own child processes, but for what is kept: trackers of multiprocessing and loky, our template."""
     found = set()
     for task in Path('/proc/self/task').iterdir():
         with contextlib.suppress(OSError):  # a thread, or a child, that has just ended
             for pid in (task / 'children').read_text().split():
-                if b'resource_tracker' not in Path(f'/proc/{pid}/cmdline').read_bytes():
+                command = Path(f'/proc/{pid}/cmdline').read_bytes()
+                if b'resource_tracker' not in command and b'executors.template' not in command:
                     found.add(int(pid))
+                elif b'executors.template' in command:
+                    found.update(map(int, Path(f'/proc/{pid}/task/{pid}/children').read_text().split()))
     return found
 
 
@@ -1296,7 +1299,7 @@ def test_workers_that_failed_leave_nothing_pending(proj, base, monkeypatch):
     """The fetch that waits is told; the next one, from here or elsewhere, starts anew."""
     proj.resource('coll', timeout=60)(lambda ident, args, subdir: ident)
     with monkeypatch.context() as patch:
-        patch.setattr(_worker.subprocess, 'Popen', lambda *given, **named: 1 / 0)
+        patch.setattr(_worker, '_started', lambda *ends: 1 / 0)
         with pytest.raises(hadrosaur.ExecutorFault, match='division by zero'):
             proj.fetch('coll', 'a')
 
@@ -1313,6 +1316,8 @@ def test_a_worker_that_was_collected_by_others(program):
     program(
         PRELUDE
         + """
+        from hadrosaur.executors import template
+        template.IS_USED = False  # else a worker is nobody's child here, and how it ended is known
         proj.resource('coll')(lambda ident, args, subdir: os.kill(os.getpid(), signal.SIGKILL))
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         [res] = proj.fetch_many('coll', ['a'], workers=1)

@@ -28,7 +28,7 @@ from .. import basedir, compute, settle
 from ..errors import Cancelled, Interrupted, TimedOut, WorkerDied
 from ..records import Outcome, WorkOrder
 from . import _slot
-from ._worker import HAS_PIDFD, Ticket, Worker, how_it_died
+from ._worker import TELLS_ITS_END, Ticket, Worker, how_it_died
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,9 +142,9 @@ class Crew:
             if slot.queue:
                 moments.append(self._next_moment(slot, now))
         if not moments:
-            return None if HAS_PIDFD or not self._slots else 0.2
+            return None if TELLS_ITS_END or not self._slots else 0.2
         wait = max(0.0, min(moments) - now)
-        return wait if HAS_PIDFD else min(wait, 0.2)
+        return wait if TELLS_ITS_END else min(wait, 0.2)
 
     def _next_moment(self, slot: Worker, now: float) -> float:
         """When the head of a slot is to be looked at next."""
@@ -228,7 +228,7 @@ class Crew:
 
     def _reap(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         """Find the slots whose process has ended."""
-        if HAS_PIDFD and not any(key.fd == key.data.pidfd for key, _ in ready if key.data):
+        if TELLS_ITS_END and not any(key.fd == key.data.end_fd for key, _ in ready if key.data):
             return
         for slot in [*self._slots, *self._retired]:
             if slot.process.poll() is not None:
@@ -238,7 +238,7 @@ class Crew:
     def _bury(self, slot: Worker) -> None:
         """A slot is dead: its head is blamed if it was begun, the rest waits for another slot."""
         self._unwatch(slot.connection)
-        self._unwatch(slot.pidfd)
+        self._unwatch(slot.end_fd)
         for slots in (self._slots, self._retired):
             if slot in slots:
                 slots.remove(slot)
@@ -396,8 +396,8 @@ class Crew:
             return None
         self._slots.append(slot)
         self._selector.register(slot.connection, selectors.EVENT_READ, slot)
-        if slot.pidfd >= 0:
-            self._selector.register(slot.pidfd, selectors.EVENT_READ, slot)
+        if slot.end_fd >= 0:
+            self._selector.register(slot.end_fd, selectors.EVENT_READ, slot)
         return slot
 
     def _unwatch(self, what: Any) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from .. import diskio
 from ..errors import ExecutorUnavailable
 from ..records import WorkOrder
-from . import _slot
+from . import _slot, template
 
 AHEAD = 0.03  # seconds of work in a worker's queue
 DEEPEST = 256  # orders in a worker's queue at most
@@ -23,7 +23,6 @@ _PROGRAM = (  # looks for modules where its caller does, from the first import o
     'import sys; sys.path[:] = sys.argv[2:]; '
     'from hadrosaur.executors._slot import main; main(int(sys.argv[1]))'
 )
-_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def _has_pidfd() -> bool:
@@ -36,6 +35,8 @@ def _has_pidfd() -> bool:
 
 
 HAS_PIDFD = _has_pidfd()
+TELLS_ITS_END = template.IS_USED or HAS_PIDFD
+"""Is there a descriptor that tells when a worker process has ended? Else it is looked for."""
 
 
 class Ticket:
@@ -69,10 +70,10 @@ class Worker:
         self.kill_at: float | None = None  # when it was interrupted, and does not end by itself
         self.process = _started(theirs, ours)
         diskio.close_in_children(ours)
+        self.end_fd = -1  # readable when the process has ended
         try:
-            self.pidfd = os.pidfd_open(self.process.pid) if HAS_PIDFD else -1
+            self.end_fd = _end_fd(self.process)
         except OSError:  # too many open files
-            self.pidfd = -1
             self.discard()
             raise
         self.send([_slot.pack_frame('setup', [str(word) for word in getattr(sys, 'argv', ())])])
@@ -126,28 +127,40 @@ class Worker:
         self.kill()
         self.process.wait()
         diskio.close(self.connection)
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
+        if isinstance(self.process, template.ForkedProcess):
+            self.process.close()
+        elif self.end_fd >= 0:
+            os.close(self.end_fd)
 
 
-def _started(theirs: socket.socket, ours: socket.socket) -> subprocess.Popen[bytes]:
+def _end_fd(process: template.ForkedProcess | subprocess.Popen[bytes]) -> int:
+    if isinstance(process, template.ForkedProcess):
+        return process.fileno()
+    return os.pidfd_open(process.pid) if HAS_PIDFD else -1
+
+
+def _started(theirs: socket.socket, ours: socket.socket) -> template.ForkedProcess | subprocess.Popen[bytes]:
     """The process, with its end of the connection; where it cannot be started, neither end is left."""
-    # Python's own multiprocessing starts its processes with the same options, by the same function.
-    python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
-    path = [entry for entry in sys.path if isinstance(entry, str)]  # what else is there, Python skips
     try:
         with theirs:
-            return subprocess.Popen(
-                [*python, '-c', _PROGRAM, str(theirs.fileno()), *path, _PACKAGE_PARENT],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=None if _is_inherited(2) else subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            return template.fork_worker(theirs) if template.IS_USED else _executed(theirs)
     except BaseException:
         ours.close()
         raise
+
+
+def _executed(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """A worker that is a new interpreter, where forking one that is warm is not safe."""
+    # Python's own multiprocessing starts its processes with the same options, by the same function.
+    python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
+    return subprocess.Popen(
+        [*python, '-c', _PROGRAM, str(theirs.fileno()), *template.search_path()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=None if _is_inherited(2) else subprocess.DEVNULL,
+        pass_fds=(theirs.fileno(),),
+        start_new_session=True,
+    )
 
 
 def _is_inherited(descriptor: int) -> bool:

@@ -399,9 +399,17 @@ def test_nothing_is_left(proj, executor):
 
 def left_overs():
     """(slots, threads, descriptors) of this process."""
-    slots = subprocess.run(['ps', '--ppid', str(os.getpid()), '-o', 'args='], capture_output=True, text=True)
+    mine = subprocess.run(
+        ['ps', '--ppid', str(os.getpid()), '-o', 'pid=,args='], capture_output=True, text=True
+    )
+    templates = [
+        line.split()[0] for line in mine.stdout.splitlines() if 'hadrosaur.executors.template' in line
+    ]
+    slots = subprocess.run(
+        ['ps', '--ppid', ','.join(templates) or '0', '-o', 'args='], capture_output=True, text=True
+    )
     return (
-        slots.stdout.count('hadrosaur.executors._slot'),
+        slots.stdout.count('hadrosaur.executors.template'),
         sum(thread.name.startswith('hadrosaur') for thread in threading.enumerate()),
         len(os.listdir('/proc/self/fd')) if os.path.exists('/proc/self/fd') else 0,
     )
@@ -603,7 +611,8 @@ def test_a_dask_worker_killed_in_mid_run(proj, cluster, tmp_path):
         with open(Path(args['at'], ident), 'a') as runs:
             runs.write('ran\n')
         if ident == '5':
-            os.kill(os.getppid(), signal.SIGKILL)  # the dask worker, whose slot this is
+            template = Path(f'/proc/{os.getppid()}/stat').read_text().rpartition(')')[2].split()
+            os.kill(int(template[1]), signal.SIGKILL)  # the dask worker, whose template's fork this is
             time.sleep(0.5)
         return ident
 
