@@ -750,18 +750,11 @@ MUTANTS = {
             'test_template.py::test_a_worker_is_what_its_program_is_now',
         ),
         Mutant(
-            'a template ends with its program although its workers run',
+            'a template that is given up does not wait for its workers',
             'executors/template.py',
             '                sources.remove(control.fileno())',
             '                return None',
-            'test_template.py::test_template_and_workers_end_with_their_program',
-        ),
-        Mutant(
-            'a forked child uses the template of its parent',
-            'executors/template.py',
-            '    _guard, _mine = threading.Lock(), None  #',
-            '    _guard = threading.Lock()  #',
-            'test_template.py::test_a_forked_child_has_a_template_of_its_own',
+            'test_template.py::test_a_template_that_is_given_up_still_tells_how_its_workers_ended',
         ),
         Mutant(
             'a template never ends by itself',

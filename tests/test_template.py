@@ -161,6 +161,25 @@ def test_a_template_that_is_killed(proj, tmp_path):
     assert found['kills'].entry.error_type == 'WorkerDied'
 
 
+def test_a_template_that_is_given_up_still_tells_how_its_workers_ended(proj, tmp_path, monkeypatch):
+    """What only a new interpreter looks at has changed, while a worker of the old template computes."""
+
+    def compute(ident, args, subdir):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        print(os.getpid(), flush=True)
+        return signal.pause() if ident == 'waits' else os.getppid()
+
+    proj.resource('coll')(compute)
+    waits = proj.fetch('coll', 'waits', background=True)
+    log = Path(proj.path, 'coll/waits/stdout.log')
+    worker = int(await_that(lambda: log.exists() and log.read_text()))
+    monkeypatch.setenv('PYTHONUTF8', '1')
+    [other] = proj.fetch_many('coll', ['other'], workers=1)
+    assert other.result != parent_of(worker)
+    os.kill(worker, signal.SIGTERM)
+    assert 'SIGTERM' in waits.wait().entry.error
+
+
 def test_template_and_workers_end_with_their_program(program, tmp_path):
     """Killed with -9, while a worker computes: the worker finishes what it runs, and nothing is left."""
     process = program(

@@ -296,7 +296,7 @@ def _serve(control: socket.socket) -> int | None:
             os.read(heard, 4096)
         if control.fileno() in ready:
             request = _next_request(control)
-            if request is None:  # the program is gone: stay until its workers are collected
+            if request is None:  # the program is gone, or has another: stay until the workers are collected
                 sources.remove(control.fileno())
                 continue
             connection = _fork(control, workers, (heard, told), *request)
