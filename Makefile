@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV   := $(if $(NEWEST),.venv-newest,.venv)
 BIN    := $(VENV)/bin
+SEED   := $(or $(HADROSAUR_SEED),$(shell od -An -N3 -tu4 /dev/urandom | tr -d ' '))
 
 # Everything is installed in exactly the versions of constraints.txt, build tools too: no new release of a
 # dependency turns these commands red. `make test NEWEST=1` tries today's newest, in a .venv-newest of its own.
@@ -25,8 +26,9 @@ test: $(VENV)/dev                  ## run the tests
 mutants: $(VENV)/dev               ## break the package in one line at a time; a named test must notice: make mutants ONLY=index
 	$(BIN)/python tests/mutants.py $(ONLY)
 
-torture: $(VENV)/dev               ## what is promised, for an hour or two; one promise: make torture PROMISE=P1
-	$(BIN)/python -m pytest -s -o timeout=0 tests/torture/$(subst P,p,$(or $(PROMISE),p*))_*.py
+torture: $(VENV)/dev               ## what is promised, for an hour or two; some promises: make torture PROMISE="P1 P3"
+	HADROSAUR_TORTURE=1 HADROSAUR_SEED=$(SEED) $(BIN)/python -m pytest -s -o timeout=0 --hypothesis-seed=$(SEED) \
+		$(foreach promise,$(or $(PROMISE),P*),tests/torture/$(subst P,p,$(promise))_*.py)
 
 lint: $(VENV)/dev                  ## style, formatting, types
 	$(BIN)/ruff check .

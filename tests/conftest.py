@@ -13,6 +13,8 @@ import pytest
 
 from hadrosaur import Project
 
+pytest_plugins = ['torture.table']  # what each promise withstood, at the end
+
 ROOT = Path(__file__).parent.parent
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -12,7 +12,7 @@ from harness import count
 
 from hadrosaur import Project
 
-LINES = count(5000)
+LINES = count(5000, quick=40)
 WORKERS = 8
 
 
@@ -45,7 +45,7 @@ def loud(ident, args, subdir):
 
 
 @pytest.mark.parametrize('executor', ['threads', 'processes'])
-def test_all_and_nothing_else(tmp_path, capfd, executor):
+def test_all_and_nothing_else(tmp_path, capfd, executor, record):
     everything = executor == 'processes'
     foreign = missing = 0
     with Project(tmp_path / 'base') as proj:
@@ -62,7 +62,6 @@ def test_all_and_nothing_else(tmp_path, capfd, executor):
                     wanted[b'\xff\xfe\x00 not UTF-8'] = 1
                 foreign += (found - wanted).total()
                 missing += (wanted - found).total()
+    record('P10', 2 * LINES * len(idents), foreign + missing, f'lines, {executor}')
     assert (foreign, missing) == (0, 0)
     assert capfd.readouterr().out == ''
-    with capfd.disabled():
-        print(f'P10, {executor}: {2 * LINES * len(idents)} lines, {foreign} foreign, {missing} missing')

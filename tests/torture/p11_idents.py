@@ -8,8 +8,8 @@ from harness import chance, count
 
 from hadrosaur import Project, canonical
 
-NAMES = count(300_000)
-FETCHES = min(5000, NAMES)
+NAMES = count(300_000, quick=3000)
+FETCHES = min(count(5000, quick=60), NAMES)
 MOST = 4096  # bytes that an ident may have
 
 HOSTILE = [
@@ -57,7 +57,7 @@ def distinct(chosen, number):
                 return
 
 
-def test_names():
+def test_names(record):
     """Each is one component of a path, no two have the same, and it leads back."""
     names = {}
     digests = 0
@@ -73,10 +73,10 @@ def test_names():
             assert canonical.digest_matches(name, ident)
         else:
             assert canonical.ident_of_folder(name) == ident
-    print(f'P11: {len(names)} names, {digests} of them digests')
+    record('P11', len(names), 0, f'names, {digests} of them digests')
 
 
-def test_fetches(tmp_path):
+def test_fetches(tmp_path, record):
     """Computed, each under its own name, nowhere else; a new index made of the folders knows all of them."""
     base = tmp_path / 'in' / 'base'
     base.parent.mkdir()
@@ -102,4 +102,4 @@ def test_fetches(tmp_path):
         assert proj.check(deep=True).findings == []
         for ident in idents:
             assert proj.get('coll', ident).result[0] == ident
-    print(f'P11: {len(idents)} fetches, {len(live)} rows come back')
+    record('P11', len(idents), 0, f'{len(live)} fetched')

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 from harness import count
 
-FORKS = count(500)
+FORKS = count(500, quick=3)
 
 PROGRAM = """
     import itertools, os, random, sys, threading, time, traceback
@@ -118,7 +118,7 @@ PROGRAM = """
 
 
 @pytest.mark.parametrize('scenario', ['query', 'transaction', 'threads'])
-def test_fork(program, tmp_path, scenario):
+def test_fork(program, tmp_path, scenario, record):
     """Both sides go on with the Project; every acknowledged resource has its row, and the index is whole."""
     running = program(PROGRAM, scenario, FORKS, start=True)
     _, err = running.communicate()
@@ -132,6 +132,6 @@ def test_fork(program, tmp_path, scenario):
         }
         other = index.execute("SELECT ident, status FROM resources WHERE status != 'completed'").fetchall()
     lost = wanted - found
+    record('P15', FORKS, len(lost) + len(other), f'{len(wanted)} acknowledged in {scenario}')
     assert not lost, list(islice(lost, 5))
     assert other == []
-    print(f'P15, {scenario}: {FORKS} forks, {len(wanted)} resources acknowledged, 0 lost')
