@@ -10,7 +10,8 @@
             index.lock         shared by writers of the index, exclusive for its rebuilding
             cancel/            requests to whoever computes a resource, one file each
             sessions/          one locked file per calling process: a pending row belongs to a session,
-                               and when the file's lock is free its process is gone
+                               and when the file's lock is free its process is gone; a second name
+                               that ends in .unwritten says that rows of it are missing in the index
         <collection>/<ident>/  the resources, see directory.py
 
 A base that cannot be written is read all the same: what fails to be made there is done without.
@@ -45,6 +46,7 @@ FORMAT_FILE = 'format.json'
 INDEX_LOCK = 'index.lock'
 INDEXES = 'indexes'
 SESSIONS = 'sessions'
+UNWRITTEN = '.unwritten'  # ends the name of a session's mark that rows of it are not in the index
 CANCEL = 'cancel'
 REQUEST_LIFE = 60.0  # seconds; then nobody is there to answer it
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
@@ -236,6 +238,12 @@ class BaseDirectory(Guarded):
                     mine = self._session = self._begin_session()
         return mine[1] if mine else None
 
+    @property
+    def known_session(self) -> str | None:
+        """The name of this process's session, None where none was begun."""
+        mine = self._session
+        return mine[1] if mine is not None and mine[0] == os.getpid() else None
+
     def _begin_session(self) -> tuple[int, str, int] | None:
         if not self.prepare():
             return None
@@ -246,7 +254,9 @@ class BaseDirectory(Guarded):
             while fd is None:
                 fd = _locked_file(name, json.dumps(about).encode() + b'\n', sessions)
             for other in os.listdir(f'{self.hidden}/{SESSIONS}'):  # programs seldom say that they end
-                if other != name and _is_of_this_machine(other) and not diskio.is_locked(other, sessions):
+                if other == name or other.endswith(UNWRITTEN) or not _is_of_this_machine(other):
+                    continue
+                if not diskio.is_locked(other, sessions):
                     with contextlib.suppress(OSError):  # a folder that somebody made there
                         diskio.remove(other, sessions)
         # Many a program makes a Project in passing, and never closes it.
@@ -260,9 +270,36 @@ class BaseDirectory(Guarded):
         self._session = None
         self._forget()
 
+    def mark_unwritten(self) -> None:
+        """Note that rows of ours are not in the index, in case that we end before they are.
+
+        The mark is another name of the session's file, so it is locked for as long as we live.
+        """
+        name = self.known_session
+        with contextlib.suppress(OSError):
+            if name is not None or (name := self.session()) is not None:
+                with diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions:
+                    os.link(name, name + UNWRITTEN, src_dir_fd=sessions, dst_dir_fd=sessions)
+
+    def unmark_unwritten(self) -> None:
+        """All rows of ours are in the index."""
+        if self.known_session is not None:
+            self.drop_session(self.known_session + UNWRITTEN)
+
+    def unwritten(self) -> list[str]:
+        """The marks of processes that are gone, and whose rows are not all in the index."""
+        try:
+            names = os.listdir(f'{self.hidden}/{SESSIONS}')
+        except OSError:
+            return []
+        marks = [name for name in names if name.endswith(UNWRITTEN)]
+        if marks and self.index_elsewhere() is not None:  # other machines have indexes of their own
+            marks = [mark for mark in marks if _is_of_this_machine(mark)]
+        return [mark for mark in marks if not self.is_alive(mark)]
+
     def is_alive(self, session: str | None) -> bool:
         """Is the process of that session still there? Rows may name anything; what is no session is dead."""
-        if session is None or not _SESSION.fullmatch(session):
+        if session is None or not _session_of(session):
             return False
         mine = self._session
         if mine and mine[:2] == (os.getpid(), session):
@@ -281,7 +318,7 @@ class BaseDirectory(Guarded):
 
 
 def _drop_session(hidden: str, session: str) -> None:
-    if not _SESSION.fullmatch(session):  # it came from a row, and might lead anywhere
+    if not _session_of(session):  # it came from a row, and might lead anywhere
         return
     with contextlib.suppress(OSError), diskio.opened(f'{hidden}/{SESSIONS}', diskio.LOOK) as sessions:
         diskio.remove(session, sessions)
@@ -293,11 +330,16 @@ def _end_session(hidden: str, process: int, name: str, fd: int) -> None:
         diskio.unlock(fd)
 
 
+def _session_of(name: str) -> re.Match[str] | None:
+    """The name of a session's file, or of its mark, taken apart."""
+    return _SESSION.fullmatch(name.removesuffix(UNWRITTEN))
+
+
 def _is_of_this_machine(name: str) -> bool:
     """Is it a session of this very host, finished or not? Of another's its lock may tell us nothing."""
     if _UNFINISHED.fullmatch(name):
         name = name[1 : -len('.new')]
-    session = _SESSION.fullmatch(name)
+    session = _session_of(name)
     return session is not None and session[1] == HOST
 
 

@@ -173,9 +173,14 @@ class WorkerDied(ResourceError):
 
 
 class IndexFault(HadrosaurError):
-    """The index cannot be used."""
+    """The index cannot be used.
+
+    Attributes:
+        is_lasting: Waiting does not help: it cannot be where or what it was said to be.
+    """
 
     exit_code = 5
+    is_lasting = False
 
 
 class IndexBusy(IndexFault):
@@ -185,9 +190,13 @@ class IndexBusy(IndexFault):
 class IndexTooNew(IndexFault):
     """The index was made by a newer release of hadrosaur."""
 
+    is_lasting = True
+
 
 class NotOurIndex(IndexFault):
     """The file at the index's place was not made by hadrosaur."""
+
+    is_lasting = True
 
 
 class UpgradeFailed(IndexFault):

@@ -1,4 +1,4 @@
-"""Locks that a forked child finds free, and threads that take no signals.
+"""Locks that a forked child finds free, threads that take no signals, and how long a thread waits.
 
 A child has copies of the parent's locks, and only the thread that forked: what another thread held at
 that moment would stay held in the child for ever.
@@ -39,6 +39,35 @@ class Guarded:
 
     def _in_child(self) -> None:
         self._guard = threading.Lock()
+
+
+class Patience(threading.local):
+    """How long a thread waits for others who use the index.
+
+    Attributes:
+        seconds: None: a minute for a transaction, and without end for who replaces the index.
+    """
+
+    seconds: float | None = None
+
+
+patience = Patience()
+
+
+class at_most:  # noqa: N801 - a context manager that is used like a function, for speed
+    """Wait no longer than so many seconds in a with block; then `IndexBusy` is raised."""
+
+    __slots__ = ('_before', '_seconds')
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._before = patience.seconds
+        patience.seconds = self._seconds
+
+    def __exit__(self, *exception: object) -> None:
+        patience.seconds = self._before
 
 
 _all: weakref.WeakSet[Guarded] = weakref.WeakSet()

@@ -11,7 +11,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from . import canonical, directory, settle
-from .errors import HadrosaurWarning, InvalidIdent
+from .errors import HadrosaurWarning, IndexFault, InvalidIdent
+from .reindex import reindex
 from .settle import Settled
 from .store import GROUP
 
@@ -26,6 +27,8 @@ MANY = 5000  # rows that take so long to settle that it is said
 def recover(store: Store) -> int:
     """Settle the pending rows whose process is gone (read-only: mask them); returns how many."""
     index = store.index
+    if not index.is_read_only:
+        catch_up(store)
     dead = [session for session in index.pending_sessions() if not store.base.is_alive(session)]
     if not dead:
         return 0
@@ -51,6 +54,16 @@ def recover(store: Store) -> int:
         if session is not None:
             store.base.drop_session(session)
     return settled
+
+
+def catch_up(store: Store) -> None:
+    """Write the rows that processes left unwritten which are gone, from what the folders say."""
+    for mark in store.base.unwritten():
+        try:
+            reindex(store, changed_only=True)
+        except (IndexFault, OSError):  # it cannot be written now either
+            return
+        store.base.drop_session(mark)
 
 
 def _settled(store: Store, entry: Entry) -> Settled:

@@ -1,7 +1,7 @@
 """A base directory together with its index: what `fetch` and `fetch_many` do to both, in order.
 
-Files first, index second. Where the index cannot be written after the files are final, that is a
-warning and not an error: the files are the truth, and the row follows at the next opening or reindex.
+Files first, index second. Rows are handed to a `RowWriter`, which nobody who computes waits for: the
+files are the truth, and where the index cannot be written the rows follow when it can.
 
 `FilesOnly` is the same inside a worker: there the index is out of reach, and the rows of what a
 function fetches travel with its own outcome.
@@ -10,16 +10,15 @@ function fetches travel with its own outcome.
 from __future__ import annotations
 
 import os
-import shlex
 import time
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, compute, directory, diskio, settle
-from .errors import HadrosaurWarning, IndexFault
+from .errors import IndexFault
 from .handle import Look, Resource, look
-from .locks import Guarded
+from .locks import Guarded, at_most
 from .records import Entry, Outcome, WorkOrder, format_time
+from .rowwriter import PATIENCE, Event, NoRows, Place, Rows, RowWriter
 from .settle import Settled
 
 if TYPE_CHECKING:
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
 
     from .basedir import BaseDirectory
     from .index import Index
+    from .records import Task
     from .registry import Collection
-
+    from .rowwriter import Found
 
 GROUP = 64  # rows of settled resources in one transaction
 
@@ -38,7 +38,10 @@ class Store(Guarded):
 
     Attributes:
         is_sent_off: Is a resource (collection, ident) on its way here, or waiting to be tried again?
+        rows: Where rows go.
     """
+
+    rows: Rows
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Store(Guarded):
         open_index: Callable[[], Index],
         recover: Callable[[Store], object] | None = None,
         is_sent_off: Callable[[str, str], bool] = lambda collection, ident: False,
+        catch_up: Callable[[Store], object] = lambda store: None,
     ) -> None:
         super().__init__()
         self.base = base
@@ -53,6 +57,10 @@ class Store(Guarded):
         self._recover = recover
         self.is_sent_off = is_sent_off
         self._index: Index | None = None
+        self.rows = RowWriter(base, lambda: self.index, self._reopen, is_sent_off, lambda: catch_up(self))
+
+    def _reopen(self) -> None:
+        self._index = None
 
     @property
     def index(self) -> Index:
@@ -105,20 +113,31 @@ class Store(Guarded):
         return self.is_queued(collection.name, ident)
 
     def is_queued(self, collection: str, ident: str) -> bool:
-        """Has a living process queued the resource? Of our own rows those count that are on their way."""
-        row = self.index.get(collection, ident)
-        if row is None or row.status != 'pending':
+        """Has a living process queued the resource? Of our own rows those count that are on their way.
+
+        Never waits for the index: where it cannot tell, locks decide.
+        """
+        if self.is_sent_off(collection, ident):
+            return True
+        row = self._row(collection, ident)
+        if row is None or row.status != 'pending' or row.session == self.base.known_session:
             return False
-        if row.session == self.base.session():
-            return self.is_sent_off(collection, ident)
         return self.base.is_alive(row.session)
+
+    def _row(self, collection: str, ident: str) -> Entry | None:
+        try:
+            with at_most(PATIENCE):
+                return self.index.get(collection, ident)
+        except (IndexFault, OSError) as fault:
+            if getattr(fault, 'is_lasting', False):
+                raise
+            return None
 
     def settle(self, collection: Collection, ident: str, folder: str) -> Settled:
         """Settle a folder that nobody computes, and put what it is into the index."""
-        changed = self.changed(collection.name, ident)
         settled = _settled(collection, ident, folder)
         if settled.is_known:
-            self.write_rows([((collection.name, ident), settled.entry, changed)])
+            self.sync([(collection.name, ident, collection.task, folder)])
         return settled
 
     def note_done(self, collection: Collection, ident: str, folder: str) -> Settled:
@@ -127,33 +146,27 @@ class Store(Guarded):
         Whoever computed it may be gone by now, with nobody left to write the row.
         """
         settled = _settled(collection, ident, folder)
-        entry = settled.entry
-        if entry is not None:
-            self._try(lambda: self._finish_pending(entry))
+        if settled.entry is not None:
+            self.sync([(collection.name, ident, collection.task, folder)])
         return settled
 
-    def _finish_pending(self, entry: Entry) -> None:
-        row = self.index.get(entry.collection, entry.ident)
-        if row is None or row.status == 'pending':
-            self.index.finish([entry])
+    def sync(self, resources: Sequence[tuple[str, str, Task, str]], *, soon: bool = False) -> None:
+        """Have rows become what folders say: (collection, ident, task, folder).
 
-    def changed(self, collection: str, ident: str) -> Any:
-        """When the row was written last, None where there is none; asked for before its folder is read."""
-        try:
-            row = self.index.get(collection, ident)
-        except (IndexFault, OSError):
-            return None
-        return None if row is None else row.raw('changed')
+        The folders are looked at when all that happened before is written. ``soon``: from a thread that
+        may not wait.
+        """
+        places = [Place(name, ident, task.path, folder, task.lock) for name, ident, task, folder in resources]
+        event = Event('sync', places, self.base.known_session)
+        (self.rows.put if soon else self.rows.write)(event)
 
-    def write_rows(self, found: Sequence[tuple[tuple[str, str], Entry | None, Any]]) -> None:
+    def write_rows(self, found: Sequence[Found]) -> None:
         """Make rows what their folders were found to be: (key, an entry or no row, changed).
 
         Not where the row has been written since ``changed``: somebody fetches it at this moment.
         """
-        there = [(entry, changed) for _, entry, changed in found if entry is not None]
-        gone = [(*key, changed) for key, entry, changed in found if entry is None and changed is not None]
-        if there or gone:
-            self._try(lambda: self.index.merge(there, gone))
+        if found:
+            self.rows.write(Event('merge', found))
 
     # --- orders and outcomes -----------------------------------------------------------------------
 
@@ -187,70 +200,66 @@ class Store(Guarded):
     def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> bool:
         """Write the rows of orders that are about to be carried out (``running``: this very moment).
 
-        False where a row was pending already: somebody else has asked for that resource.
+        False where a row was pending already: somebody else has asked for that resource. Where the index
+        cannot be written now, nobody is known to have.
         """
-        index = self.index
-        index.session = self.base.session()  # a forked child has one of its own
         rows = [_queued(order, 'running' if running else 'queued') for order in orders]
-        return index.queue(rows) == len(rows)
+        event = Event('queue', rows, self._session())
+        self.rows.write(event)
+        return event.written in (None, len(rows))
+
+    def _session(self) -> str | None:
+        """The session of this process; None where none can be begun, as on a full disk."""
+        try:
+            return self.base.session()
+        except OSError:
+            return None
 
     def queue_again(self, order: WorkOrder) -> None:
         """Write that a failed run is to be tried again."""
-        self._try(lambda: self.queue([order]))
+        self.rows.put(Event('queue', [_queued(order, 'queued')], self._session()))
 
     def started(self, orders: Sequence[WorkOrder]) -> None:
         """Write that these orders run."""
-        self._try(lambda: self.index.start([order.key for order in orders]))
+        self.rows.put(Event('start', [order.key for order in orders]))
 
-    def finish(self, outcomes: Sequence[Outcome]) -> None:
-        """Write the rows of outcomes, and of what was fetched on the way."""
+    def finish(self, outcomes: Sequence[Outcome], *, soon: bool = False) -> None:
+        """Write the rows of outcomes, and of what was fetched on the way; ``soon`` as in `sync`."""
         rows: list[Entry] = []
         elsewhere: list[tuple[str, str]] = []
+        unbegun: list[Place] = []
         for outcome in outcomes:
             rows.extend(outcome.nested)
-            if outcome.entry.status == 'pending':
+            if outcome.not_started:
+                unbegun.append(self._place_of(outcome.entry))
+            elif outcome.entry.status == 'pending':
                 elsewhere.append((outcome.entry.collection, outcome.entry.ident))
             else:
                 rows.append(outcome.entry)
         if rows:
-            self._try(lambda: self.index.finish(rows))
+            (self.rows.put if soon else self.rows.write)(Event('finish', rows))
         if elsewhere:
             self.disown(elsewhere)
+        if unbegun:  # what a queued order left in a folder goes now, so that nobody waits for it
+            for place in unbegun:
+                settle.settle(*place[:4], lock=place.lock)
+            (self.rows.put if soon else self.rows.write)(Event('sync', unbegun, self.base.known_session))
+
+    def _place_of(self, entry: Entry) -> Place:
+        collection, folder = os.path.split(entry.path)
+        path = self.base.collection_path(collection)
+        return Place(entry.collection, entry.ident, path, folder, self.base.lock)
 
     def disown(self, keys: Sequence[tuple[str, str]]) -> None:
         """Pending rows of ours that someone else turned out to compute are nobody's: the lock decides."""
-        self._try(lambda: self.index.disown(keys))
+        self.rows.put(Event('disown', keys, self.base.known_session))
 
     def withdraw(self, orders: Sequence[WorkOrder]) -> None:
         """Orders that were never begun: their resources become again what their folders say."""
-        for start in range(0, len(orders), GROUP):
-            found, unknown = [], []
-            for order in orders[start : start + GROUP]:
-                changed = self.changed(*order.key)
-                settled = settle.settle(
-                    order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock
-                )
-                if settled.is_known:
-                    found.append((order.key, settled.entry, changed))
-                else:
-                    unknown.append(order.key)
-            self.write_rows(found)
-            if unknown:
-                self.disown(unknown)
-
-    def _try(self, write: Callable[[], object]) -> None:
-        """Files are final by now: an index that cannot be written costs a warning, not a result."""
-        try:
-            write()
-        except (IndexFault, OSError) as error:
-            if isinstance(error, OSError):  # a function may have closed the index's descriptors
-                self._index = None
-            warnings.warn(
-                f'the index of {self.base.given!r} could not be written: {error}; the files are complete, '
-                f'and `hadrosaur reindex {shlex.quote(self.base.given)}` brings the index up to date',
-                HadrosaurWarning,
-                stacklevel=2,
-            )
+        for order in orders:
+            settle.settle(order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock)
+        if orders:
+            self.sync([(*order.key, order.task, order.folder) for order in orders], soon=True)
 
     # --- resources ---------------------------------------------------------------------------------
 
@@ -286,7 +295,8 @@ class Store(Guarded):
         )
 
     def close(self) -> None:
-        """Close the index and end the session."""
+        """Write what waits, close the index and end the session."""
+        self.rows.close()
         index, self._index = self._index, None
         if index is not None:
             index.close()
@@ -298,33 +308,17 @@ class FilesOnly(Store):
 
     def __init__(self, base: BaseDirectory, running: compute.Running | None) -> None:
         super().__init__(base, _no_index)
+        self.rows = NoRows()
         self._running = running
 
-    def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> bool:
-        """Nothing: the caller's index is out of reach."""
-        return True
-
-    def started(self, orders: Sequence[WorkOrder]) -> None:
-        """Nothing."""
-
-    def finish(self, outcomes: Sequence[Outcome]) -> None:
+    def finish(self, outcomes: Sequence[Outcome], *, soon: bool = False) -> None:
         """Have the rows travel."""
         if self._running is not None and compute.base_of(self._running) == self.base.path:
             for outcome in outcomes:
                 compute.add_nested(self._running, outcome)
 
-    def changed(self, collection: str, ident: str) -> Any:
-        """Nothing."""
-
-    def write_rows(self, found: Sequence[tuple[tuple[str, str], Entry | None, Any]]) -> None:
-        """Nothing."""
-
-    def _finish_pending(self, entry: Entry) -> None:
-        """Nothing."""
-
-    def is_queued(self, collection: str, ident: str) -> bool:
-        """Not that one can know."""
-        return False
+    def _session(self) -> str | None:
+        """None: the rows are the caller's."""
 
 
 def _settled(collection: Collection, ident: str, folder: str) -> Settled:

@@ -474,9 +474,9 @@ MUTANTS = {
         ),
         Mutant(
             'recovery deletes a row that was written meanwhile',
-            'store.py',
+            'rowwriter.py',
             '[(*key, changed) for key, entry',
-            '[(*key, self.changed(*key)) for key, entry',
+            "[(*key, index.get(*key).raw('changed')) for key, entry",
             'test_locks.py::test_recovery_leaves_a_row_that_was_written_meanwhile',
         ),
         Mutant(
@@ -570,8 +570,8 @@ MUTANTS = {
         Mutant(
             'a row of our own that nobody carries out stops a fetch',
             'store.py',
-            '            return self.is_sent_off(collection, ident)\n        return self.base',
-            '            return True\n        return self.base',
+            ' or row.session == self.base.known_session:',
+            ':',
             f'{HARD}a_row_of_our_own_that_nobody_carries_out_stops_nobody',
         ),
         Mutant(
@@ -907,8 +907,8 @@ MUTANTS = {
         Mutant(
             'a retry that the index refuses ends the batch',
             'store.py',
-            '        self._try(lambda: self.queue([order]))',
-            '        self.queue([order])',
+            "        self.rows.put(Event('queue', [_queued(order, 'queued')], self._session()))",
+            "        self.index.queue([_queued(order, 'queued')])",
             f'{HARD}an_index_that_is_locked_when_a_run_is_tried_again',
         ),
         Mutant(

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
+from ..locks import patience
 from ._gate import gate, let_go_in_children
 from ._lock import IndexLock
 
@@ -59,7 +60,7 @@ class Held:
         mark: What ``look`` answered when it was opened.
     """
 
-    __slots__ = ('__weakref__', '_look', 'driver', 'is_kept', 'is_writable', 'lock', 'mark')
+    __slots__ = ('__weakref__', '_look', '_patience', 'driver', 'is_kept', 'is_writable', 'lock', 'mark')
 
     def __init__(
         self,
@@ -74,12 +75,19 @@ class Held:
         self.is_writable = is_writable
         self.is_kept = True
         self._look = look
+        self._patience = patience.seconds
         self.mark = look()
 
     def is_current(self) -> bool:
         """Whether the files are still those that were opened."""
         found = self._look()
         return found == self.mark and found != ()
+
+    def be_patient(self) -> None:
+        """Have SQLite wait as long as this thread wants to."""
+        if self._patience != patience.seconds:
+            self._patience = patience.seconds
+            self.driver.execute(f'PRAGMA busy_timeout = {1000 * _busy_seconds():.0f}')
 
     def close(self) -> None:
         """Close connection and lock.
@@ -203,6 +211,10 @@ def configure(driver: sqlite3.Connection) -> None:
             driver.create_function(name, arguments, function, deterministic=True)
 
 
+def _busy_seconds() -> float:
+    return BUSY_SECONDS if patience.seconds is None else patience.seconds
+
+
 @lru_cache(maxsize=16)  # an engine without a pool holds nothing open
 def engine(path: str, mode: str) -> Engine:
     """Where connections come from; the arguments are those of `connect`."""
@@ -213,7 +225,7 @@ def engine(path: str, mode: str) -> Engine:
     uri = f'file://{quote(os.fsencode(path))}?{query}'
 
     def open_file() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+        return sqlite3.connect(uri, uri=True, timeout=_busy_seconds(), check_same_thread=False)
 
     return create_engine('sqlite://', creator=open_file, poolclass=NullPool, isolation_level='AUTOCOMMIT')
 

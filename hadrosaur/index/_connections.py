@@ -15,7 +15,8 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from ..errors import IndexFault
+from ..errors import IndexBusy, IndexFault
+from ..locks import patience
 from ._examining import FAULTS, Fault
 from ._gate import gate, let_go_in_children
 
@@ -61,6 +62,7 @@ def _attempt(held: Held, action: Callable[[sqlite3.Connection], T], writing: boo
         if not held.is_current():
             return False, None
         with gate:
+            held.be_patient()
             return True, action(held.driver)
     finally:
         if lock is not None:
@@ -83,8 +85,19 @@ class Connections:
 
     def write(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run an action that writes, in one transaction."""
-        with self._writing:
+        if patience.seconds is None:
+            with self._writing:
+                return self._run(action, writing=True)
+        lock = self._writing
+        held: list[bool] = []
+        try:
+            held.extend(map(lock.acquire, (True,), (patience.seconds,)))  # one step, for Ctrl-C
+            if not held[0]:
+                raise IndexBusy('another thread is writing into the index', hint='try again')
             return self._run(action, writing=True)
+        finally:
+            if held and held[0]:
+                lock.release()
 
     def _run(self, action: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
         for _ in range(TRIES):

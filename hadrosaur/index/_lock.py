@@ -10,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING
 
+from ..errors import IndexBusy
+from ..locks import patience
 from ._gate import let_go_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_POLL = 0.005  # seconds between attempts of who does not want to wait for long
 
 
 class IndexLock:
-    """One opening of the lock file. Blocks until it gets what it asks for."""
+    """One opening of the lock file. Waits for what it asks for as long as the thread's `patience` says."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -33,7 +37,7 @@ class IndexLock:
 
     def share(self) -> None:
         """Keep replacers out until `release`."""
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        self._wait(fcntl.LOCK_SH)
 
     def try_share(self) -> bool:
         """`share`, if it takes no waiting."""
@@ -47,7 +51,21 @@ class IndexLock:
 
     def own(self) -> None:
         """Keep everybody out until `release`."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._wait(fcntl.LOCK_EX)
+
+    def _wait(self, how: int) -> None:
+        if patience.seconds is None:
+            fcntl.flock(self._fd, how)
+            return
+        deadline = time.monotonic() + patience.seconds
+        while True:
+            try:
+                fcntl.flock(self._fd, how | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise IndexBusy('the index is being opened or replaced', hint='try again') from None
+                time.sleep(_POLL)
 
     def release(self) -> None:
         """Give the lock back."""

@@ -121,7 +121,9 @@ class IndexFile:
             return self._open()
         except _Unreachable as fault:
             if writing:
-                raise IndexFault(f'{self.path} cannot be written: {fault}', hint=_way_out(self.path))
+                refused = IndexFault(f'{self.path} cannot be written: {fault}', hint=_way_out(self.path))
+                refused.is_lasting = _building.is_too_long(self.path)
+                raise refused
             return self.reader.open()
 
     def open_to_ask(self) -> Held:

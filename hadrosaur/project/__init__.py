@@ -73,7 +73,13 @@ class Project(Indexed):
 
     def _make_parts(self) -> None:
         self._registry = Registry(self._base)
-        self._store = Store(self._base, self._open_index, recover, self._is_sent_off)
+        self._store = Store(
+            self._base,
+            self._open_index,
+            recover,
+            self._is_sent_off,
+            lambda store: reindex.reindex(store, changed_only=True),
+        )
         self._background = Background(self._store)
         self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off, self._pause)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
@@ -423,9 +429,8 @@ class Project(Indexed):
                 hint='cancel it first',
             )
         folder = directory.find_folder(known.task.path, text)
-        changed = self._store.changed(known.name, text)
         removed = settle.remove(known.name, text, known.task.path, folder, lock=known.task.lock)
-        self._store.write_rows([((known.name, text), None, changed)])
+        self._store.sync([(known.name, text, known.task, folder)])
         if not removed:
             raise not_found(self._base, collection, text)
 

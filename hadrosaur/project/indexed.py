@@ -145,6 +145,7 @@ class Indexed:
         """
         if collection is not None:
             self._registry.get_any(collection)
+        self._store.rows.flush()
         if fresh:
             self._store.rebuild()
         report = reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
@@ -160,6 +161,7 @@ class Indexed:
             fix: Mend what can be mended.
             deep: Compare checksums too: lists results that were edited or damaged. Reads every result.
         """
+        self._store.rows.flush()
         return reindex.check(self._store, fix=fix, deep=deep)
 
     def index_revision(self) -> tuple[str | None, str]:
@@ -175,7 +177,9 @@ class Indexed:
 
     def _index(self) -> Index:
         """The index, with nothing of dead sessions in it."""
+        self._store.rows.flush()
         recover(self._store)
+        self._store.rows.flush()
         return self._store.index
 
     def _index_file(self) -> str:
@@ -203,15 +207,19 @@ def _make_folder_of(index: str) -> None:
     try:
         os.makedirs(os.path.dirname(index), exist_ok=True)
     except OSError as error:
-        raise IndexFault(
+        fault = IndexFault(
             f'the folder of the index {index} cannot be made: {error.strerror}',
             hint='give a path where a file can be',
         )
+        fault.is_lasting = isinstance(error, (FileExistsError, NotADirectoryError, PermissionError))
+        raise fault
     if os.path.isdir(index):
-        raise IndexFault(
+        fault = IndexFault(
             f'the index {index} is a folder, and not a file',
             hint=f'give a path such as {index}/index.sqlite3',
         )
+        fault.is_lasting = True
+        raise fault
 
 
 def _upgrade(path: Path, stored: str) -> None:

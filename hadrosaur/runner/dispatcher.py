@@ -216,7 +216,7 @@ class Dispatcher:
         self._cancelled.discard(run)
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
-        self._store.finish(outcomes)
+        self._store.finish(outcomes, soon=not self.executor.runs_at_once)
         for outcome in outcomes:
             flight = self._flights.get(outcome.run)
             if flight is None:
@@ -315,6 +315,7 @@ class Dispatcher:
                     self.await_none(seconds=5.0)
         self.executor.close()
         self._give_up()  # killed in mid-run when the executor closed
+        self._store.rows.rest()
         self.news.tell()
 
     def _give_up(self) -> None:

@@ -1,0 +1,586 @@
+"""Rows on their way into the index: in order, in groups, and never waited for by who computes.
+
+The directories are the truth and are final before a row is written, so a row may come late. Whoever
+computes hands its rows over as events; they are applied in the order in which they came. Where the
+index is free, the calling thread writes its own event (and what waits before it) at once. Where another
+program keeps the index locked, or it is being rebuilt, or the disk is full, events wait here, and a
+thread that lives only while there are some tries again and again.
+
+What is not written when the process ends is left to the next one: a mark beside the session's file says
+so, and whoever finds it without a living owner reads the changed folders (see recovery.py).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import os
+import shlex
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from . import directory, diskio, settle
+from .errors import HadrosaurWarning, IndexBusy, IndexFault
+from .locks import Guarded, at_most, start_without_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .basedir import BaseDirectory
+    from .index import Index
+    from .records import Entry
+
+PATIENCE = 0.1
+"""Seconds that a thread waits for an index which somebody else has locked, before its rows wait instead."""
+GATHER = 0.005  # seconds to let events come together, for one transaction
+GROUP = 500  # rows in one transaction
+MOST = 200_000  # rows that wait; beyond that the folders are read again instead, when the index is back
+LINGER = 0.5  # seconds that the thread waits for more, before it ends
+PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between attempts
+BUSY_SAID = 5.0  # seconds that the index is kept locked before that is said
+READER = 1.0  # seconds that a reader waits for rows which cannot be written
+LAST = 3.0  # seconds that the end of the program waits for them
+LATER = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # the folder may be readable in a moment
+LOOKS = 3  # at a folder whose resource is on its way; if it still is, that run has its own last word
+
+_BROKEN = ('OperationalError', 'DatabaseError')  # of sqlite3: of an index that cannot be used
+
+
+class Place(NamedTuple):
+    """Where a resource is: what its row is made of, once its folder is looked at."""
+
+    collection: str
+    ident: str
+    collection_path: str  # absolute
+    folder: str
+    lock: str = 'folder'
+
+
+class Event:
+    """Something that happened to some rows.
+
+    Attributes:
+        kind: ``queue`` (entries), ``start`` (keys), ``finish`` (entries), ``disown`` (keys), ``merge``
+            ((entry or None, key, changed)), or ``sync`` (places: the rows become what the folders say).
+        rows: What it happened to.
+        session: Whose rows they are.
+        written: How many rows of a ``queue`` were written; None: it is not known yet.
+    """
+
+    __slots__ = ('goes_with', 'kind', 'rows', 'session', 'tries', 'written')
+
+    def __init__(self, kind: str, rows: Sequence[Any], session: str | None = None, tries: int = 0) -> None:
+        self.kind = kind
+        self.rows = rows
+        self.session = session
+        self.tries = tries  # how often it was tried before
+        self.goes_with = (kind, session, tries)  # what may be written together
+        self.written: int | None = None
+
+
+class Rows(Protocol):
+    """Where events go."""
+
+    def put(self, event: Event) -> None:
+        """Take an event; never waits."""
+
+    def write(self, event: Event) -> None:
+        """Take an event, and write it now if that takes no waiting to speak of."""
+
+    def flush(self, patience: float = READER) -> bool:
+        """Write what waits; False where it could not be, for so many seconds."""
+
+    def rest(self) -> None:
+        """`flush`, and hold nothing that is not needed."""
+
+    def close(self) -> bool:
+        """`flush` for the last time."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Are there rows that are not written yet?"""
+
+    @property
+    def fault(self) -> BaseException | None:
+        """Why rows cannot be written, if they cannot."""
+
+
+class NoRows:
+    """Inside a worker or a resource's function: there the index is out of reach."""
+
+    is_behind = False
+    fault: BaseException | None = None
+
+    def put(self, event: Event) -> None:
+        """Nothing."""
+
+    def write(self, event: Event) -> None:
+        """Nothing."""
+
+    def flush(self, patience: float = READER) -> bool:
+        """There is nothing to write."""
+        return True
+
+    def rest(self) -> None:
+        """There is nothing to write."""
+
+    def close(self) -> bool:
+        """There is nothing to write."""
+        return True
+
+
+class RowWriter(Guarded):
+    """Writes the rows of one project.
+
+    Args:
+        base: The base directory.
+        index: Gives the index, opened where that is needed.
+        reopen: Has the next ``index()`` open it anew.
+        is_sent_off: Is a resource (collection, ident) on its way in this process?
+        catch_up: Makes the rows what the folders are, where events had to be given up.
+    """
+
+    def __init__(
+        self,
+        base: BaseDirectory,
+        index: Callable[[], Index],
+        reopen: Callable[[], None],
+        is_sent_off: Callable[[str, str], bool],
+        catch_up: Callable[[], object],
+    ) -> None:
+        super().__init__()
+        self._base = base
+        self._index = index
+        self._reopen = reopen
+        self._is_sent_off = is_sent_off
+        self._catch_up = catch_up
+        self._said: set[str] = set()
+        self._make_new()
+
+    def _make_new(self) -> None:
+        self._events: deque[Event] = deque()
+        self._later: list[tuple[float, Event]] = []  # events that are to be tried at some moment
+        self._waiting = 0  # rows in the events
+        self._given_up = False  # were there more rows than may wait?
+        self._put = self._done = 0  # numbers of events
+        self._applying = threading.Lock()  # held by whoever applies events, so that their order holds
+        self._applier = 0  # the thread that does
+        self._news = threading.Condition(self._guard)
+        self._thread: threading.Thread | None = None
+        self._is_idle = self._closing = self._is_marked = False
+        self._fault: BaseException | None = None  # why the last attempt failed
+        self._since = 0.0  # when attempts began to fail
+
+    def _in_child(self) -> None:
+        """What the parent has to write is the parent's to write."""
+        super()._in_child()
+        self._make_new()
+
+    # --- for who computes --------------------------------------------------------------------------
+
+    def put(self, event: Event) -> None:
+        """Take an event; never waits for the index."""
+        with self._guard:
+            self._events.append(event)
+            self._waiting += len(event.rows)
+            self._put += 1
+            if self._applier != threading.get_ident():  # else it is applied next
+                self._wake()
+
+    def write(self, event: Event) -> None:
+        """Take an event, and write it now if the index is free.
+
+        Raises:
+            IndexFault: The index cannot be what or where it was said to be, and waiting does not help.
+        """
+        if self._fault is None and self._applier != threading.get_ident():
+            lock = self._applying
+            held: list[bool] = []
+            try:
+                held.extend(map(lock.acquire, (True,), (PATIENCE,)))  # one step, for Ctrl-C
+                if held[0] and self._write_now(event):
+                    return
+            finally:
+                if held and held[0]:
+                    lock.release()
+        self.put(event)
+
+    def _write_now(self, event: Event) -> bool:
+        """Write what waits, and then this event."""
+        self._applier = threading.get_ident()
+        try:
+            with at_most(PATIENCE):
+                self._index()  # opening it may have rows of its own to write
+            while self._events:
+                if self._given_up or self._waiting > GROUP:
+                    return False  # so many are the thread's
+                self._apply_some()
+            self._apply([event])
+        except Exception as fault:
+            if getattr(fault, 'is_lasting', False) or not _is_trouble(fault):
+                raise
+            self._fault, self._since = fault, time.monotonic()
+            return False  # the thread tries again, and says what is wrong
+        finally:
+            self._applier = 0
+        return True
+
+    def _wake(self) -> None:
+        """Have the thread look; the caller holds the guard."""
+        if self._thread is None:
+            _close_at_exit(self)
+            self._thread = threading.Thread(target=self._work, name='hadrosaur-rows', daemon=True)
+            try:
+                start_without_signals(self._thread)
+            except RuntimeError:  # no more threads can be started, or the program ends: `flush` writes
+                self._thread = None
+        elif self._is_idle:
+            self._news.notify_all()
+
+    # --- for who reads, and for the end ------------------------------------------------------------
+
+    @property
+    def is_behind(self) -> bool:
+        """Are there rows that are not written yet?"""
+        return bool(self._events or self._later or self._given_up)
+
+    @property
+    def fault(self) -> BaseException | None:
+        """Why rows cannot be written, if they cannot."""
+        return self._fault if self.is_behind else None
+
+    def flush(self, patience: float = READER) -> bool:
+        """Write what waits by now; False where for so many seconds nothing could be written."""
+        target, done = self._put, self._done
+        deadline = time.monotonic() + patience
+        while (self._done < target or self._later or self._given_up) and not self._is_applier():
+            fault = self._drain(target)
+            if self._done > done:
+                done, deadline = self._done, time.monotonic() + patience
+            elif time.monotonic() >= deadline or (fault and not isinstance(fault, IndexBusy)):
+                return False
+            else:
+                with self._guard:
+                    self._news.wait(PAUSE)
+        return True
+
+    def _is_applier(self) -> bool:
+        return self._applier == threading.get_ident()
+
+    def close(self) -> bool:
+        """Write what waits, and end the thread; False where rows are left to the next process."""
+        try:
+            done = self.flush(LAST)
+            self._end_thread()
+        except BaseException:  # Ctrl-C
+            self._leave()
+            raise
+        if not done and self.is_behind:
+            self._leave()
+            return False
+        return True
+
+    def rest(self) -> None:
+        """`flush`, and end the thread where there is nothing left for it to do."""
+        if self.flush():
+            self._end_thread()
+
+    def _end_thread(self) -> None:
+        with self._guard:
+            thread, self._closing = self._thread, True
+            self._news.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(LAST)
+        with self._guard:
+            self._closing = False
+            if self.is_behind and self._thread is None:  # an event came while it ended
+                self._wake()
+
+    def _leave(self) -> None:
+        rows = 'one row is' if self._waiting == 1 else f'{self._waiting} rows are'
+        self._say(
+            f'{rows} left unwritten in the index of {self._base.given!r} ({self._fault}); the files are '
+            'complete, and the rows are written when the index is opened next'
+        )
+        self._base.mark_unwritten()
+        with self._guard:
+            self._done = self._put
+            self._waiting, self._given_up, self._fault, self._is_marked = 0, False, None, False
+            self._events.clear()
+            self._later.clear()
+
+    # --- the thread --------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        pause = PAUSE
+        while True:
+            with self._guard:
+                if not self.is_behind and not self._closing:
+                    self._is_idle = True
+                    self._news.wait(LINGER)
+                    self._is_idle = False
+                if self._closing or not self.is_behind:
+                    self._thread = None
+                    return
+                self._news.wait(GATHER)
+            began = time.monotonic()
+            if self._drain() is None and not self._later:
+                pause = PAUSE
+                continue
+            with self._guard:  # an attempt that took long is not made again at once
+                if not self._closing:
+                    self._news.wait(max(pause, time.monotonic() - began))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _drain(self, target: int | None = None) -> BaseException | None:
+        """Apply events, all or up to that number; returns what stopped it."""
+        lock = self._applying
+        held: list[bool] = []
+        try:
+            held.extend(map(lock.acquire, (True,), (PATIENCE,)))
+            if not held[0]:
+                return IndexBusy('another thread is writing')
+            self._applier = threading.get_ident()
+            try:
+                self._take_up()
+                while (self._events and (target is None or self._done < target)) or self._given_up:
+                    if self._waiting > MOST or self._given_up:
+                        self._read_folders_instead()
+                    else:
+                        self._apply_some()
+            except Exception as fault:
+                self._failed(fault)
+                return fault
+            finally:
+                self._applier = 0
+            self._succeeded()
+            return None
+        finally:
+            if held and held[0]:
+                lock.release()
+
+    def _take_up(self) -> None:
+        """Events whose moment has come are tried again."""
+        now = time.monotonic()
+        due = [event for moment, event in self._later if moment <= now]
+        self._later = [item for item in self._later if item[0] > now]
+        for event in due:
+            self.put(event)
+
+    def _failed(self, fault: Exception) -> None:
+        now = time.monotonic()
+        if self._fault is None:
+            self._since = now
+        self._fault = fault
+        self._mark()
+        if not isinstance(fault, IndexBusy) or now - self._since > BUSY_SAID:
+            self._say(
+                f'the index of {self._base.given!r} could not be written: {fault}; computing goes on, the '
+                'files are complete, and the rows follow as soon as it can be. If it never can, '
+                f'`hadrosaur reindex {shlex.quote(self._base.given)}` brings it up to date'
+            )
+
+    def _mark(self) -> None:
+        """Now, since a process may be killed at any moment."""
+        if not self._is_marked:
+            self._is_marked = True
+            self._base.mark_unwritten()
+
+    def _succeeded(self) -> None:
+        if self._fault is not None:
+            self._fault = None
+            self._said.clear()
+        if self._is_marked and not self.is_behind:
+            self._is_marked = False
+            self._base.unmark_unwritten()
+        with self._guard:
+            self._news.notify_all()
+
+    def _say(self, sentence: str) -> None:
+        """Warn, once for each cause."""
+        if sentence in self._said:
+            return
+        self._said.add(sentence)
+        try:
+            warnings.warn(sentence, HadrosaurWarning, stacklevel=3)
+        except HadrosaurWarning:  # turned into an error, for which there may be no caller in this thread
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                print(f'HadrosaurWarning: {sentence}', file=sys.stderr)
+
+    def _read_folders_instead(self) -> None:
+        """So many rows wait that reading the folders again is cheaper than keeping them."""
+        with self._guard:
+            self._done += len(self._events)
+            self._events.clear()
+            self._waiting, self._given_up = 0, True
+        with at_most(PATIENCE):
+            index = self._index()
+            index.merge([], [('', '', '')])  # can it be written again?
+        self._catch_up()
+        self._given_up = False
+
+    # --- applying: by one thread at a time ---------------------------------------------------------
+
+    def _apply_some(self) -> None:
+        """Apply the first events, as many as go together; they go once they are written."""
+        group = self._first_group()
+        try:
+            self._apply(group)
+        except Exception as fault:
+            if _is_trouble(fault):
+                raise
+            group = group[:1]  # one of them can be written by nobody, and keeps no other waiting
+            try:
+                self._apply(group)
+            except Exception as fault:
+                if _is_trouble(fault):
+                    raise
+                self._say(f'a row of {self._base.given!r} could not be written: {fault!r}')
+        with self._guard:
+            for event in group:
+                if self._events and self._events[0] is event:
+                    self._events.popleft()
+                    self._waiting -= len(event.rows)
+                    self._done += 1
+
+    def _first_group(self) -> list[Event]:
+        first = self._events[0]
+        group, rows = [first], len(first.rows)
+        for number in range(1, len(self._events)):
+            event = self._events[number]
+            rows += len(event.rows)
+            if rows > GROUP or event.goes_with != first.goes_with:
+                break
+            group.append(event)
+        return group
+
+    def _apply(self, group: list[Event]) -> None:
+        with at_most(PATIENCE):
+            try:
+                self._apply_to(self._index(), group)
+            except OSError:  # a function may have closed the index's descriptors
+                self._reopen()
+                self._apply_to(self._index(), group)
+
+    def _apply_to(self, index: Index, group: list[Event]) -> None:
+        first = group[0]
+        rows = first.rows if len(group) == 1 else [row for event in group for row in event.rows]
+        if first.kind == 'queue':
+            index.session = first.session
+            first.written = index.queue(rows)
+        elif first.kind == 'finish':
+            index.finish(rows)
+        elif first.kind == 'start':
+            index.start(rows)
+        elif first.kind == 'disown':
+            index.session = first.session
+            index.disown(rows)
+        elif first.kind == 'merge':
+            _merge(index, rows)
+        else:
+            self._sync(index, rows, first)
+
+    def _sync(self, index: Index, places: Sequence[Place], event: Event) -> None:
+        """The rows become what the folders say, where no living process has queued the resource since."""
+        found: list[Found] = []
+        nobodys: list[tuple[str, str]] = []
+        again: list[Place] = []
+        for place in places:
+            key = (place.collection, place.ident)
+            row = index.get(*key)
+            is_pending = row is not None and row.status == 'pending'
+            if row and is_pending and row.session != event.session and self._base.is_alive(row.session):
+                continue  # theirs to write
+            is_sent_off = self._is_sent_off(*key)
+            try:
+                is_known, entry = _what_it_is(place, settles=not is_sent_off)
+            except OSError as error:
+                if error.errno in LATER:
+                    again.append(place)
+                continue
+            if is_known:
+                found.append(((key), entry, row and row.raw('changed')))
+            elif is_sent_off and event.tries < LOOKS:
+                again.append(place)
+            elif is_pending and not is_sent_off:
+                nobodys.append(key)
+        _merge(index, found)
+        if nobodys:
+            index.session = event.session
+            index.disown(nobodys)
+        if again:
+            self._mark()
+            moment = time.monotonic() + min(PAUSE * 2**event.tries, LONGEST_PAUSE)
+            self._later.append((moment, Event('sync', again, event.session, event.tries + 1)))
+
+
+Found = tuple[tuple[str, str], 'Entry | None', Any]
+"""(key, what its folder says or None where it has none, ``changed`` of the row before that was looked at)."""
+
+
+def _merge(index: Index, found: Sequence[Found]) -> None:
+    there = [(entry, changed) for _, entry, changed in found if entry is not None]
+    gone = [(*key, changed) for key, entry, changed in found if entry is None and changed is not None]
+    if there or gone:
+        index.merge(there, gone)
+
+
+def _what_it_is(place: Place, *, settles: bool) -> tuple[bool, Entry | None]:
+    """(True, its row or None where it was never begun), or (False, None) where that is not decided yet.
+
+    Raises OSError where the folder cannot be looked at.
+    """
+    path = f'{os.path.basename(place.collection_path)}/{place.folder}'
+    try:
+        with diskio.opened_below(place.collection_path, place.folder) as folder:
+            state = directory.read_status(folder)
+            if state in ('completed', 'error'):
+                record = directory.read_record(folder)
+                entry = directory.entry_of(place.collection, place.ident, path, state, folder, record)
+                return True, entry
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
+            return True, None
+        raise
+    if state == 'absent':
+        return True, None
+    if not settles:
+        return False, None
+    settled = settle.settle(
+        place.collection, place.ident, place.collection_path, place.folder, lock=place.lock, patience=0.0
+    )
+    return settled.is_known, settled.entry
+
+
+def _is_trouble(fault: Exception) -> bool:
+    """Is it the index that cannot be used now, rather than something wrong with a row?"""
+    is_broken = type(fault).__module__ == 'sqlite3' and type(fault).__name__ in _BROKEN
+    return isinstance(fault, (IndexFault, OSError)) or is_broken
+
+
+_unclosed: weakref.WeakSet[RowWriter] = weakref.WeakSet()
+_exit_pid = 0
+
+
+def _close_at_exit(writer: RowWriter) -> None:
+    """A daemon thread ends in the middle of anything when the interpreter does."""
+    global _exit_pid
+    _unclosed.add(writer)
+    if _exit_pid != os.getpid():
+        _exit_pid = os.getpid()
+        atexit.register(_close_all, _exit_pid)
+        if util := sys.modules.get('multiprocessing.util'):  # its children end without atexit
+            util.Finalize(None, _close_all, (_exit_pid,), exitpriority=0)
+
+
+def _close_all(pid: int) -> None:
+    if os.getpid() == pid:
+        for writer in list(_unclosed):
+            with contextlib.suppress(KeyboardInterrupt):  # who ends a program may be in a hurry
+                writer.close()
