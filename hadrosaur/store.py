@@ -258,8 +258,9 @@ class Store(Guarded):
         """Orders that were never begun: their resources become again what their folders say."""
         for order in orders:
             settle.settle(order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock)
-        if orders:
-            self.sync([(*order.key, order.task, order.folder) for order in orders], soon=True)
+        for start in range(0, len(orders), GROUP):
+            group = orders[start : start + GROUP]
+            self.sync([(*order.key, order.task, order.folder) for order in group], soon=True)
 
     # --- resources ---------------------------------------------------------------------------------
 
