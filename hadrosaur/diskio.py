@@ -293,9 +293,12 @@ def _sync(fd: int, call: Callable[[int], None]) -> None:
 
 _held: dict[int, Closeable | None] = {}  # by descriptor; None: a lock
 _NOBODY = object()
+_holder = os.getpid()
 
 
 def _close_in_child() -> None:
+    global _holder
+    _holder = os.getpid()
     for fd, owner in _held.items():
         with contextlib.suppress(OSError):
             if owner is None:
@@ -342,7 +345,8 @@ def unlock(fd: int) -> None:
     know of, and would keep the lock. (In a child, `_held` knows none of the parent's.)
     """
     with contextlib.suppress(OSError):  # the user's function may have closed it
-        if _held.pop(fd, _NOBODY) is None:
+        # A child that is just being forked may collect what the parent's locks belonged to.
+        if _held.pop(fd, _NOBODY) is None and os.getpid() == _holder:
             fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 

@@ -6,10 +6,16 @@ that moment would stay held in the child for ever.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import signal
 import threading
 import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HELD_BACK = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2}
@@ -24,6 +30,46 @@ def start_without_signals(thread: threading.Thread) -> None:
         thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Ender:
+    """A thread that waits until it is asked to end something, so that a finaliser has nothing to wait for.
+
+    The collector runs finalisers anywhere: in a fork's hooks, or while this very thread holds the locks
+    that are needed. So they take none, and start no thread, which takes some of Python's own.
+    """
+
+    def __init__(self) -> None:
+        self._asked: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=_end, args=(self._asked,), name='hadrosaur-end', daemon=True)
+        start_without_signals(self._thread)
+
+    def ask(self, action: Callable[[], object]) -> None:
+        """Have it done in the thread, its last work; `SimpleQueue.put` may be called anywhere."""
+        _ending.append(self)
+        self._asked.put(action)
+
+    def join(self) -> None:
+        """Wait for what was asked for; nothing is, from now on."""
+        self._asked.put(None)
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+
+_ending: list[Ender] = []  # those that were asked, and may not be done
+
+
+def await_enders() -> None:
+    """Wait until everything is ended that finalisers asked for."""
+    while _ending:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            _ending.pop().join()
+
+
+def _end(asked: queue.SimpleQueue[Callable[[], object] | None]) -> None:
+    action = asked.get()
+    if action is not None:
+        action()
 
 
 class Guarded:
@@ -74,6 +120,7 @@ _all: weakref.WeakSet[Guarded] = weakref.WeakSet()
 
 
 def _in_child() -> None:
+    _ending.clear()
     for guarded in list(_all):
         guarded._in_child()
 

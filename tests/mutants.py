@@ -55,6 +55,22 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'forks and the collector': [
+        Mutant(
+            'an index that is collected waits for the gate',
+            'index/__init__.py',
+            'gate.once_free(self._connections.close)',
+            'self._connections.close()',
+            'test_forks_and_the_collector.py::test_a_fork_during_which_something_is_collected_returns',
+        ),
+        Mutant(
+            'a query that is collected waits for the gate',
+            'index/_connections.py',
+            'gate.once_free(partial(self._drop, held))',
+            'self._drop(held)',
+            'test_forks_and_the_collector.py::test_a_fork_during_which_something_is_collected_returns',
+        ),
+    ],
     'what travels': [
         Mutant(
             'the file of a function is what the pickler says',
@@ -914,8 +930,8 @@ MUTANTS = {
         Mutant(
             'a batch that is dropped is ended on the spot',
             'runner/batch.py',
-            '        start_without_signals(ender)\n        ender.join(DROP_PATIENCE)',
-            '        self._end(interrupt=False)',
+            'self._ender.ask(partial(self._end, interrupt=False))',
+            'self._end(interrupt=False)',
             f'{HARD}a_batch_dropped_while_its_locks_are_held',
         ),
         Mutant(

@@ -747,7 +747,7 @@ def test_nothing_is_left_afterwards(proj):
         if res.ident == '65':
             break
     del res
-    assert holdings() == before, 'left early'
+    assert await_that(lambda: holdings() == before), 'left early'
     batch = proj.fetch_many('coll', map(str, range(300, 500)), workers=2)
     next(batch)
     batch.cancel()

@@ -25,6 +25,7 @@ from hadrosaur import (
     basedir,
     compute,
     diskio,
+    locks,
 )
 from hadrosaur.directory.claim import Claim
 from hadrosaur.errors import IndexBusy
@@ -32,7 +33,6 @@ from hadrosaur.executors import _crew, _worker
 from hadrosaur.executors.base import Executor
 from hadrosaur.index import Index
 from hadrosaur.records import Outcome
-from hadrosaur.runner import batch as batches
 from hadrosaur.runner import dispatcher
 from hadrosaur.store import Store
 
@@ -587,17 +587,14 @@ def test_an_index_that_is_locked_when_a_run_is_tried_again(proj, monkeypatch, ki
     assert {entry.ident: entry.attempt for entry in proj.query(status='completed')} == dict.fromkeys('abc', 2)
 
 
-def test_a_batch_dropped_while_its_locks_are_held(proj, monkeypatch):
+def test_a_batch_dropped_while_its_locks_are_held(proj):
     """The garbage collector drops it in the middle of a transaction: it is ended afterwards."""
-    monkeypatch.setattr(batches, 'DROP_PATIENCE', 0.01)
     proj.resource('coll')(lambda ident, args, subdir: ident)
     batch = proj.fetch_many('coll', map(str, range(100_000)), workers=1)
     next(batch)
     with proj._store.index._connections._writing:
         del batch
-    for thread in threading.enumerate():
-        if thread.name == 'hadrosaur-end':
-            thread.join(60)
+    locks.await_enders()
 
     assert proj.query(status='pending')[:] == []
 

@@ -24,6 +24,7 @@ from . import _asking, _summary, _writing
 from ._connection import transaction
 from ._connections import Connections
 from ._finding import one_text, rows_text
+from ._gate import gate
 from ._opening import BareFile, IndexFile
 from ._query import Query
 from ._shape import Shape
@@ -95,7 +96,7 @@ class Index:
 
     def __del__(self) -> None:
         if hasattr(self, '_connections'):
-            self._connections.close()
+            gate.once_free(self._connections.close)
 
     @property
     def is_read_only(self) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from ..errors import IndexBusy, IndexFault
@@ -133,8 +134,8 @@ class Connections:
             if held in self._all:  # else it was closed by `let_go`
                 self._opener.failed(held, fault)
             raise IndexFault('the index was mended, or the process forked, during a query', hint='ask again')
-        finally:
-            self._drop(held)
+        finally:  # which the collector may run, where a query is dropped in the middle
+            gate.once_free(partial(self._drop, held))
 
     def ask(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run an action on a connection of its own that cannot write, whatever the action does to it."""

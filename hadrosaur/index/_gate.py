@@ -13,11 +13,16 @@ rest, closing gives back locks that the child never had, and touches nothing of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
+from collections import deque
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATIENCE = 65.0
 """Seconds that a fork waits for threads inside SQLite: a little more than they wait for each other
@@ -39,6 +44,7 @@ class Gate:
         self._own = _Own()
         self._inside = 0
         self._forking = 0  # threads that wait to fork
+        self._left: deque[Callable[[], object]] = deque()  # by finalisers, for who comes next
 
     def __enter__(self) -> None:
         own = self._own
@@ -47,6 +53,8 @@ class Gate:
                 self._changed.wait()
             own.depth += 1
             self._inside += 1
+        if self._left:
+            self._do_left()
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
@@ -54,6 +62,41 @@ class Gate:
             self._inside -= 1
             if self._forking:
                 self._changed.notify_all()
+        if self._left:
+            self._do_left_without_waiting()
+
+    def once_free(self, action: Callable[[], object]) -> None:
+        """Have something done inside: at once if that takes no waiting, else by who enters or leaves next.
+
+        For finalisers. The collector runs them anywhere, in the hooks of a fork too, where this thread has
+        closed the gate and would wait for itself.
+        """
+        self._left.append(action)
+        self._do_left_without_waiting()
+
+    def _do_left_without_waiting(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._forking:
+                return
+            self._own.depth += 1
+            self._inside += 1
+        finally:
+            self._lock.release()
+        try:
+            self._do_left()
+        finally:
+            with self._lock:  # nobody keeps it while we are inside
+                self._own.depth -= 1
+                self._inside -= 1
+                if self._forking:
+                    self._changed.notify_all()
+
+    def _do_left(self) -> None:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            while self._left:
+                self._left.popleft()()
 
     def close(self) -> None:
         """Wait until nobody else is inside, and let nobody in."""
@@ -66,6 +109,8 @@ class Gate:
         self._forking -= 1
         self._changed.notify_all()
         self._lock.release()
+        if self._left:
+            self._do_left_without_waiting()
 
 
 class Inherited(Protocol):
@@ -95,6 +140,6 @@ def _watch_forks() -> None:
 
 
 def _in_child() -> None:
-    gate.__init__()  # type: ignore[misc]  # as new: the threads that it counted are not here
-    for owner in list(_inherited):
+    for owner in list(_inherited):  # while the gate is closed: no finaliser comes between
         owner.let_go()
+    gate.__init__()  # type: ignore[misc]  # as new: the threads that it counted are not here

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import canonical, compute, directory, reindex, settle
+from .. import canonical, compute, directory, locks, reindex, settle
 from ..basedir import BaseDirectory, request_cancel
 from ..errors import InvalidIdent, ResourceError
 from ..fetcher import Fetcher, failed, not_found
@@ -444,6 +444,7 @@ class Project(Indexed):
         self._background.close(cancel=cancel)
         for batch in list(self._batches):
             batch.close()
+        locks.await_enders()
         self._store.close()
         if self._exit_hook is not None:
             atexit.unregister(self._exit_hook)

@@ -8,12 +8,13 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import canonical, directory
 from ..errors import ExecutorFault, HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent, ResourceError
 from ..handle import Look, Resource
-from ..locks import start_without_signals
+from ..locks import Ender
 from ..records import Counts, Entry, Outcome, format_time
 from .dispatcher import Dispatcher, Flight
 
@@ -27,7 +28,6 @@ GROUP = 64  # orders per transaction, when there is a stream of them
 PATIENCE = 0.05  # seconds to pull idents before what was pulled is handed over
 IDLE_POLL = 0.05  # seconds between looks at a resource that someone else computes, growing to:
 IDLE_POLL_MOST = 1.0
-DROP_PATIENCE = 1.0  # seconds that dropping a batch waits for its end
 REFILL = 0.75  # of the executor's capacity: below it, more of the user's idents are pulled
 
 
@@ -66,6 +66,7 @@ class Batch(Iterator[Resource]):
         self.progress = progress
         self._on_end = on_end
         self._dispatcher: Dispatcher | None = None
+        self._ender: Ender | None = None
         self._ready: deque[Resource] = deque()
         self._in_flight: set[str] = set()  # idents, to merge repeats
         self._elsewhere: list[Flight] = []
@@ -228,6 +229,7 @@ class Batch(Iterator[Resource]):
             if executor == 'inline' and self._collection.task.timeout is not None:
                 executor, workers = 'processes', 1  # one after the other, in a process that can be killed
             self._dispatcher = Dispatcher(self._store, executor, workers)
+            self._ender = Ender()
         return self._dispatcher
 
     def _submit(self, group: list[Flight]) -> None:
@@ -363,10 +365,14 @@ class Batch(Iterator[Resource]):
             self._take_finished()
         if self._on_end is not None:
             self._on_end(self)
+        if self._ender is not None:
+            self._ender.join()
 
     def close(self) -> None:
         """Stop what runs and give everything back; called by itself at the end."""
         self._end(interrupt=True)
+        if self._ender is not None and os.getpid() == self._process:
+            self._ender.join()  # dropped a moment ago, it may just be ending
 
     def __del__(self) -> None:
         if getattr(self, '_ended', True) or os.getpid() != self._process:
@@ -377,14 +383,8 @@ class Batch(Iterator[Resource]):
                 HadrosaurWarning,
                 stacklevel=2,
             )
-        if self._dispatcher is None:
-            self._end(interrupt=False)
-            return
-        # The garbage collector may call this in the middle of anything, while this very thread holds the
-        # locks that are needed: then it is ended once they are free.
-        ender = threading.Thread(target=self._end, kwargs={'interrupt': False}, name='hadrosaur-end')
-        start_without_signals(ender)
-        ender.join(DROP_PATIENCE)
+        if self._ender is not None:
+            self._ender.ask(partial(self._end, interrupt=False))
 
 
 def _items(idents: Iterable[Any], args: dict[str, Any] | None) -> Iterator[_Item]:
