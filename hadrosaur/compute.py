@@ -67,7 +67,7 @@ class Running:
         self.args: dict[str, Any] = json.loads(order.args) if order.args != '{}' else {}
         self.subdir = subdir
         self.attempt = attempt
-        self._chain = (*order.chain, order.key)
+        self._chain = (*order.chain, order.step)
         self._nested: list[Entry] = []
 
     @property
@@ -88,8 +88,8 @@ def current() -> Running | None:
     return _running.get() or (_in_slot[0] if in_worker and _in_slot else None)
 
 
-def chain_of(running: Running) -> tuple[tuple[str, str], ...]:
-    """The resources that led to what is being computed, itself last."""
+def chain_of(running: Running) -> tuple[tuple[str, str, str], ...]:
+    """The resources (base, collection, ident) that led to what is being computed, itself last."""
     return running._chain
 
 
@@ -349,8 +349,12 @@ def differs(record: dict[str, Any], args: str | None, task: Any) -> list[str]:
 
 
 def _age(record: dict[str, Any]) -> float:
+    """Seconds since it was computed, by the clock here; or until then, where that clock lags behind.
+
+    So a result from the future is good for no longer than it is ahead, and never for good.
+    """
     try:
-        return time.time() - parse_time(record['finished_at']).timestamp()
+        return abs(time.time() - parse_time(record['finished_at']).timestamp())
     except (KeyError, TypeError, ValueError, OverflowError):
         return float('inf')
 
@@ -479,7 +483,8 @@ def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseExcepti
     mtime = claim.finish('error', record, error=text)
     # Ctrl-C belongs to whoever started this program; a slot is told by its caller instead.
     again = error if isinstance(error, KeyboardInterrupt) and not in_worker else None
-    return Outcome(order.run, entry.change(seen_mtime_ns=mtime), fresh=True, exception=again)
+    cause = None if in_worker else error
+    return Outcome(order.run, entry.change(seen_mtime_ns=mtime), fresh=True, exception=again, cause=cause)
 
 
 def _described(entry: Entry, error: BaseException) -> tuple[Entry, str | None, str]:

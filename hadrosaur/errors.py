@@ -13,12 +13,12 @@
     │   ├─ InvalidArgs(TypeError)
     │   ├─ ResourceNotFound(LookupError)
     │   ├─ ResourceFailed
+    │   │   ├─ Interrupted
+    │   │   ├─ TimedOut
+    │   │   ├─ Cancelled
+    │   │   └─ WorkerDied
     │   ├─ ResultNotSerializable(TypeError)
-    │   ├─ CycleError
-    │   ├─ Interrupted
-    │   ├─ TimedOut
-    │   ├─ Cancelled
-    │   └─ WorkerDied
+    │   └─ CycleError
     ├─ IndexFault
     │   ├─ IndexBusy
     │   ├─ IndexTooNew
@@ -37,6 +37,9 @@ program, the command line (``exit_code``) and a log. What a user's function rais
 into one of these: it is stored with the resource and comes back as ``res.error``.
 """
 
+import os
+import sys
+import warnings
 from typing import Any
 
 
@@ -115,7 +118,10 @@ class ResourceNotFound(ResourceError, LookupError):
 
 
 class ResourceFailed(ResourceError):
-    """The resource ended in error, and ``raise_error=True`` was given.
+    """The resource ended in error, and its value was asked for: ``res.value``, or ``raise_error=True``.
+
+    What the function raised is the cause (``__cause__``) where it was called in this process. A run that
+    was cut off is one of the subclasses.
 
     Attributes:
         traceback_text: What stands in error.log.
@@ -143,33 +149,25 @@ class ResultNotSerializable(ResourceError, TypeError):
 
 
 class CycleError(ResourceError):
-    """A resource asked, through nested fetches, for itself."""
+    """A resource asked, through nested fetches, for itself; or resources wait for each other in a ring."""
 
     exit_code = 1
 
 
-class Interrupted(ResourceError):
+class Interrupted(ResourceFailed):
     """The run was cut off: Ctrl-C, a killed process, a power cut."""
 
-    exit_code = 1
 
-
-class TimedOut(ResourceError):
+class TimedOut(ResourceFailed):
     """The run took longer than the collection's timeout and was killed."""
 
-    exit_code = 1
 
-
-class Cancelled(ResourceError):
+class Cancelled(ResourceFailed):
     """The run was cancelled and killed."""
 
-    exit_code = 1
 
-
-class WorkerDied(ResourceError):
+class WorkerDied(ResourceFailed):
     """The process that ran the function died; the message names the signal."""
-
-    exit_code = 1
 
 
 class IndexFault(HadrosaurError):
@@ -225,3 +223,21 @@ class ArgsChangedWarning(HadrosaurWarning):
 
 class VersionChangedWarning(HadrosaurWarning):
     """A computed resource was made by another version of the function; the saved result was returned."""
+
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def warn(message: str, category: type[HadrosaurWarning] = HadrosaurWarning) -> None:
+    """Warn, and point at the user's line: that of the first frame outside of the package."""
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_ours(file: str) -> bool:
+    # A with block of ours may stand between: it goes through contextlib.
+    return file.startswith(_OURS) or os.path.basename(file) == 'contextlib.py'

@@ -8,25 +8,36 @@ pending, the directory is computed under its lock, the row says what came of it.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-import warnings
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, compute, directory
-from .errors import CycleError, HadrosaurWarning, IndexFault, ResourceFailed, ResourceNotFound
-from .handle import Look, Resource, look
-from .records import Entry, Explanation, WorkOrder
-from .store import FilesOnly, Store, is_worth_a_retry, retry_order
+from . import capture, compute, directory, waiting
+from .errors import IndexFault, ResourceNotFound
+from .handle import Resource, look
+from .records import Entry, Explanation, Outcome, WorkOrder
+from .store import FilesOnly, Store, is_worth_a_retry, no_result, retry_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .basedir import BaseDirectory
     from .directory import State
+    from .records import Reason
     from .registry import Collection, Registry
 
 _POLL, _POLL_MOST = 0.005, 1.0  # seconds between looks at a resource that is waited for
 _PROBE = 1.0  # seconds between looks at its lock
+
+
+class Asked(NamedTuple):
+    """What a caller asked for. A pending resource keeps it, for when it is waited for."""
+
+    args: str | None = None  # canonical JSON; None where none were given
+    recompute: bool = False
+    background: bool = False
+    echo: bool = False
 
 
 class Fetcher:
@@ -36,7 +47,7 @@ class Fetcher:
         base: The base directory.
         registry: The collections.
         store: The live store.
-        send_off: Has an order carried out in the background.
+        send_off: Has an order carried out in the background; the args that were given, if any.
         pause: Waits so many seconds, or less if there is news of a resource (collection, ident).
     """
 
@@ -45,7 +56,7 @@ class Fetcher:
         base: BaseDirectory,
         registry: Registry,
         store: Store,
-        send_off: Callable[[Collection, WorkOrder], None],
+        send_off: Callable[[Collection, WorkOrder, str | None], None],
         pause: Callable[[str, str, float], None],
     ) -> None:
         self._base = base
@@ -53,6 +64,7 @@ class Fetcher:
         self._live = store
         self._send_off = send_off
         self._pause = pause
+        self.computing: list[tuple[str, str]] = []  # what is computed here just now, for `Project.close`
 
     def store(self) -> Store:
         """The live store; inside a resource's function one that works on files only."""
@@ -63,75 +75,73 @@ class Fetcher:
 
     # --- from disk ---------------------------------------------------------------------------------
 
-    def saved(self, collection: Collection, ident: str, args: Any) -> tuple[State | None, Resource | None]:
-        """The saved result, with neither lock nor database; else the state that was found."""
+    def saved(
+        self, collection: Collection, ident: str, args: str | None
+    ) -> tuple[State | None, Resource | None]:
+        """The saved result, with neither lock nor database; else the state that was found.
+
+        ``args``: canonical JSON, None where none were given.
+        """
         path = collection.task.path
         folder = directory.find_folder(path, ident)
         compared = args is not None or collection.is_versioned
         state, data, record = look(path, folder, with_record=compared)
         if state != 'completed':
             return state, None
-        if compared:
-            text = None if args is None else canonical.args_json(args, collection.name, ident)
-            if collection.is_outdated(ident, record, text, stacklevel=4):
-                return state, None
+        if compared and collection.is_outdated(ident, record, args):
+            return state, None
         try:
-            value = directory.parse_result(data) if data is not None else _no_result()
+            value = directory.parse_result(data) if data is not None else no_result()
         except ValueError as error:
-            return self._damaged(collection, ident, folder, data, error), None
+            is_damaged = self._live.warn_of_damage(collection, ident, folder, data, error)
+            return ('damaged' if is_damaged else None), None
         return state, self._live.resource(collection, ident, folder, 'completed', value)
 
-    def _damaged(
-        self, collection: Collection, ident: str, folder: str, data: bytes | None, error: ValueError
-    ) -> State | None:
-        """A result that does not parse while the status still says completed is never served."""
-        path = collection.task.path
-        again = look(path, folder)
-        if again.state != 'completed' or again.result != data:
-            return None  # a recompute has begun meanwhile, or is even done
-        warnings.warn(
-            f'{path}/{folder}/{directory.RESULT} is damaged ({error}); '
-            f'a fetch computes {collection.name}/{ident} again',
-            HadrosaurWarning,
-            stacklevel=4,
-        )
-        return 'damaged'
-
     def get(self, collection: Collection, ident: str) -> Resource | None:
-        """Look without ever computing; None where there is nothing."""
+        """Look without ever computing it; None where there is nothing."""
         folder, (state, data, _) = self._live.look(collection, ident)
+        entry: Entry | None = None
         if state in ('pending', 'damaged'):
-            state, data, _ = self._looked_at_closely(collection, ident, folder)
+            state, data, entry = self._looked_at_closely(collection, ident, folder)
         if state == 'damaged':
-            spoiled = _damaged_entry(
-                collection, ident, f'{directory.STATUS} is damaged, and cannot be mended'
-            )
-            return self._live.resource(collection, ident, folder, 'error', entry=spoiled)
+            entry = _damaged_entry(collection, ident, f'{directory.STATUS} is damaged, and cannot be mended')
+            return self._live.resource(collection, ident, folder, 'error', entry=entry)
         if state == 'absent':
             is_queued = self.store().is_queued(collection.name, ident)
             return self.pending(collection, ident, folder) if is_queued else None
         result = None
         if state == 'completed':
             try:
-                result = directory.parse_result(data) if data is not None else _no_result()
+                result = directory.parse_result(data) if data is not None else no_result()
             except ValueError as error:
-                if self._damaged(collection, ident, folder, data, error) is None:
+                if not self._live.warn_of_damage(collection, ident, folder, data, error):
                     return self.get(collection, ident)
-                return self._live.resource(
-                    collection,
-                    ident,
-                    folder,
-                    'error',
-                    entry=_damaged_entry(collection, ident, f'{directory.RESULT} is damaged: {error}'),
-                )
-        return self._live.resource(collection, ident, folder, state, result, wait=self.wait_for)
+                entry = _damaged_entry(collection, ident, f'{directory.RESULT} is damaged: {error}')
+                return self._live.resource(collection, ident, folder, 'error', entry=entry)
+        return self._live.resource(collection, ident, folder, state, result, wait=self.wait_for, entry=entry)
 
-    def _looked_at_closely(self, collection: Collection, ident: str, folder: str) -> Look:
-        """A pending or damaged resource that nobody computes is what it is once settled."""
+    def _looked_at_closely(
+        self, collection: Collection, ident: str, folder: str
+    ) -> tuple[State, bytes | None, Entry | None]:
+        """(state, result, row if that cannot be written) of a pending or damaged resource.
+
+        One that nobody computes is what it is once settled, or what it would be, where it cannot be changed.
+        """
         store = self.store()
-        if store.is_awaited(collection, ident, folder) or store.settle(collection, ident, folder).busy:
-            return Look('pending')
-        return look(collection.task.path, folder)
+        if store.is_awaited(collection, ident, folder):
+            return 'pending', None, None
+        settled = store.settle(collection, ident, folder)
+        if settled.busy and settled.spoiled is None:
+            return 'pending', None, None
+        state, data, _ = look(collection.task.path, folder)
+        if settled.is_known or state not in ('pending', 'damaged'):
+            return state, data, None
+        foreseen = settled.foreseen
+        if foreseen is None:
+            return ('damaged' if state == 'damaged' else 'absent'), None, None
+        if foreseen.status == 'completed':
+            data = store.result_bytes(collection, folder)
+        return foreseen.status, data, foreseen
 
     # --- computed ----------------------------------------------------------------------------------
 
@@ -139,36 +149,47 @@ class Fetcher:
         self,
         collection: Collection,
         ident: str,
-        args: Any,
+        asked: Asked,
         state: State | None,
-        *,
-        recompute: bool,
-        background: bool | None,
-        wait: bool | float,
-        echo: bool,
+        wait: bool | float | None,
     ) -> Resource:
-        """Compute a resource whose directory says ``state``, or wait for whoever computes it."""
-        store = self.store()
-        text = None if args is None else canonical.args_json(args, collection.name, ident)
-        how = 'yes' if recompute else 'changed' if state == 'completed' else 'no'
+        """Compute a resource whose directory says ``state``, or wait for whoever computes it.
+
+        ``wait``: for so many seconds, or True, or False; None waits inside a resource's function only.
+        """
+        if wait is None:
+            wait = is_inside()
+        end = None if wait is True else time.monotonic() + wait
         folder = directory.find_folder(collection.task.path, ident)
-        order = store.order(collection, ident, text, folder, recompute=how)
-        _refuse_cycle(order)
-        if background is None:
-            background = collection.background
-        if self._is_under_way(store, collection, ident, folder, state):
-            resource = self.pending(collection, ident, folder)
-        elif isinstance(store, FilesOnly) or not (background or collection.needs_slot):
-            resource = self._compute_here(store, collection, order, echo)
-        else:
-            wait = wait if background else True
-            with _echoing(order) if echo and wait else contextlib.nullcontext():
-                self._send_off(collection, order)
-                resource = self.pending(collection, ident, folder)
-                return resource if wait is False else resource.wait(None if wait is True else wait)
-        if resource.status == 'pending' and wait is not False:
-            resource = resource.wait(None if wait is True else wait)
-        return resource
+        while True:
+            store = self.store()
+            how = 'yes' if asked.recompute else 'changed' if state == 'completed' else 'no'
+            order = store.order(collection, ident, asked.args, folder, recompute=how)
+            if order.step in order.chain:
+                raise waiting.itself(order.chain, order.step)
+            sent = False
+            with contextlib.ExitStack() as echoing:
+                if self._is_under_way(store, collection, ident, folder, state):
+                    pass
+                elif state in ('pending', 'damaged') and _cannot_be_changed(order):
+                    return self.get(collection, ident) or self.pending(collection, ident, folder, asked)
+                elif isinstance(store, FilesOnly) or not (asked.background or collection.needs_slot):
+                    outcome = self._compute_here(store, collection, order, asked.echo)
+                    if outcome is not None and (outcome.fresh or outcome.not_started):
+                        return store.resource_of(collection, order, outcome)
+                else:
+                    sent = True
+                    if asked.echo and (wait or not asked.background):
+                        echoing.enter_context(_echoing(order))
+                    self._send_off(collection, order, asked.args)
+                    if asked.background and wait is False:
+                        return self.pending(collection, ident, folder, asked)
+                if not self._await(collection, ident, None if sent and not asked.background else end):
+                    return self.pending(collection, ident, folder, asked)
+            is_for_others = sent or (asked.background and not isinstance(store, FilesOnly))
+            state, found = self._when_over(collection, ident, asked, computes=not is_for_others)
+            if found is not None:
+                return found
 
     def _is_under_way(
         self, store: Store, collection: Collection, ident: str, folder: str, state: State | None
@@ -177,16 +198,23 @@ class Fetcher:
             return False
         return store.is_awaited(collection, ident, folder)
 
-    def _compute_here(self, store: Store, collection: Collection, order: WorkOrder, echo: bool) -> Resource:
+    def _compute_here(
+        self, store: Store, collection: Collection, order: WorkOrder, echo: bool
+    ) -> Outcome | None:
+        """What came of the order, or of the last of its retries; None where somebody else has it queued."""
         retries = 0
         if echo:  # chosen now, since the thread that echoes is nobody whose output could be swallowed
             order = order._replace(task=order.task._replace(capture=capture.choose(order.task.capture)))
         while True:
             try:
                 if not (store.queue([order], running=True) or retries) and store.is_queued(*order.key):
-                    return self.pending(collection, order.ident, order.folder)
+                    return None
                 with _echoing(order) if echo else contextlib.nullcontext():
-                    outcome = compute.carry_out(order, collection.function)
+                    self.computing.append(order.key)
+                    try:
+                        outcome = compute.carry_out(order, collection.function)
+                    finally:
+                        self.computing.remove(order.key)
                 store.finish([outcome])
             except IndexFault:  # of queue: there is nothing to be withdrawn, and nothing to write it to
                 raise
@@ -196,34 +224,119 @@ class Fetcher:
             if outcome.exception is not None:
                 raise outcome.exception
             if retries >= collection.retries or not is_worth_a_retry(outcome):
-                break
+                return outcome
             retries += 1
             order = retry_order(order, outcome)
-        if outcome.entry.status == 'pending':
-            return self.pending(collection, order.ident, order.folder)
-        return store.resource_of(collection, order, outcome)
 
-    def pending(self, collection: Collection, ident: str, folder: str) -> Resource:
+    # --- waited for --------------------------------------------------------------------------------
+
+    def pending(
+        self, collection: Collection, ident: str, folder: str, asked: Asked | None = None
+    ) -> Resource:
         """A pending resource that can be waited for."""
-        return self._live.resource(collection, ident, folder, 'pending', wait=self.wait_for)
+        wait = self.wait_for if asked is None else partial(self.wait_for, asked=asked)
+        return self._live.resource(collection, ident, folder, 'pending', wait=wait)
 
-    def wait_for(self, resource: Resource, seconds: float | None) -> Resource:
-        """Look again and again until it is no longer pending; settle it if nobody computes it any more."""
+    def wait_for(self, resource: Resource, seconds: float | None, asked: Asked | None = None) -> Resource:
+        """Look again and again until it is no longer pending; settle it if nobody computes it any more.
+
+        Whoever computed it may have done so with other args, or another version, than was ``asked`` for:
+        then the collection's policies hold, as for any saved result.
+        """
         collection = self._registry.get_any(resource.collection)
-        path, ident = collection.task.path, resource.ident
+        ident = resource.ident
+        folder = directory.find_folder(collection.task.path, ident)
+        end = None if seconds is None else time.monotonic() + seconds
+        while self._await(collection, ident, end):
+            state, found = self._when_over(collection, ident, asked, computes=False)
+            if found is not None:
+                return found
+            if asked is not None and state in ('completed', 'error'):
+                left = True if end is None else max(0.0, end - time.monotonic())
+                return self.obtain(collection, ident, asked, state, left)
+        return self.pending(collection, ident, folder, asked)
+
+    def _await(self, collection: Collection, ident: str, end: float | None) -> bool:
+        """Wait until nobody is computing a resource; False where that takes longer than ``end``."""
+        path = collection.task.path
         folder = directory.find_folder(path, ident)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        pause, probed = _POLL, time.monotonic()
-        while self._is_to_come(collection, ident, look(path, folder).state):
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                return self.pending(collection, ident, folder)
-            if now - probed >= _PROBE:
-                probed = now
-                self._looked_at_closely(collection, ident, folder)
-            self._pause(collection.name, ident, pause if deadline is None else min(pause, deadline - now))
-            pause = min(pause * 1.5, _POLL_MOST)
-        self.store().note_done(collection, ident, folder)
+        if not self._is_to_come(collection, ident, look(path, folder).state):
+            return True
+        with self._published(collection, ident, end):
+            pause, probed = _POLL, time.monotonic()
+            while self._is_to_come(collection, ident, look(path, folder).state):
+                now = time.monotonic()
+                if end is not None and now >= end:
+                    return False
+                if now - probed >= _PROBE:
+                    probed = now
+                    if not self.store().is_awaited(collection, ident, folder):
+                        return True
+                self._pause(collection.name, ident, pause if end is None else min(pause, end - now))
+                pause = min(pause * 1.5, _POLL_MOST)
+        return True
+
+    def _published(
+        self, collection: Collection, ident: str, end: float | None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Inside a function others must know who waits for whom; not where the wait ends by itself."""
+        running = compute.current()
+        if running is None:
+            return contextlib.nullcontext()
+        chain = compute.chain_of(running)
+        step = (collection.task.base, collection.name, ident)
+        if step in chain:
+            raise waiting.itself(chain, step)
+        waits = waiting.Waits(self._base.hidden, chain) if end is None else None
+        return waiting.waiting_for(waits, step)
+
+    def _is_to_come(self, collection: Collection, ident: str, state: State) -> bool:
+        """Is it pending? So is what is queued and not begun, and a failed run that is to be tried again.
+
+        Inside a function only what is being computed counts: the rest can be computed there, and whoever
+        has it queued may be waiting for that very function.
+        """
+        if state in ('pending', 'damaged'):
+            return True
+        if state == 'completed':
+            return False
+        store = self.store()
+        is_tried_again = state == 'absent' or bool(collection.retries)
+        if (
+            is_tried_again
+            and not isinstance(store, FilesOnly)
+            and (store.is_sent_off(collection.name, ident) or store.is_queued(collection.name, ident))
+        ):
+            return True
+        folder = directory.find_folder(collection.task.path, ident)
+        return store.is_locked(collection.task.path, folder)  # about to begin
+
+    def _when_over(
+        self, collection: Collection, ident: str, asked: Asked | None, *, computes: bool
+    ) -> tuple[State | None, Resource | None]:
+        """What somebody else's run has left: the resource, or the state from which to compute it.
+
+        Args:
+            collection: The collection.
+            ident: The resource's ident.
+            asked: What is wanted; None: whatever there is.
+            computes: What was never begun, or was cut off, is to be computed, rather than told of.
+        """
+        store = self.store()
+        state: State | None
+        folder, (state, _, _) = store.look(collection, ident)
+        if state in ('completed', 'error'):
+            store.note_done(collection, ident, folder)
+        if asked is not None and state == 'completed':
+            if asked.recompute and self._is_other(collection, folder, asked.args):
+                return state, None
+            state, found = self.saved(collection, ident, asked.args)
+            if found is not None or state == 'completed':
+                return state, found
+        if asked is not None and state == 'error' and self._is_tried_here(store, collection, folder, asked):
+            return state, None
+        if computes and state != 'error':
+            return state, None
         found = self.get(collection, ident)
         if found is None:
             raise ResourceNotFound(
@@ -231,66 +344,82 @@ class Fetcher:
                 collection=collection.name,
                 ident=ident,
             )
-        return found
+        return ('pending', None) if found.status == 'pending' else (found.status, found)
 
-    def _is_to_come(self, collection: Collection, ident: str, state: State) -> bool:
-        """Is it pending? So is what is queued and not begun, and a failed run that is to be tried again."""
-        if state in ('pending', 'damaged'):
-            return True
-        if state == 'completed' or (state == 'error' and not collection.retries):
-            return False
-        if self._live.is_sent_off(collection.name, ident) or self.store().is_queued(collection.name, ident):
-            return True
-        folder = directory.find_folder(collection.task.path, ident)
-        return state == 'absent' and self.store().is_locked(collection.task.path, folder)
+    def _is_other(self, collection: Collection, folder: str, args: str | None) -> bool:
+        """Was it computed with other args, or by another version?"""
+        record = self._live.record(collection, folder) or {}
+        return bool(compute.differs(record, args, collection.task))
+
+    def _is_tried_here(self, store: Store, collection: Collection, folder: str, asked: Asked) -> bool:
+        """A failure is somebody else's only where args were the same, and the last attempt of several."""
+        if collection.retries and isinstance(store, FilesOnly):
+            return True  # whoever computes it may be about to try again, and cannot be asked
+        record = store.record(collection, folder) or {}
+        return asked.args is not None and (directory.recorded_args(record) or '{}') != asked.args
 
     # --- explained ---------------------------------------------------------------------------------
 
-    def explain(self, collection: Collection, ident: str, args: str | None) -> Explanation:
+    def explain(
+        self,
+        collection: Collection,
+        ident: str,
+        args: str | None,
+        *,
+        recompute: bool = False,
+        retry_errors: bool = True,
+    ) -> Explanation:
         """Would a fetch compute, and why; see `Project.explain`."""
         folder, (state, data, record) = self._live.look(collection, ident, with_record=True)
         if state == 'absent':
             if self._live.is_queued(collection.name, ident):
-                return Explanation(False, 'it is queued')
-            return Explanation(True, 'it was never computed')
+                return Explanation(False, 'it is queued', 'queued')
+            return Explanation(True, 'it was never computed', 'new')
         if state in ('pending', 'damaged'):
-            if self._live.is_awaited(collection, ident, folder):
-                return Explanation(False, 'it is being computed, or queued')
-            return Explanation(True, 'its last run was cut off')
+            if not self._live.is_awaited(collection, ident, folder):
+                return Explanation(True, 'its last run was cut off', 'cut-off')
+            return self._explain_pending(collection, folder, args, recompute)
         if state == 'error':
-            return Explanation(True, 'its last run ended in error')
+            return Explanation(retry_errors, 'its last run ended in error', 'error')
         try:
-            directory.parse_result(data or b'')
+            directory.parse_result(data) if data is not None else no_result()
         except ValueError as error:
-            return Explanation(True, f'its result is damaged: {error}')
+            return Explanation(True, f'its result is damaged: {error}', 'damaged')
+        if recompute:
+            return Explanation(True, 'it is completed, and asked for anew', 'recompute')
         return self._explain_completed(collection, record or {}, args)
+
+    def _explain_pending(
+        self, collection: Collection, folder: str, args: str | None, recompute: bool
+    ) -> Explanation:
+        """Somebody computes it, or will; where that is not what is asked for, the policies come after it."""
+        record = self._live.record(collection, folder) or {}
+        if record.get('state') == 'begun' and args is not None:
+            found = self._explain_completed(collection, record, args)
+            if found.code == 'args' and (recompute or found.computes or found.refused):
+                return Explanation(
+                    recompute or found.computes,
+                    'it is being computed with other args, and then ' + found.reason,
+                    'args',
+                    found.refused and not recompute,
+                )
+        return Explanation(False, 'it is being computed, or queued', 'pending')
 
     def _explain_completed(
         self, collection: Collection, record: dict[str, Any], args: str | None
     ) -> Explanation:
         whys = compute.differs(record, args, collection.task)
         if not whys:
-            return Explanation(False, 'it is completed')
+            return Explanation(False, 'it is completed', 'completed')
         policy, why = collection.strictest(whys)
         if why == 'age':
-            return Explanation(True, f'it is older than {collection.task.expires_after:g} s')
+            return Explanation(True, f'it is older than {collection.task.expires_after:g} s', 'age')
+        code: Reason = 'args' if why == 'args' else 'version'
         if not collection.is_registered:
             rule = "only a collection with on_args_change='recompute' computes it again"
-            return Explanation(False, f'its {why} changed, and {rule}')
+            return Explanation(False, f'its {why} changed, and {rule}', code)
         reason = f"its {why} changed, and the collection's policy is {policy!r}"
-        return Explanation(policy == 'recompute', reason)
-
-
-def failed(resource: Resource) -> ResourceFailed:
-    """What ``raise_error=True`` raises."""
-    entry = resource.entry
-    return ResourceFailed(
-        f'{resource.collection}/{resource.ident} ended in error: {entry.error_type}: {entry.error}',
-        collection=resource.collection,
-        ident=resource.ident,
-        traceback_text=resource.error or '',
-        hint=f'see {resource.paths["error"]}',
-    )
+        return Explanation(policy == 'recompute', reason, code, policy == 'error')
 
 
 def not_found(base: BaseDirectory, collection: str, ident: str) -> ResourceNotFound:
@@ -313,16 +442,14 @@ def _damaged_entry(collection: Collection, ident: str, what: str) -> Entry:
     )
 
 
-def _no_result() -> Any:
-    raise ValueError(f'{directory.RESULT} is missing')
+def is_inside() -> bool:
+    """Are we inside a resource's function (or a worker, which does nothing else)?"""
+    return compute.in_worker or compute.current() is not None
 
 
-def _refuse_cycle(order: WorkOrder) -> None:
-    if order.key in order.chain:
-        path = ' → '.join('/'.join(step) for step in (*order.chain, order.key))
-        raise CycleError(
-            f'a resource cannot wait for itself: {path}', collection=order.collection, ident=order.ident
-        )
+def _cannot_be_changed(order: WorkOrder) -> bool:
+    path = f'{order.task.path}/{order.folder}'
+    return os.path.isdir(path) and not os.access(path, os.W_OK)
 
 
 def _echoing(order: WorkOrder) -> contextlib.AbstractContextManager[None]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from . import directory, diskio
 from .directory import State
+from .errors import Cancelled, Interrupted, ResourceError, ResourceFailed, TimedOut, WorkerDied
 from .records import Entry, Status
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ class Resource(dict[str, Any]):
     """A snapshot of one resource: a dict with the keys ``result``, ``status`` and ``_paths``.
 
     ``res['paths']`` answers too, with the same mapping. What an attribute tells beyond the dict is
-    read from the directory when it is asked for. `wait` gives a new snapshot.
+    read from the directory when it is asked for. `wait` gives a new snapshot, `value` the result,
+    whoever computes it.
     """
 
-    __slots__ = ('_at', '_entry', '_traceback', '_wait', 'collection', 'ident')
+    __slots__ = ('_at', '_cause', '_entry', '_traceback', '_wait', 'collection', 'ident')
 
     collection: str
     ident: str
@@ -55,6 +57,7 @@ class Resource(dict[str, Any]):
         wait: Callable[[Resource, float | None], Resource] | None = None,
         entry: Entry | None = None,
         traceback: str | None = None,
+        cause: BaseException | None = None,
     ) -> None:
         """``at``: base as shown, absolute base, the collection's folder, the resource's folder.
 
@@ -72,6 +75,7 @@ class Resource(dict[str, Any]):
         self._wait = wait
         self._entry = entry
         self._traceback = traceback
+        self._cause = cause  # what the function raised, where it was called in this process
 
     # The documentation calls the mapping by both names, and a JSON dump shows it once.
 
@@ -96,6 +100,25 @@ class Resource(dict[str, Any]):
     def result(self) -> Any:
         """What the function returned, as JSON gives it back; None unless completed."""
         return self['result']
+
+    @property
+    def value(self) -> Any:
+        """What the function returned; waits for it where the resource is pending.
+
+        Raises ResourceFailed where it ended in error (TimedOut, Cancelled, WorkerDied or Interrupted where
+        it was cut off), with what the function raised as the cause if it was called in this process.
+        """
+        resource = self.wait()
+        if resource.status == 'completed':
+            return resource.result
+        if resource.status == 'pending':  # a copy that was pickled
+            raise ResourceError(
+                f'{self.collection}/{self.ident} is pending, and cannot be waited for in this copy',
+                collection=self.collection,
+                ident=self.ident,
+                hint='fetch it from the Project',
+            )
+        raise failure(resource) from resource._cause
 
     @property
     def paths(self) -> dict[str, str]:
@@ -192,6 +215,33 @@ def _rebuilt(
 ) -> Resource:
     status = next(cast('Status', name) for name, value in items['status'].items() if value)
     return Resource(collection, ident, status, items['result'], at=at, entry=entry, traceback=traceback)
+
+
+_FAILURES = {kind.__name__: kind for kind in (Interrupted, TimedOut, Cancelled, WorkerDied)}
+
+
+def failure(resource: Resource) -> ResourceFailed:
+    """What is raised where the value of a resource is asked for that ended in error."""
+    entry = resource.entry
+    kind = _FAILURES.get(entry.error_type or '', ResourceFailed)
+    return kind(
+        f'{resource.collection}/{resource.ident} ended in error: {entry.error_type}: {entry.error}',
+        collection=resource.collection,
+        ident=resource.ident,
+        traceback_text=resource.error or '',
+        hint=f'see {resource.paths["error"]}',
+    )
+
+
+def free_frames(error: BaseException | None) -> None:
+    """Let go of what the frames of an exception's traceback hold: its lines are still known."""
+    from traceback import clear_frames  # which a worker seldom needs
+
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class Look(NamedTuple):

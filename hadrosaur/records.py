@@ -226,7 +226,7 @@ class WorkOrder(NamedTuple):
     queued_at: str
     attempt: int = 1  # the least number that this run's attempt may get
     recompute: str = 'no'  # 'no'; 'changed': if args, version or age differ; 'yes'
-    chain: tuple[tuple[str, str], ...] = ()  # the resources whose functions asked for this one
+    chain: tuple[tuple[str, str, str], ...] = ()  # the resources (see step) whose functions asked for it
 
     @property
     def collection(self) -> str:
@@ -242,6 +242,11 @@ class WorkOrder(NamedTuple):
     def key(self) -> tuple[str, str]:
         """(collection, ident)."""
         return (self.task.collection, self.ident)
+
+    @property
+    def step(self) -> tuple[str, str, str]:
+        """(absolute path of the base, collection, ident): what names the resource in a chain."""
+        return (self.task.base, self.task.collection, self.ident)
 
 
 class Outcome(NamedTuple):
@@ -260,6 +265,7 @@ class Outcome(NamedTuple):
     exception: BaseException | None = None  # to be raised again in the caller: Ctrl-C, inline only
     not_started: bool = False  # True: the run never began; the folder is as before, no row may come of it
     traceback: str = ''  # where the run never began: what error.log would say
+    cause: BaseException | None = None  # what the function raised, where it was called in this process
 
 
 class Counts(NamedTuple):
@@ -318,8 +324,25 @@ class CheckReport(NamedTuple):
         return [finding for finding in self.findings if not finding.mended]
 
 
+Reason = Literal[
+    'new',
+    'queued',
+    'pending',
+    'cut-off',
+    'error',
+    'damaged',
+    'completed',
+    'args',
+    'version',
+    'age',
+    'recompute',
+]
+
+
 class Explanation(NamedTuple):
     """Would a fetch compute, and why."""
 
     computes: bool
-    reason: str
+    reason: str  # in words
+    code: Reason = 'completed'  # what decides it, in one word
+    refused: bool = False  # a policy says 'error': a fetch raises, and among many it is a counted error

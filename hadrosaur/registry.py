@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import canonical, capture, compute, diskio
@@ -18,6 +17,7 @@ from .errors import (
     ResourceError,
     UnknownCollection,
     VersionChangedWarning,
+    warn,
 )
 from .records import Task
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .basedir import BaseDirectory
+    from .records import Entry
 
 _AGAIN = 'recompute=True, or --recompute, computes it again'
 _STRICTEST_FIRST = ('error', 'recompute', 'warn', 'keep')
@@ -63,16 +64,13 @@ class Collection(NamedTuple):
         """Seconds to wait before the given retry (1 is the first)."""
         return self.retry_delay * self.retry_backoff ** (retry - 1)
 
-    def is_outdated(
-        self, ident: str, record: dict[str, Any] | None, args: str | None, *, stacklevel: int = 6
-    ) -> bool:
+    def is_outdated(self, ident: str, record: dict[str, Any] | None, args: str | None) -> bool:
         """Is a completed resource to be computed again, by the policies?
 
         Args:
             ident: The resource's ident.
             record: Its record.json.
             args: Canonical JSON of the args given, None where none were: then they are not compared.
-            stacklevel: Frames from here to the user's call, for the warning.
 
         Raises InvalidArgs (ResourceError where the version changed) where a policy says ``'error'``.
         """
@@ -88,12 +86,29 @@ class Collection(NamedTuple):
         if policy == 'error':
             refusal = InvalidArgs if why == 'args' else ResourceError
             raise refusal(message, collection=self.name, ident=ident, hint=_AGAIN)
-        warnings.warn(
-            f'{message}; the saved result is returned ({_AGAIN})',
-            category,
-            stacklevel=stacklevel,
-        )
+        warn(f'{message}; the saved result is returned ({_AGAIN})', category)
         return False
+
+    def is_wanted_anew(self, ident: str, entry: Entry, args: str | None, *, recompute: bool) -> bool:
+        """Is what somebody else's run has left to be computed again, as it differs from what was asked for?
+
+        Args:
+            ident: The resource's ident.
+            entry: What that run came to.
+            args: Canonical JSON of the args given, None where none were.
+            recompute: It was asked for anew, so a saved result of another kind is of no use.
+
+        Raises InvalidArgs or ResourceError where a policy says ``'error'``.
+        """
+        record = {
+            'args': entry.args,
+            'version': entry.version,
+            'finished_at': entry.raw('finished_at'),
+        }
+        if entry.status == 'completed' and not recompute:
+            return self.is_outdated(ident, record, args)
+        whys = compute.differs(record, args, self.task)
+        return bool(whys) if entry.status == 'completed' else 'args' in whys
 
     def strictest(self, whys: list[str]) -> tuple[str, str]:
         """(policy, why): of the ways in which a result differs, the one that decides what is done."""

@@ -30,13 +30,14 @@ class Settled(NamedTuple):
 
     ``entry`` is its row, or None where it was never begun (or is not there); ``busy`` says that
     someone is computing it now; ``run`` is the run id in its record; ``spoiled`` says why it cannot be
-    settled.
+    settled, and ``foreseen`` is the row that it would have then (None: it was never begun).
     """
 
     entry: Entry | None
     busy: bool = False
     run: str | None = None
     spoiled: str | None = None
+    foreseen: Entry | None = None
 
     @property
     def is_known(self) -> bool:
@@ -73,16 +74,48 @@ def settle(
         claim = Claim.take(collection_path, folder, lock=lock, make=False, patience=patience)
     except (FileNotFoundError, NotADirectoryError):
         return Settled(None)
-    except OSError:  # not ours to change (a read-only base, a link): left alone
+    except PermissionError as error:
+        seen = _foreseen(collection, ident, collection_path, folder, error_type, reason)
+        return Settled(None, busy=True, spoiled=str(error), foreseen=seen)
+    except OSError:  # not ours to change (a link): left alone
         return Settled(None, busy=True)
     if claim is None:
         return Settled(None, busy=True)
     try:
         return _Settling(claim, collection, ident, error_type, reason).settle(only_run)
-    except OSError as error:  # a folder stands where a file should be, the disk is full
-        return Settled(None, spoiled=str(error))
+    except OSError as error:  # a folder stands where a file should be, the disk is full or read-only
+        seen = _foreseen(collection, ident, collection_path, folder, error_type, reason)
+        return Settled(None, spoiled=str(error), foreseen=seen)
     finally:
         claim.release()
+
+
+def _foreseen(
+    collection: str, ident: str, collection_path: str, folder: str, error_type: str, reason: str
+) -> Entry | None:
+    """The row of a folder that cannot be changed now, as it would be if it could; None: never begun."""
+    with contextlib.suppress(OSError), diskio.opened_below(collection_path, folder) as opened:
+        record = directory.read_record(opened)
+        state = directory.believed(directory.read_status(opened), record, opened)
+        path = f'{os.path.basename(collection_path)}/{folder}'
+        if state == 'pending':
+            entry = directory.entry_of(collection, ident, path, 'pending', opened, record)
+            return _cut_off(entry, error_type, reason)
+        if state in ('completed', 'error'):
+            return directory.entry_of(collection, ident, path, state, opened, record)
+    return None
+
+
+def _cut_off(entry: Entry, error_type: str, reason: str) -> Entry:
+    """The row of a run that was cut off."""
+    return entry.change(
+        status='error',
+        phase=None,
+        finished_at=format_time(time.time()),
+        error_type=error_type,
+        error=reason,
+        error_group=fingerprint.fingerprint(error_type, reason, None),
+    )
 
 
 def blame(order: WorkOrder, error_type: str, reason: str, *, patience: float) -> Outcome | None:
@@ -193,14 +226,7 @@ class _Settling(NamedTuple):
         return directory.entry_of(self.collection, self.ident, path, state, self.claim.folder, record)
 
     def _interrupt(self, record: dict[str, Any]) -> Entry:
-        entry = self._entry('pending', record).change(
-            status='error',
-            phase=None,
-            finished_at=format_time(time.time()),
-            error_type=self.error_type,
-            error=self.reason,
-            error_group=fingerprint.fingerprint(self.error_type, self.reason, None),
-        )
+        entry = _cut_off(self._entry('pending', record), self.error_type, self.reason)
         with contextlib.suppress(OSError):
             text = f'{self.error_type}: {self.reason}\n'.encode()
             diskio.replace(directory.ERROR, text, self.claim.folder)

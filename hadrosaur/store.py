@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, compute, directory, diskio, settle
-from .errors import IndexFault
+from .errors import IndexFault, warn
 from .handle import Look, Resource, look
 from .locks import Guarded, at_most
 from .records import Entry, Outcome, WorkOrder, format_time
@@ -94,6 +94,31 @@ class Store(Guarded):
                 return directory.read_record(opened)
         except OSError:
             return None
+
+    def result_bytes(self, collection: Collection, folder: str) -> bytes | None:
+        """The result.json of a resource, None where there is none."""
+        try:
+            with diskio.opened_below(collection.task.path, folder) as opened:
+                return diskio.read(directory.RESULT, opened)
+        except OSError:
+            return None
+
+    def warn_of_damage(
+        self, collection: Collection, ident: str, folder: str, data: bytes | None, error: ValueError
+    ) -> bool:
+        """Say that a result does not parse while the status still says completed: it is never served.
+
+        False where it is no longer so: a recompute has begun meanwhile, or is even done.
+        """
+        path = collection.task.path
+        again = look(path, folder)
+        if again.state != 'completed' or again.result != data:
+            return False
+        warn(
+            f'{path}/{folder}/{directory.RESULT} is damaged ({error}); '
+            f'a fetch computes {collection.name}/{ident} again'
+        )
+        return True
 
     def is_locked(self, collection_path: str, folder: str) -> bool:
         """Is someone computing the resource in this folder of a collection (an absolute path)?"""
@@ -178,8 +203,12 @@ class Store(Guarded):
         folder: str,
         *,
         recompute: str = 'no',
+        batch: str = '',
     ) -> WorkOrder:
-        """An order for a resource. Without ``args`` (canonical JSON) those of the last run are repeated."""
+        """An order for a resource. Without ``args`` (canonical JSON) those of the last run are repeated.
+
+        ``batch``: what its run id begins with (see `new_batch`).
+        """
         if args is None:
             is_there = os.path.lexists(f'{collection.task.path}/{folder}')
             record = self.record(collection, folder) if is_there else None
@@ -187,14 +216,14 @@ class Store(Guarded):
         running = compute.current()
         return WorkOrder(
             task=collection.task,
-            run=_new_run(),
+            run=_new_run(batch),
             ident=ident,
             folder=folder,
             args=args,
             args_hash=canonical.args_hash(args),
             queued_at=format_time(time.time()),
             recompute=recompute,
-            chain=compute.chain_of(running) if running and compute.base_of(running) == self.base.path else (),
+            chain=compute.chain_of(running) if running else (),
         )
 
     def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> bool:
@@ -274,13 +303,11 @@ class Store(Guarded):
         *,
         wait: Callable[..., Resource] | None = None,
         entry: Entry | None = None,
-        traceback: str | None = None,
+        **told: Any,
     ) -> Resource:
-        """What the user gets."""
+        """What the user gets; ``told``: traceback and cause of a failure (see `Resource`)."""
         at = (self.base.given, self.base.path, collection.task.folder, folder)
-        return Resource(
-            collection.name, ident, status, result, at=at, wait=wait, entry=entry, traceback=traceback
-        )
+        return Resource(collection.name, ident, status, result, at=at, wait=wait, entry=entry, **told)
 
     def resource_of(self, collection: Collection, order: WorkOrder, outcome: Outcome) -> Resource:
         """The resource that an outcome tells of; a long result is read from its file."""
@@ -292,7 +319,14 @@ class Store(Guarded):
             result = directory.parse_result(data) if data is not None else None
         traceback = outcome.traceback if outcome.not_started else None
         return self.resource(
-            collection, order.ident, order.folder, status, result, entry=outcome.entry, traceback=traceback
+            collection,
+            order.ident,
+            order.folder,
+            status,
+            result,
+            entry=outcome.entry,
+            traceback=traceback,
+            cause=outcome.cause,
         )
 
     def close(self) -> None:
@@ -326,8 +360,21 @@ def _settled(collection: Collection, ident: str, folder: str) -> Settled:
     return settle.settle(collection.name, ident, collection.task.path, folder, lock=collection.task.lock)
 
 
-def _new_run() -> str:
-    return os.urandom(8).hex()
+def no_result() -> Any:
+    """Raises the ValueError of a result that is not there at all."""
+    raise ValueError(f'{directory.RESULT} is missing')
+
+
+BATCH_LENGTH = 12
+
+
+def new_batch() -> str:
+    """What the run ids of one batch begin with, so that its own runs are told from all others."""
+    return os.urandom(BATCH_LENGTH // 2).hex()
+
+
+def _new_run(batch: str = '') -> str:
+    return (batch or new_batch()) + os.urandom(6).hex()
 
 
 def _no_index() -> Index:
@@ -359,4 +406,4 @@ def is_worth_a_retry(outcome: Outcome) -> bool:
 
 def retry_order(order: WorkOrder, outcome: Outcome) -> WorkOrder:
     """The order of the next attempt, after a failed one."""
-    return order._replace(run=_new_run(), attempt=outcome.entry.attempt + 1)
+    return order._replace(run=_new_run(order.run[:BATCH_LENGTH]), attempt=outcome.entry.attempt + 1)

@@ -50,6 +50,7 @@ INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
 NOT_STARTED = 'test_not_started.py::test_'
 NOTES = 'test_notes_of_ours.py::test_'
+ALIKE = 'test_fetching_alike.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
@@ -105,8 +106,8 @@ MUTANTS = {
         Mutant(
             'recompute=True gives the saved result',
             'fetcher.py',
-            "        how = 'yes' if recompute else 'changed'",
-            "        how = 'changed'",
+            "            how = 'yes' if asked.recompute else 'changed'",
+            "            how = 'changed'",
             f'{FETCH}test_recompute_runs_again_in_an_empty_storage',
         ),
         Mutant(
@@ -157,6 +158,78 @@ MUTANTS = {
             '            self._exit_hook = atexit.register(at_exit)',
             '            self._exit_hook = at_exit',
             f'{FETCH}test_interpreter_exit_waits_for_background_work',
+        ),
+    ],
+    'fetching alike': [
+        Mutant(
+            'a fetch inside a function does not wait',
+            'fetcher.py',
+            '            wait = is_inside()',
+            '            wait = False',
+            f'{ALIKE}a_shared_dependency_gives_its_value_to_all[processes-fetch]',
+        ),
+        Mutant(
+            'who waits for whom is not looked at',
+            'waiting.py',
+            '            if step in self._chain:',
+            '            if False:',
+            f'{ALIKE}one_lock_for_looking_and_publishing',
+        ),
+        Mutant(
+            'who waits is published without the lock',
+            'waiting.py',
+            '                diskio.lock_within(lock, PATIENCE)',
+            '                pass',
+            f'{ALIKE}one_lock_for_looking_and_publishing',
+        ),
+        Mutant(
+            'what the dead waited for counts',
+            'waiting.py',
+            '            if diskio.is_locked(name, folder):',
+            '            if True:',
+            f'{ALIKE}what_the_dead_waited_for_counts_for_nothing',
+        ),
+        Mutant(
+            'fetch_many inside a function waits in silence',
+            'runner/batch.py',
+            '        if running is None or not self._elsewhere:',
+            '        if True:',
+            f'{ALIKE}of_a_ring_exactly_one_ends_in_a_cycle_error[2-processes-many]',
+        ),
+        Mutant(
+            'fetch_many of oneself waits for ever',
+            'runner/batch.py',
+            '        if flight.order.step in flight.order.chain:',
+            '        if False:',
+            f'{ALIKE}asking_for_itself_is_a_cycle_error[inline-many]',
+        ),
+        Mutant(
+            'a chain ends where another base begins',
+            'store.py',
+            'chain=compute.chain_of(running) if running else (),',
+            'chain=compute.chain_of(running) if isinstance(self, FilesOnly) else (),',
+            f'{ALIKE}asking_for_itself_through_another_base_is_a_cycle_error',
+        ),
+        Mutant(
+            'an attempt that failed is taken for the last',
+            'fetcher.py',
+            '        if collection.retries and isinstance(store, FilesOnly):',
+            '        if False:',
+            f'{ALIKE}a_flaky_dependency_is_not_given_up_between_its_attempts[fetch]',
+        ),
+        Mutant(
+            'how a run was cut off is not told',
+            'handle.py',
+            "    kind = _FAILURES.get(entry.error_type or '', ResourceFailed)",
+            '    kind = ResourceFailed',
+            f'{ALIKE}how_it_was_cut_off_is_the_class_of_the_error',
+        ),
+        Mutant(
+            'what the function raised is not kept',
+            'compute.py',
+            '    cause = None if in_worker else error',
+            '    cause = None',
+            f'{ALIKE}the_cause_is_what_the_function_raised[value]',
         ),
     ],
     'the folder': [
@@ -342,8 +415,8 @@ MUTANTS = {
         Mutant(
             'a resource may wait for itself',
             'fetcher.py',
-            '    if order.key in order.chain:',
-            '    if False:',
+            '            if order.step in order.chain:',
+            '            if False:',
             f'{TRUTH}test_nested_fetch[inline]',
         ),
         Mutant(
@@ -830,9 +903,9 @@ MUTANTS = {
         ),
         Mutant(
             'the same name in two projects is a circle',
-            'store.py',
-            ' if running and compute.base_of(running) == self.base.path else ()',
-            ' if running else ()',
+            'records.py',
+            'return (self.task.base, self.task.collection, self.ident)',
+            "return ('', self.task.collection, self.ident)",
             f'{MANY}test_a_function_may_fetch_from_another_project',
         ),
         Mutant(
@@ -937,8 +1010,8 @@ MUTANTS = {
         Mutant(
             'a failed run that is tried again counts as done',
             'fetcher.py',
-            "        if state == 'completed' or (state == 'error' and not collection.retries):",
-            '        if True:',
+            "        is_tried_again = state == 'absent' or bool(collection.retries)",
+            "        is_tried_again = state == 'absent'",
             f'{HARD}a_fetch_waits_for_the_last_try',
         ),
     ],
@@ -1393,8 +1466,8 @@ MUTANTS = {
         Mutant(
             'a saved result opens the index',
             'fetcher.py',
-            "        if state != 'completed':\n            return state, None\n        if compared:",
-            '        self._live.index.get(collection.name, ident)\n        if compared:',
+            "        if state != 'completed':\n            return state, None\n        if compared",
+            '        self._live.index.get(collection.name, ident)\n        if compared',
             'test_architecture.py::test_cached_fetch_loads_no_sqlalchemy',
         ),
     ],

@@ -37,7 +37,7 @@ def test_what_is_computed_is_locked_everywhere(proj, base, tmp_path):
     @proj.resource('outer')
     def outer(ident, args, subdir):
         (base / 'dep/x/status.json').unlink()  # which does not mean that nobody computes it
-        return proj.fetch('dep', 'x').status
+        return proj.fetch('dep', 'x', wait=False).status
 
     running = threading.Thread(target=proj.fetch, args=('dep', 'x'))
     running.start()

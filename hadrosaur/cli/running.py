@@ -225,10 +225,11 @@ def _plan(project: Project, collection: str, item: Any, how: How) -> dict[str, s
 
     ident, args = item
     try:
-        found = project.explain(collection, ident, args if args is not None else how.args)
+        given = args if args is not None else how.args
+        found = project.explain(collection, ident, given, recompute=how.recompute)
     except HadrosaurError as error:
         return {'action': 'refuse', 'ident': str(ident), 'reason': str(error)}
-    if how.recompute and not found.computes and found.reason == 'it is completed':
-        return {'action': 'compute', 'ident': str(ident), 'reason': 'it is completed; --recompute was given'}
-    action = 'compute' if found.computes else 'leave'
+    # What another process has only queued is computed by whoever comes first.
+    computes = found.computes or found.code == 'queued'
+    action = 'compute' if computes else 'refuse' if found.refused else 'leave'
     return {'action': action, 'ident': str(ident), 'reason': found.reason}

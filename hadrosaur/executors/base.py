@@ -46,10 +46,12 @@ class Executor(ABC):
     Attributes:
         capacity: How many orders it likes to have at hand; the runner keeps it supplied with those.
         runs_at_once: An order runs as soon as it is submitted, so it need not be shown as queued.
+        is_stepped: Nothing happens but in `step`: who waits without stepping would wait for ever.
     """
 
     capacity: int = 1
     runs_at_once: bool = False
+    is_stepped: bool = False
 
     @abstractmethod
     def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:

@@ -21,6 +21,7 @@ class InlineExecutor(Executor):
     """Runs an order at each `step`."""
 
     runs_at_once = True
+    is_stepped = True
 
     def __init__(self, listener: Listener, workers: int | None = None) -> None:
         self._tell = listener

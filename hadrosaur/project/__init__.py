@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import canonical, compute, directory, locks, reindex, settle
 from ..basedir import BaseDirectory, request_cancel
-from ..errors import InvalidIdent, ResourceError
-from ..fetcher import Fetcher, failed, not_found
-from ..handle import Resource
+from ..errors import InvalidIdent, ProjectError, ResourceError
+from ..fetcher import Asked, Fetcher, not_found
+from ..handle import Resource, failure, free_frames
 from ..records import Counts, Entry, Task
 from ..recovery import recover
 from ..registry import Collection, Registry
@@ -200,7 +200,7 @@ class Project(Indexed):
         *,
         recompute: bool = False,
         background: bool | None = None,
-        wait: bool | float = False,
+        wait: bool | float | None = None,
         echo: bool = False,
         raise_error: bool = False,
     ) -> Resource:
@@ -212,39 +212,38 @@ class Project(Indexed):
             args: What the function gets as well: a dict of JSON values. None: what the last run had.
             recompute: Compute it again.
             background: Return at once, with the status pending. None: as the collection says.
-            wait: Where it is pending, wait for it: True, or for that many seconds.
+            wait: Where it is pending, wait for it: True, or for that many seconds. None: inside a resource's
+                function only.
             echo: Show its output here too, while it runs.
             raise_error: Raise where it ended in error.
 
         Returns:
             ``{'result': …, 'status': {…}, '_paths': {…}}``, see `Resource`. If the function raised, the
             status is error, the result None, and the traceback in error.log; the next fetch tries again.
-            If it is being computed elsewhere, the status is pending.
+            If it is being computed elsewhere, the status is pending; inside a resource's function that is
+            waited for. ``.value`` is the result in any case, or raises.
 
         Raises:
             UnknownCollection: No such collection.
             InvalidIdent, InvalidArgs: Refused, before anything is written.
             ResourceFailed: ``raise_error=True``, and it ended in error.
+            CycleError: It is being computed, and waits for the resource whose function asks for it.
         """
         known = self._registry.find(collection) or self._registry.get(collection)
         text = canonical.ident_text(ident, collection)
+        given = None if args is None else canonical.args_json(args, collection, text)
         state: directory.State | None = None
         if not recompute:
-            state, found = self._fetcher.saved(known, text, args)
+            state, found = self._fetcher.saved(known, text, given)
             if found is not None:
                 return found
-        resource = self._fetcher.obtain(
-            self._registry.get(collection),
-            text,
-            args,
-            state,
-            recompute=recompute,
-            background=background,
-            wait=wait,
-            echo=echo,
-        )
+        known = self._registry.get(collection)
+        background = known.background if background is None else background
+        asked = Asked(given, recompute, background, echo)
+        resource = self._fetcher.obtain(known, text, asked, state, wait)
         if raise_error and resource.status == 'error':
-            raise failed(resource)
+            raise failure(resource) from resource._cause
+        free_frames(resource._cause)
         return resource
 
     def get(self, collection: str, ident: str | int) -> Resource:
@@ -328,12 +327,17 @@ class Project(Indexed):
 
     # --- background --------------------------------------------------------------------------------
 
-    def _send_off(self, collection: Collection, order: WorkOrder) -> None:
+    def _send_off(self, collection: Collection, order: WorkOrder, args: str | None) -> None:
         self._register_exit()
-        self._background.send_off(collection, order)
+        self._background.send_off(collection, order, args)
 
     def _is_sent_off(self, collection: str, ident: str) -> bool:
-        return any(dispatcher.flying(collection, ident) for dispatcher in self._dispatchers())
+        """What an inline batch has at hand is not on its way: only its loop goes on, and it may be ours."""
+        return self._is_flying(collection, ident, even_stepped=False)
+
+    def _is_flying(self, collection: str, ident: str, *, even_stepped: bool = True) -> bool:
+        found = [each for each in self._dispatchers() if each.flying(collection, ident)]
+        return any(even_stepped or not each.executor.is_stepped for each in found)
 
     def _pause(self, collection: str, ident: str, seconds: float) -> None:
         """Wait so long; no longer than a resource is on its way, where that is so."""
@@ -363,8 +367,7 @@ class Project(Indexed):
     def _close_at_exit(self) -> None:
         try:
             if left := self._background.count:
-                what = f'{left} resource' if left == 1 else f'{left} resources'
-                print(f'waiting for {what} in the background; Ctrl-C ends that', file=sys.stderr)
+                print(f'waiting for {_counted(left)} in the background; Ctrl-C ends that', file=sys.stderr)
             self.close()
         except KeyboardInterrupt:
             self.close(cancel=True)
@@ -440,7 +443,11 @@ class Project(Indexed):
         """Wait for background work (``cancel=True``: kill it), end batches, close the index.
 
         The Project opens again when it is used again.
+
+        Raises:
+            ProjectError: Called inside a function that this Project computes: it would end its own work.
         """
+        self._refuse_inside()
         self._background.close(cancel=cancel)
         for batch in list(self._batches):
             batch.close()
@@ -453,8 +460,24 @@ class Project(Indexed):
     def __enter__(self) -> Project:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        """The end of a with block: waits for background work, unless an error or Ctrl-C leaves the block."""
+        is_end = isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
+        if error is not None and not is_end and self._background.count:
+            what = _counted(self._background.count)
+            print(f'{type(error).__name__}: cancelling {what} in the background', file=sys.stderr)
+        self.close(cancel=error is not None and not is_end)
+
+    def _refuse_inside(self) -> None:
+        """Closing inside a function of ours would wait for that very function, or end its batch unsaid."""
+        running = compute.current()
+        for base, collection, ident in compute.chain_of(running) if running is not None else ():
+            here = (collection, ident) in self._fetcher.computing or self._is_flying(collection, ident)
+            if base == self._base.path and here:
+                raise ProjectError(
+                    f'close() inside the function of {collection}/{ident}, which this Project is computing',
+                    hint='close it where it was made, once its work is done',
+                )
 
     # --- pickling ----------------------------------------------------------------------------------
 
@@ -479,6 +502,10 @@ class Project(Indexed):
         self._computes = True
         self._make_parts()
         self._registry.restore(state['collections'], state['left_out'])
+
+
+def _counted(resources: int) -> str:
+    return f'{resources} resource' if resources == 1 else f'{resources} resources'
 
 
 def _plain(seconds: Any) -> Any:

@@ -117,13 +117,22 @@ class Indexed:
         return self._index().sql(query, params)
 
     def explain(
-        self, collection: str, ident: str | int, args: Mapping[str, Any] | None = None
+        self,
+        collection: str,
+        ident: str | int,
+        args: Mapping[str, Any] | None = None,
+        *,
+        recompute: bool = False,
+        retry_errors: bool = True,
     ) -> Explanation:
-        """Would a fetch compute, and why."""
+        """Would a fetch with these arguments compute, and why. Nothing is changed.
+
+        ``retry_errors`` is `fetch_many`'s: whether it computes those that ended in error again.
+        """
         known = self._registry.get_any(collection)
         text = canonical.ident_text(ident, collection)
         given = None if args is None else canonical.args_json(args, collection, text)
-        return self._fetcher.explain(known, text, given)
+        return self._fetcher.explain(known, text, given, recompute=recompute, retry_errors=retry_errors)
 
     # --- keeping index and directories together ----------------------------------------------------
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import TYPE_CHECKING
 
 from .. import compute
-from ..errors import ExecutorFault, HadrosaurWarning
+from ..errors import ExecutorFault, warn
 from ..locks import Guarded
 from .dispatcher import Dispatcher, Flight
 
@@ -37,8 +36,11 @@ class Background(Guarded):
         dispatcher = self.dispatcher
         return len(dispatcher) if dispatcher is not None and dispatcher.fault is None else 0
 
-    def send_off(self, collection: Collection, order: WorkOrder) -> None:
-        """Have an order carried out; its directory says pending before this returns."""
+    def send_off(self, collection: Collection, order: WorkOrder, args: str | None) -> None:
+        """Have an order carried out; its directory says pending before this returns.
+
+        ``args``: canonical JSON of those that were given, None where none were.
+        """
         with self._guard:  # to the end, so that no order meets a dispatcher that is just being closed
             dispatcher = self._dispatcher()
             if dispatcher.flying(*order.key):
@@ -46,7 +48,7 @@ class Background(Guarded):
             try:
                 self._store.queue([order])  # first: a pending folder that no living session owns is settled
                 if compute.enqueue(order):
-                    dispatcher.take([Flight(collection, order)])
+                    dispatcher.take([Flight(collection, order, args)])
                 else:
                     self._store.disown([order.key])
             except BaseException:  # Ctrl-C, or a disk that refuses: no row without an order
@@ -75,7 +77,7 @@ class Background(Guarded):
             if not cancel:
                 self.wait(None, None, None)
         except ExecutorFault as fault:  # what it had is settled below
-            warnings.warn(f'background work was given up: {fault}', HadrosaurWarning, stacklevel=2)
+            warn(f'background work was given up: {fault}')
             cancel = True
         with self._guard:
             dispatcher, self._made = self.dispatcher, None

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import canonical, directory
-from ..errors import ExecutorFault, HadrosaurError, HadrosaurWarning, InvalidArgs, InvalidIdent, ResourceError
-from ..handle import Look, Resource
+from .. import canonical, compute, directory, waiting
+from ..errors import ExecutorFault, HadrosaurError, InvalidArgs, InvalidIdent, ResourceError, warn
+from ..handle import Look, Resource, free_frames
 from ..locks import Ender
-from ..records import Counts, Entry, Outcome, format_time
+from ..records import Counts, Entry, Outcome
+from ..store import FilesOnly, new_batch, no_result
 from .dispatcher import Dispatcher, Flight
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ GROUP = 64  # orders per transaction, when there is a stream of them
 PATIENCE = 0.05  # seconds to pull idents before what was pulled is handed over
 IDLE_POLL = 0.05  # seconds between looks at a resource that someone else computes, growing to:
 IDLE_POLL_MOST = 1.0
+MET_MOST = 100_000  # idents computed elsewhere that are remembered, so that a repeat is no new request
 REFILL = 0.75  # of the executor's capacity: below it, more of the user's idents are pulled
 
 
@@ -71,7 +72,10 @@ class Batch(Iterator[Resource]):
         self._in_flight: set[str] = set()  # idents, to merge repeats
         self._elsewhere: list[Flight] = []
         self._process = os.getpid()
-        self._began = '~'  # after every time
+        self._name = new_batch()  # what the run ids of its orders begin with
+        self._met: set[str] = set()  # idents that someone else has computed for it
+        self._waits: waiting.Waits | None = None
+        self._cut = False  # closed by someone else than the loop that iterates
         self._exhausted = self._ended = self._cancelled = False
         self._steering = threading.RLock()  # cancel may come from another thread
         self._tally = {'total': 0, 'completed': 0, 'error': 0, 'reused': 0}
@@ -119,6 +123,10 @@ class Batch(Iterator[Resource]):
         except BaseException as error:
             self._end(interrupt=isinstance(error, KeyboardInterrupt))
             raise
+        finally:
+            if self._waits is not None:
+                self._waits.withdraw()
+                self._waits = None
         if resource is None:
             self._end(interrupt=False)
             raise StopIteration
@@ -134,6 +142,13 @@ class Batch(Iterator[Resource]):
             if self._is_over():
                 return None
             self._work_or_wait()
+        if self._cut:
+            self._cut = False
+            counts = self.counts
+            warn(
+                f'this batch of {self._collection.name!r} was closed before it was done: '
+                f'{counts.completed} completed, {counts.error} failed, the rest is as if never asked for'
+            )
         return None
 
     def _is_over(self) -> bool:
@@ -150,6 +165,8 @@ class Batch(Iterator[Resource]):
             return
         if not self._exhausted and self._is_hungry(REFILL):
             return  # the user's iterable is slow: look for results, then pull on
+        if self._closes_a_ring():
+            return
         moments = [flight.next_poll for flight in self._elsewhere]
         if dispatcher.next_retry is not None:
             moments.append(dispatcher.next_retry)
@@ -175,7 +192,10 @@ class Batch(Iterator[Resource]):
             self._poll_elsewhere(time.monotonic())
 
     def _land(self, flight: Flight, outcome: Outcome) -> None:
+        if not (outcome.fresh or outcome.not_started) and self._is_submitted_anew(flight, outcome.entry):
+            return
         resource = self._store.resource_of(flight.collection, flight.order, outcome)
+        free_frames(outcome.cause)
         self._in_flight.discard(flight.order.ident)
         self._add(resource, outcome.entry, reused=not outcome.fresh)
 
@@ -192,8 +212,6 @@ class Batch(Iterator[Resource]):
 
     def _fill(self) -> None:
         """Pull idents until the executor has enough, or something is ready to be yielded."""
-        if self._began == '~':
-            self._began = format_time(time.time())
         if self._exhausted or (self._dispatcher and not self._is_hungry(REFILL)):
             return
         deadline = time.monotonic() + PATIENCE
@@ -265,10 +283,12 @@ class Batch(Iterator[Resource]):
             self._tally['total'] -= 1
             self._refuse(ident, error, folder)
             return None
+        flight = self._flight(ident, args, folder, 'changed' if state == 'completed' else 'no')
+        if flight.order.step in flight.order.chain:
+            self._tally['total'] -= 1
+            self._refuse(ident, waiting.itself(flight.order.chain, flight.order.step), folder)
+            return None
         self._in_flight.add(ident)
-        how = 'yes' if self._recompute else 'changed' if state == 'completed' else 'no'
-        order = self._store.order(collection, ident, args, folder, recompute=how)
-        flight = Flight(collection, order)
         if state == 'pending' and self._store.is_awaited(collection, ident, folder):
             self._started_dispatcher()
             self._elsewhere.append(flight)
@@ -277,27 +297,38 @@ class Batch(Iterator[Resource]):
 
     def _is_there(self, ident: str, args: str | None, folder: str, found: Look) -> bool:
         """Is the resource done, and to be yielded as it is?"""
-        if found.state == 'completed' and found.result is not None:
-            if self._recompute and not self._was_asked_here(folder, found):
+        if found.state == 'completed':
+            if self._recompute and not self._was_asked_here(ident, folder, found):
                 return False
             if found.record is not None and self._collection.is_outdated(ident, found.record, args):
                 return False
             return self._reuse(ident, folder, found.result)
-        if found.state == 'error' and (not self._retry_errors or self._was_asked_here(folder, found)):
+        if found.state == 'error' and (not self._retry_errors or self._was_asked_here(ident, folder, found)):
             self._add(self._store.resource(self._collection, ident, folder, 'error'), None, reused=True)
             return True
         return False
 
-    def _was_asked_here(self, folder: str, found: Look) -> bool:
-        """Is this a repeat of an ident that was computed since this batch began? Once is enough."""
-        record = found.record or self._store.record(self._collection, folder)
-        queued = record.get('queued_at') if record else None
-        return isinstance(queued, str) and queued >= self._began
+    def _flight(self, ident: str, args: str | None, folder: str, how: str) -> Flight:
+        how = 'yes' if self._recompute else how
+        order = self._store.order(self._collection, ident, args, folder, recompute=how, batch=self._name)
+        return Flight(self._collection, order, args)
 
-    def _reuse(self, ident: str, folder: str, data: bytes) -> bool:
+    def _was_asked_here(self, ident: str, folder: str, found: Look) -> bool:
+        """Is this a repeat of an ident that was computed in this batch? Once is enough.
+
+        The run id in its record tells, whatever the clocks say, and nothing has to be remembered.
+        """
+        if ident in self._met:
+            return True
+        record = found.record or self._store.record(self._collection, folder)
+        run = record.get('run') if record else None
+        return isinstance(run, str) and run.startswith(self._name)
+
+    def _reuse(self, ident: str, folder: str, data: bytes | None) -> bool:
         try:
-            value = directory.parse_result(data)
-        except ValueError:
+            value = directory.parse_result(data) if data is not None else no_result()
+        except ValueError as error:
+            self._store.warn_of_damage(self._collection, ident, folder, data, error)
             return False
         resource = self._store.resource(self._collection, ident, folder, 'completed', value)
         self._add(resource, None, reused=True)
@@ -319,6 +350,44 @@ class Batch(Iterator[Resource]):
         self._add(resource, entry, reused=False)
 
     # --- resources that someone else computes ------------------------------------------------------
+
+    def _is_submitted_anew(self, flight: Flight, entry: Entry) -> bool:
+        """Somebody else's run, with other args or of another version than was asked for: policies decide."""
+        collection, ident, folder = flight.collection, flight.order.ident, flight.order.folder
+        try:
+            is_other = collection.is_wanted_anew(ident, entry, flight.args, recompute=self._recompute)
+        except ResourceError as error:
+            self._forget(flight)
+            self._refuse(ident, error, folder)
+            return True
+        if entry.status == 'error' and collection.retries and isinstance(self._store, FilesOnly):
+            is_other = True  # whoever computes it may be about to try again, and cannot be asked
+        if is_other:
+            flight.order = self._flight(ident, flight.args, folder, 'changed').order
+            self._submit([flight])
+        elif len(self._met) < MET_MOST:
+            self._met.add(ident)
+        return is_other
+
+    def _forget(self, flight: Flight) -> None:
+        """It is neither on its way nor counted any more."""
+        self._in_flight.discard(flight.order.ident)
+        self._tally['total'] -= 1
+
+    def _closes_a_ring(self) -> bool:
+        """Inside a function: say what is waited for. What waits for that function ends in CycleError."""
+        running = compute.current()
+        if running is None or not self._elsewhere:
+            return False
+        chain = compute.chain_of(running)
+        if self._waits is None:
+            self._waits = waiting.Waits(self._store.base.hidden, chain)
+        closing = self._waits.publish(flight.order.step for flight in self._elsewhere)
+        for flight in [flight for flight in self._elsewhere if flight.order.step in closing]:
+            self._elsewhere.remove(flight)
+            self._forget(flight)
+            self._refuse(flight.order.ident, waiting.ring(chain, flight.order.step), flight.order.folder)
+        return bool(closing)
 
     def _poll_elsewhere(self, now: float) -> None:
         again: list[Flight] = []
@@ -370,6 +439,7 @@ class Batch(Iterator[Resource]):
 
     def close(self) -> None:
         """Stop what runs and give everything back; called by itself at the end."""
+        self._cut = not self._ended and (bool(self._in_flight) or not self._exhausted)
         self._end(interrupt=True)
         if self._ender is not None and os.getpid() == self._process:
             self._ender.join()  # dropped a moment ago, it may just be ending
@@ -378,11 +448,7 @@ class Batch(Iterator[Resource]):
         if getattr(self, '_ended', True) or os.getpid() != self._process:
             return
         if self._dispatcher is None and not self._tally['total']:
-            warnings.warn(
-                'a batch of fetch_many was dropped before it was started: iterate it, or call .wait()',
-                HadrosaurWarning,
-                stacklevel=2,
-            )
+            warn('a batch of fetch_many was dropped before it was started: iterate it, or call .wait()')
         if self._ender is not None:
             self._ender.ask(partial(self._end, interrupt=False))
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExecutorFault, UnknownExecutor
+from ..errors import ExecutorFault, ResourceError, UnknownExecutor
 from ..executors.base import Executor, Listener
 from ..records import Outcome, WorkOrder
 from ..store import is_worth_a_retry, retry_order
@@ -72,13 +72,14 @@ def _load(path: str) -> Callable[..., Executor]:
 
 
 class Flight:
-    """One resource on its way: its present order, and how often it was tried."""
+    """One resource on its way: its present order, the args that were given, and how often it was tried."""
 
-    __slots__ = ('asked', 'collection', 'next_poll', 'order', 'pause', 'probed', 'retries')
+    __slots__ = ('args', 'asked', 'collection', 'next_poll', 'order', 'pause', 'probed', 'retries')
 
-    def __init__(self, collection: Collection, order: WorkOrder) -> None:
+    def __init__(self, collection: Collection, order: WorkOrder, args: str | None = None) -> None:
         self.collection = collection
         self.order = order
+        self.args = args  # canonical JSON, None where none were given
         self.retries = self.asked = 0
         self.pause = self.next_poll = self.probed = 0.0  # while someone else computes it
 
@@ -223,6 +224,8 @@ class Dispatcher:
                 continue
             if self._is_tried_again(flight, outcome) or self._is_asked_again(flight, outcome):
                 continue
+            if self._is_computed_anew(flight, outcome):
+                continue
             if self._keep:
                 self.finished.append((flight, outcome))
             self._end(outcome.run)  # last: a flight is on its way, or finished, or both
@@ -256,6 +259,27 @@ class Dispatcher:
             flight.asked += 1
             self._store.queue_again(flight.order)
             self._hand_over([flight], flight.asked * ASKED_AFTER)
+            return True
+
+    def _is_computed_anew(self, flight: Flight, outcome: Outcome) -> bool:
+        """Somebody else was quicker, with other args or another version than the policies allow."""
+        if self._keep or outcome.fresh or outcome.entry.status != 'completed':
+            return False  # a batch judges for itself
+        collection, order = flight.collection, flight.order
+        try:
+            if not collection.is_wanted_anew(order.ident, outcome.entry, flight.args, recompute=False):
+                return False
+        except ResourceError:  # told to whoever asks for it
+            return False
+        with self._changing:
+            if self._stopping or outcome.run in self._cancelled:
+                return False
+            args = flight.args
+            flight.order = self._store.order(collection, order.ident, args, order.folder, recompute='changed')
+            self._flights[flight.order.run] = flight
+            del self._flights[outcome.run]
+            self._store.queue_again(flight.order)
+            self._hand_over([flight], 0.0)
             return True
 
     def _started(self, orders: list[WorkOrder]) -> None:
