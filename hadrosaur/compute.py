@@ -45,6 +45,16 @@ RESULT_CARRIED = 1 << 16  # bytes; a longer result is read from disk instead of 
 in_worker = False
 """True in a slot: there a Project opens nothing, and a nested fetch works on files only."""
 
+
+def keep_state(is_nested: bool) -> Callable[[], object]:
+    """What puts the process back as it is now, after a function has run; a worker has one (see `_slot`)."""
+    return _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
 bases: dict[str, str] = {}
 """In a worker: absolute path of each base as its user wrote it; a worker may stand in another folder."""
 
@@ -423,14 +433,18 @@ def _call(
 ) -> _Ended:
     """Call the user's function. The one broad except: whatever it raises is its resource's outcome."""
     token = _running.set(running)
+    put_back = keep_state(bool(_in_slot))
     _in_slot.append(running)
     try:
-        with capture.capturing(way, (logs[0], logs[1])):
-            try:
-                _let_signals(mask)
-                value = function(running.ident, running.args, running.subdir)
-            finally:
-                _hold_signals()
+        try:
+            with capture.capturing(way, (logs[0], logs[1])):
+                try:
+                    _let_signals(mask)
+                    value = function(running.ident, running.args, running.subdir)
+                finally:
+                    _hold_signals()
+        finally:
+            put_back()  # before anything of ours is written: with the function's umask, limits, user
         return _Ended(canonical.result_json(value, running.collection, running.ident))
     except BaseException as error:
         return _Ended(exception=error)

@@ -125,9 +125,16 @@ class Crew:
         self._dispatch()
 
     def discard(self) -> None:
-        """End all slots."""
-        for slot in [*self._slots, *self._retired]:
-            slot.discard()
+        """End all slots: those that run something are killed, the others are let go."""
+        slots = [*self._slots, *self._retired]
+        for slot in slots:
+            if slot.queue or slot.verdict:
+                slot.kill()
+            else:
+                slot.let_go()
+        deadline = time.monotonic() + GRACE
+        for slot in slots:
+            slot.discard(max(0.0, deadline - time.monotonic()))
         self._slots.clear()
         self._retired.clear()
 
@@ -242,8 +249,9 @@ class Crew:
         for slots in (self._slots, self._retired):
             if slot in slots:
                 slots.remove(slot)
-        slot.kill()  # what is left of its group
         tickets = list(slot.queue)
+        if tickets or slot.verdict or slot.process.returncode:
+            slot.kill()  # what is left of its group; what runs that went well have started may go on
         slot.queue.clear()
         if tickets and slot.condemned and slot.condemned != tickets[0].order.run:
             pass  # it had just moved on from the one it was killed for: that one is run again

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import compute, diskio
 from ..records import Entry, Outcome, Task, WorkOrder
+from .worker_state import WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +79,9 @@ class Slot:
         self._buffer = bytearray()
         self._orders: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._tasks: dict[int, tuple[Task, Callable[..., Any]]] = {}
-        self._home = os.open('.', diskio.LOOK)
+        self._state = WorkerState()
+        self._is_spoiled = False  # a function has left something that cannot be put back
+        compute.keep_state = self._keep_state
 
     def serve(self) -> None:
         """Carry out what comes, until the caller is gone or this slot has to retire."""
@@ -89,10 +92,19 @@ class Slot:
             task, function = self._tasks[number]
             outcome = compute.carry_out(WorkOrder(task, *fields), function)
             self._send('outcome', pack_outcome(outcome))
-            self._go_home()
-            if threading.active_count() > 1:
+            if self._is_spoiled or threading.active_count() > 1:
                 self._send('retire')
                 return
+
+    def _keep_state(self, is_nested: bool) -> Callable[[], object]:
+        state = WorkerState() if is_nested else self._state
+
+        def put_back() -> None:
+            self._is_spoiled |= bool(state.put_back())
+            if is_nested:
+                state.close()
+
+        return put_back
 
     def _receive(self, *, wait: bool) -> bool:
         """Take in what the caller has sent; False when it is gone."""
@@ -139,24 +151,26 @@ class Slot:
             function = compute.Unloadable(error)
         _log_to_stderr()
         self._tasks[number] = (task, function)
+        self._state.before()
         self._send('loaded')
 
     def _send(self, *parts: Any) -> None:
         with contextlib.suppress(OSError):  # the caller is gone: the files are final, that is enough
             self._connection.sendall(pack_frame(*parts))
 
-    def _go_home(self) -> None:
-        """A function may have changed the folder; the next one starts where the caller stands."""
-        with contextlib.suppress(OSError):
-            os.fchdir(self._home)
-
 
 def _log_to_stderr() -> None:
-    """Where the function's modules set up no logging, its records from INFO up go to stderr.log."""
+    """Where nothing sets up logging, records from INFO up go to stderr.log.
+
+    Through logging's last resort, and not by a handler at the root: with one, `logging.basicConfig` in a
+    function would do nothing.
+    """
     import logging
 
     if not logging.root.handlers:
-        logging.root.addHandler(compute.stderr_handler('%(levelname)s:%(name)s:%(message)s'))
+        last = compute.stderr_handler('%(levelname)s:%(name)s:%(message)s')
+        last.setLevel(logging.INFO)
+        logging.lastResort = last
         logging.root.setLevel(logging.INFO)
 
 
@@ -182,3 +196,4 @@ def main(descriptor: int) -> None:
     with open(os.devnull, 'wb') as nowhere:
         os.dup2(nowhere.fileno(), 2)
     slot.serve()
+    # Returning is the end of a program like any other: its exit handlers run, what it buffered is written.

@@ -122,10 +122,21 @@ class Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
-    def discard(self) -> None:
-        """Give back descriptors and the process's entry in the kernel's table."""
-        self.kill()
-        self.process.wait()
+    def let_go(self) -> None:
+        """Ask it to end as a program ends: with its exit handlers, and what it has buffered written."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+
+    def discard(self, patience: float = 0.0) -> None:
+        """Give back descriptors and the process's entry in the kernel's table.
+
+        It is killed, with what it started, where it has not ended by itself after ``patience`` seconds.
+        """
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.process.wait()
         diskio.close(self.connection)
         if isinstance(self.process, template.ForkedProcess):
             self.process.close()

@@ -17,6 +17,7 @@ as new interpreters instead; see `worker`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -89,10 +90,12 @@ class ForkedProcess:
             self._note(os.read(self._status.fileno(), _STATUS.size - len(self._read)))
         return self.returncode
 
-    def wait(self) -> int:
-        """Its exit code, once it has ended."""
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended. Raises subprocess.TimeoutExpired after so many seconds."""
         while self.returncode is None:
-            self._note(os.read(self._status.fileno(), _STATUS.size - len(self._read)))
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired('a worker', timeout or 0.0)
+            self.poll()
         return self.returncode
 
     def _note(self, data: bytes) -> None:
@@ -165,7 +168,7 @@ class _Template:
     def end(self) -> None:
         """Let it end, once its workers have."""
         diskio.close(self._control)
-        _ended.append(self._process)  # collected when it has ended: Popen warns of what still runs
+        _ended.append(self._process)  # collected when it has ended
 
 
 _ended: list[subprocess.Popen[bytes]] = []
@@ -201,6 +204,17 @@ def _drop() -> None:
     if _mine is not None:
         _mine.end()
         _mine = None
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Let the template end before the program does. Popen would warn of one that still has a worker."""
+    _drop()
+    for process in _ended:
+        try:
+            process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            process.returncode = 0
 
 
 def _in_child() -> None:
