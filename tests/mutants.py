@@ -52,6 +52,7 @@ NOT_STARTED = 'test_not_started.py::test_'
 NOTES = 'test_notes_of_ours.py::test_'
 ALIKE = 'test_fetching_alike.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
+SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_the_next'
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
@@ -836,7 +837,7 @@ MUTANTS = {
             'compute.py',
             '            put_back()  # before anything of ours',
             '            pass  # before anything of ours',
-            'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_the_next[a limit of file sizes]',
+            f'{SIBLINGS}[a limit of file sizes]',
         ),
         Mutant(
             'what a function leaves as root logger stays',
