@@ -30,13 +30,13 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import canonical, diskio
+from . import canonical, diskio, notes
 from .errors import BaseIsNotADirectory, ProjectError
 from .locks import Guarded
 from .records import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 INDEX = 'index.sqlite3'
 """The index's file name."""
@@ -52,10 +52,8 @@ REQUEST_LIFE = 60.0  # seconds; then nobody is there to answer it
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
 LOCKS = ('folder', 'file')
-LONGEST_NOTE = 1 << 16  # bytes of a small file of ours; what is longer was not written by us
 
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS, *notes.FULL)
 HOST = os.uname().nodename
 _THIS_MACHINE = canonical.folder_name(HOST or 'localhost')
 _SESSION = re.compile(r'([^/\0]{1,200})-(\d{1,20})-[0-9a-f]{8}')
@@ -111,7 +109,7 @@ class BaseDirectory(Guarded):
         try:
             base = os.stat(self.path)
             with diskio.opened_below(self.hidden, INDEXES) as folder:
-                note, owner = _read_note(_THIS_MACHINE, folder)
+                note, owner = notes.read_note(_THIS_MACHINE, folder)
             if owner not in (os.geteuid(), base.st_uid):
                 return None
             path, _, of = os.fsdecode(note).rstrip('\n').rpartition('\n')
@@ -125,12 +123,15 @@ class BaseDirectory(Guarded):
         """Note where this machine has the index; nothing is noted where the base cannot be written."""
         if path == (self.index_elsewhere() or self.index_path) or not self.prepare():
             return
-        with _own_folder(self.path, HIDDEN, INDEXES, make=True) as folder:
+        with notes.own_folder(self.path, HIDDEN, INDEXES, make=True) as folder:
             if path == self.index_path:
                 diskio.remove(_THIS_MACHINE, folder)
             else:
                 note = os.fsencode(f'{path}\n{os.stat(self.path).st_ino}\n')
-                with _as_project_error(f'{self.hidden}/{INDEXES}/{_THIS_MACHINE}'):
+                with (
+                    notes.as_project_error(f'{self.hidden}/{INDEXES}/{_THIS_MACHINE}'),
+                    notes.where_there_is_space(),
+                ):
                     diskio.replace(_THIS_MACHINE, note, folder)
 
     @property
@@ -155,20 +156,18 @@ class BaseDirectory(Guarded):
         is_one = isinstance(number, int) and not isinstance(number, bool) and 0 < number < 1 << 31
         return number if is_one else None
 
-    def identify(self, known: int = 0) -> int:
-        """`identity`; where there is none yet the base gets the one given, or (0) a new one.
+    def identify(self, known: int = 0) -> int | None:
+        """`identity`; where there is none yet the base gets the number given, or (0) a new one.
 
-        Whoever calls this owns the index lock, so that nobody else gives it another.
+        Whoever calls this owns the index lock, so that nobody else gives it another. None where nothing
+        can be written.
         """
         number = self.identity()
-        if number is None:
-            document = self._format()
-            number = known or int.from_bytes(os.urandom(4), 'big') >> 1 or 1
-            if self.prepare():
-                with _as_project_error(f'{self.hidden}/{FORMAT_FILE}'), diskio.opened(self.hidden) as hidden:
-                    data = json.dumps({**document, 'id': number}).encode() + b'\n'
-                    diskio.replace(FORMAT_FILE, data, hidden)
-        return number
+        if number is not None:
+            return number
+        document = self._format()
+        number = known or int.from_bytes(os.urandom(4), 'big') >> 1 or 1
+        return number if self._write_format({**document, 'id': number}) else None
 
     def _format(self) -> dict[str, Any]:
         """What format.json says; it is made where there is none, or one that is damaged."""
@@ -179,7 +178,7 @@ class BaseDirectory(Guarded):
         """What format.json says, None where it is not there or says nothing that we could have written."""
         try:
             with diskio.opened(self.hidden, diskio.LOOK) as hidden:
-                found = json.loads(_read_note(FORMAT_FILE, hidden)[0])
+                found = json.loads(notes.read_note(FORMAT_FILE, hidden)[0])
         except (ValueError, RecursionError, FileNotFoundError):
             return None
         except OSError as error:
@@ -201,17 +200,27 @@ class BaseDirectory(Guarded):
 
     def _make_format(self) -> dict[str, Any]:
         document: dict[str, Any] = {'format': FORMAT, 'lock': LOCKS[0]}
-        if not self.prepare():
-            return document
-        with _as_project_error(f'{self.hidden}/{FORMAT_FILE}'), diskio.opened(self.hidden) as hidden:
-            document['lock'] = LOCKS[0] if diskio.can_lock(hidden) else LOCKS[1]
+        if self.prepare():
+            with diskio.opened(self.hidden) as hidden:
+                document['lock'] = LOCKS[0] if diskio.can_lock(hidden) else LOCKS[1]
             is_new = not os.path.lexists(f'{self.hidden}/{FORMAT_FILE}')
-            data = json.dumps(document).encode() + b'\n'
-            if is_new and not _put_first(FORMAT_FILE, data, hidden):
+            if not self._write_format(document, is_first=is_new) and is_new:
                 return self._read_format() or document  # somebody was faster
-            if not is_new:
-                diskio.replace(FORMAT_FILE, data, hidden)
         return document
+
+    def _write_format(self, document: dict[str, Any], *, is_first: bool = False) -> bool:
+        """Write format.json (``is_first``: only where there is none); False where that cannot be."""
+        data = json.dumps(document).encode() + b'\n'
+        try:
+            with notes.as_project_error(f'{self.hidden}/{FORMAT_FILE}'), diskio.opened(self.hidden) as hidden:
+                if is_first:
+                    return notes.put_first(FORMAT_FILE, data, hidden)
+                diskio.replace(FORMAT_FILE, data, hidden)
+                return True
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            return False
 
     def prepare(self) -> bool:
         """Make ``.hadrosaur/`` and what stands in it; False where the base cannot be written.
@@ -219,7 +228,7 @@ class BaseDirectory(Guarded):
         Raises ProjectError where something else than a folder stands in its place: no link is followed.
         """
         try:
-            with _own_folder(self.path, HIDDEN, SESSIONS, make=True):
+            with notes.own_folder(self.path, HIDDEN, SESSIONS, make=True):
                 return os.access(self.hidden, os.W_OK)
         except OSError as error:
             if error.errno in _READ_ONLY:
@@ -349,97 +358,16 @@ def _locked_file(name: str, data: bytes, folder: int) -> int | None:
     Renamed only when locked: a session's file whose lock is free is always one of the dead.
     """
     beside = f'.{name}.new'
-    fd = diskio.create(beside, data, folder)
+    fd = diskio.create(beside, b'', folder)
     diskio.try_lock(fd)
+    with notes.where_there_is_space():  # it is the lock that counts
+        diskio.write_all(fd, data)
     try:
         os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     except FileNotFoundError:
         diskio.unlock(fd)
         return None
     return fd
-
-
-# Small files and folders of ours. Whatever stands in their place is looked at, and neither followed nor
-# waited for.
-
-
-def _read_note(name: str, folder: int) -> tuple[bytes, int]:
-    """(content, owner) of a small file. Raises ValueError where it is too long, OSError for no file."""
-    fd = os.open(name, diskio.READ, dir_fd=folder)
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.ENXIO, f'{name} is not a file')
-        data = os.pread(fd, LONGEST_NOTE + 1, 0)
-    finally:
-        os.close(fd)
-    if len(data) > LONGEST_NOTE:
-        raise ValueError(f'{name} is longer than anything we write there')
-    return data, found.st_uid
-
-
-def _put_first(name: str, data: bytes, folder: int) -> bool:
-    """Make a whole file of that name; False where somebody else was faster."""
-    beside = f'.{name}.{os.getpid()}.{os.urandom(4).hex()}.new'
-    os.close(diskio.create(beside, data, folder))
-    try:
-        os.link(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except FileExistsError:
-        return False
-    except OSError as error:  # no hard links here
-        if error.errno not in _NO_LINKS:
-            raise
-        os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(beside, dir_fd=folder)
-    return True
-
-
-@contextlib.contextmanager
-def _own_folder(base: str, *names: str, make: bool = False) -> Iterator[int]:
-    """A folder of ours in a base, to reach what is in it; closed at the end.
-
-    Raises ProjectError where something else stands there, or a link.
-    """
-    folder = _open_own_folder(base, names, make)
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-
-
-def _open_own_folder(base: str, names: tuple[str, ...], make: bool) -> int:
-    if make:
-        os.makedirs(base, exist_ok=True)
-    path, fd = base, os.open(base, diskio.LOOK & ~os.O_NOFOLLOW)  # the base itself may be a link
-    try:
-        for name in names:
-            path, above = f'{path}/{name}', fd
-            if make:
-                diskio.make_folder(name, above)
-            fd = diskio.open_folder(name, diskio.LOOK, within=above)
-            os.close(above)
-    except OSError as error:
-        os.close(fd)
-        if path == base or not diskio.is_no_file(error):
-            raise
-        raise ProjectError(
-            f'{path} is not a folder, and hadrosaur keeps its notes there; nothing was changed',
-            hint='no link is followed inside a base: move it away',
-        )
-    return fd
-
-
-@contextlib.contextmanager
-def _as_project_error(path: str) -> Iterator[None]:
-    """Something that cannot be replaced stands in the place of a file of ours, as a folder that is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        raise ProjectError(f'{path} cannot be written: {error.strerror}', hint='move it away')
 
 
 # Requests to cancel. Whoever computes a resource, in another process or on another machine, looks into
@@ -449,8 +377,8 @@ def _as_project_error(path: str) -> Iterator[None]:
 def request_cancel(base: str, path: str, queued_at: str) -> None:
     """Ask whoever computes the resource in ``path`` to cancel the run that was queued then."""
     with (
-        _own_folder(base, HIDDEN, CANCEL, make=True) as folder,
-        _as_project_error(f'{base}/{HIDDEN}/{CANCEL}'),
+        notes.own_folder(base, HIDDEN, CANCEL, make=True) as folder,
+        notes.as_project_error(f'{base}/{HIDDEN}/{CANCEL}'),
     ):
         diskio.replace(_request_name(path), f'{path}\n{queued_at}'.encode(), folder)
 
@@ -473,7 +401,7 @@ def cancel_requests(base: str) -> set[tuple[str, str]]:
 def _request(name: str, folder: int) -> tuple[str, str] | None:
     """(path, queued_at) of a request, None where it is none."""
     try:
-        path, _, queued_at = _read_note(name, folder)[0].decode().rpartition('\n')
+        path, _, queued_at = notes.read_note(name, folder)[0].decode().rpartition('\n')
     except ValueError:
         return None
     except OSError as error:

@@ -75,6 +75,17 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def moment(text: str) -> datetime | None:
+    """The same of text that anybody may have written; None where it tells no time that can be shown."""
+    try:
+        found = parse_time(text)
+    except ValueError:
+        return None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    return found if 1 < found.year < 9999 else None
+
+
 if TYPE_CHECKING:
 
     class _Row(tuple[Any, ...]):
@@ -142,7 +153,11 @@ class Entry(_Row):
     def args(self) -> dict[str, Any]:
         """The args of the last run, as JSON gives them back."""
         text = self.raw('args')
-        return json.loads(text) if text else {}
+        try:
+            found = json.loads(text) if text else {}
+        except (ValueError, RecursionError):  # written by hand
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def queued_at(self) -> datetime | None:
@@ -161,7 +176,7 @@ class Entry(_Row):
 
     def _time(self, name: str) -> datetime | None:
         text = self.raw(name)
-        return parse_time(text) if text else None
+        return moment(text) if text else None
 
     def raw(self, name: str) -> Any:
         """The cell as SQLite and record.json keep it: times and args as text."""

@@ -12,13 +12,15 @@ trace (SQLAlchemy's page on the pysqlite dialect describes both events).
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from .errors import UpgradeFailed
+from .errors import IndexFault, NotOurIndex, UpgradeFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -41,15 +43,30 @@ def find_migrations() -> Path:
 
 
 def stored_revision(path: str | Path) -> str | None:
-    """The revision of an index file, None where it has none; changes nothing."""
-    for mode in ('mode=ro', 'immutable=1'):  # the second where SQLite may not make its -shm
-        uri = f'file:{quote(str(path))}?{mode}'
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
-            try:
+    """The revision of an index file, None where it has none; changes nothing.
+
+    Raises IndexFault where it is no file, or cannot be read.
+    """
+    modes = ['mode=ro', 'immutable=1']  # the second where SQLite may not make its -shm
+    for part in ('', '-wal', '-shm', '-journal'):  # SQLite waits for a FIFO, and follows a link
+        beside = os.fsdecode(path) + part
+        if os.path.lexists(beside):
+            found = os.lstat(beside)
+            if not stat.S_ISREG(found.st_mode):
+                raise NotOurIndex(f'{beside} is not a regular file', hint='move it away')
+            if found.st_nlink > 1:  # a reader writes into -shm
+                modes = ['immutable=1']
+    for mode in modes:
+        uri = f'file:{quote(os.fsencode(path))}?{mode}'
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
                 row = connection.execute('SELECT version_num FROM alembic_version').fetchone()
-            except sqlite3.OperationalError:
-                continue
-            return row[0] if row else None
+        except sqlite3.OperationalError:
+            continue
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            hint = 'hadrosaur reindex BASE --fresh builds a new one'
+            raise IndexFault(f'{path} is no index, or a damaged one: {error}', hint=hint) from error
+        return str(row[0]) if row else None
     return None
 
 

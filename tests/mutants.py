@@ -49,8 +49,8 @@ FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 
 INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
 NOT_STARTED = 'test_not_started.py::test_'
-NOTES = 'test_notes_of_ours.py::test_'
 ALIKE = 'test_fetching_alike.py::test_'
+NOTES, WHOSE = 'test_notes_of_ours.py::test_', 'test_whose_index.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_the_next'
 FILTER = f'{QUERY}filters_give_what_python_gives'
@@ -509,8 +509,8 @@ MUTANTS = {
         Mutant(
             'a damaged index is not built anew',
             'index/_opening.py',
-            '        elif is_damage(fault):\n            self._replace_damaged(held, fault)',
-            '        elif False:\n            self._replace_damaged(held, fault)',
+            'elif is_damage(fault) or is_read',
+            'elif False and is_read',
             f'{OPENING}damage_is_met_in_mid_life[write]',
         ),
         Mutant(
@@ -600,16 +600,74 @@ MUTANTS = {
         Mutant(
             'damage that SQLite describes in bytes that are no text is not taken for damage',
             'index/_examining.py',
-            '    if isinstance(fault, UnicodeDecodeError):\n        return True',
-            '    if isinstance(fault, UnicodeDecodeError):\n        return False',
+            'isinstance(fault, (UnicodeDecodeError, Altered))',
+            'isinstance(fault, Altered)',
             f'{OPENING}a_damaged_index_is_set_aside_and_built_anew[message]',
+        ),
+    ],
+    'whose index': [
+        Mutant(
+            'whatever stands where somebody puts the index is taken for a damaged one',
+            'index/_examining.py',
+            "        return self.is_own or mark == APPLICATION_ID.to_bytes(4, 'big')",
+            '        return True',
+            f'{WHOSE}a_file_that_is_not_ours_is_never_touched[text-given]',
+        ),
+        Mutant(
+            'the index of another project is opened',
+            'index/_examining.py',
+            '    return number != mine and not (mine is None and place.is_own)',
+            '    return False',
+            f'{WHOSE}the_index_of_another_project_is_refused[elsewhere]',
+        ),
+        Mutant(
+            'an index without a number is of another project',
+            'index/_examining.py',
+            '    if place.owner is None or number == 0:',
+            '    if place.owner is None:',
+            f'{WHOSE}an_index_of_an_earlier_release_gets_its_number[elsewhere]',
+        ),
+        Mutant(
+            'a slip is remembered',
+            'project/indexed.py',
+            '            if path != self._base.index_path:\n',
+            '            self._base.remember_index(path)\n            if path != self._base.index_path:\n',
+            f'{WHOSE}a_file_that_is_not_ours_is_never_touched[text-given]',
+        ),
+        Mutant(
+            'whoever wrote a note is believed',
+            'basedir.py',
+            '            if owner not in (os.geteuid(), base.st_uid):',
+            '            if False:',
+            f'{WHOSE}a_note_of_somebody_else_is_not_believed',
+        ),
+        Mutant(
+            'hard links are written through',
+            'index/_examining.py',
+            'if found.st_nlink > 1 else',
+            'if False else',
+            f'{WHOSE}whatever_stands_in_its_place_costs_a_word_at_most[index.sqlite3-shm-hard link]',
+        ),
+        Mutant(
+            'db current waits for a FIFO',
+            'upgrade.py',
+            '            if not stat.S_ISREG(found.st_mode):',
+            '            if False:',
+            f'{WHOSE}db_current_waits_for_no_fifo[index.sqlite3]',
+        ),
+        Mutant(
+            'what a killed rebuilding left stays',
+            'index/_opening.py',
+            '                    _building.sweep(self.path, self._lock_path)',
+            '                    pass',
+            f'{WHOSE}what_a_killed_rebuilding_left_is_swept_away',
         ),
     ],
     'notes of ours': [
         Mutant(
             'what is not a session is looked for, and removed, all the same',
             'basedir.py',
-            '    if not _SESSION.fullmatch(session):  # it came from a row',
+            '    if not _session_of(session):  # it came from a row',
             '    if False:  # it came from a row',
             f'{NOTES}a_row_names_no_file_as_its_session',
         ),
@@ -636,7 +694,7 @@ MUTANTS = {
         ),
         Mutant(
             'a folder of ours may be a link',
-            'basedir.py',
+            'notes.py',
             '            fd = diskio.open_folder(name, diskio.LOOK, within=above)',
             '            fd = diskio.open_folder(name, diskio.LOOK & ~os.O_NOFOLLOW, within=above)',
             f'{NOTES}folders_of_ours_are_never_links',
@@ -968,8 +1026,8 @@ MUTANTS = {
         Mutant(
             'requests to cancel expire unread',
             'basedir.py',
-            "            if name[0] != '.':\n                path, _",
-            "            if name[0] != '.' and time.time() - made <= REQUEST_LIFE:\n                path, _",
+            "                if name[0] != '.' and (request",
+            '                if time.time() - made <= REQUEST_LIFE and (request',
             f'{HARD}old_requests_to_cancel_are_read_before_they_go',
         ),
         Mutant(

@@ -200,7 +200,7 @@ def test_every_write_moves_the_row_even_if_the_clock_stands_still(index, monkeyp
 def test_a_group_is_written_whole_or_not_at_all(index):
     """One row that the table refuses takes the others with it."""
     bad = done('j').change(status='nonsense')
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(IndexFault, match='CHECK constraint failed'):
         index.finish([done('i'), bad])
     assert statuses(index) == {}
 
@@ -264,7 +264,7 @@ def test_merge_is_one_transaction(index):
     """A row that the table refuses leaves the index as it was."""
     index.finish([done('i')])
     was = index.get('c', 'i').changed
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(IndexFault, match='CHECK constraint failed'):
         index.merge([(failed('i'), was), (done('j'), None), (done('k').change(status='?'), None)])
 
     assert statuses(index) == {'i': 'completed'}

@@ -187,7 +187,7 @@ def test_a_filling_that_fails_leaves_the_old_index(base):
         raise OSError('disk on fire')
 
     failing[0] = fail
-    with pytest.raises(OSError, match='on fire'):
+    with pytest.raises(IndexFault, match='on fire'):
         index.rebuild()
 
     assert statuses(index) == {'i': 'completed', 'on disk': 'completed'}

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IndexFault
 from ..records import Entry, ErrorGroup
 from . import _asking, _summary, _writing
-from ._connection import transaction
+from ._connection import close_kept_later, transaction
 from ._connections import Connections
+from ._entries import entries, entry, text
 from ._finding import one_text, rows_text
 from ._gate import gate
 from ._opening import BareFile, IndexFile
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+    from ._examining import Owner
     from ._finding import Moment, Several
     from ._statements import Row, Statement
 
@@ -54,6 +56,8 @@ class Index:
         session: To whom pending rows belong that are written from here.
         refill: Fills a new, empty index from the directories. It must use the index that it is given.
         upgrade: Brings the index file (path, stored revision) to this release's revision.
+        owner: Knows by which number an index is this base's.
+        on_good: Called once a good index was opened.
         read_only: Never write, and never make a file in the index's folder.
 
     Attributes:
@@ -68,6 +72,8 @@ class Index:
         session: str | None = None,
         refill: Callable[[Index], None] | None = None,
         upgrade: Callable[[Path, str], None] | None = None,
+        owner: Owner | None = None,
+        on_good: Callable[[], None] | None = None,
         read_only: bool = False,
     ) -> None:
         self.session = session
@@ -76,6 +82,8 @@ class Index:
             os.path.abspath(lock_path),
             fill=None if refill is None else partial(_fill, refill),
             upgrade=None if upgrade is None else lambda file, stored: upgrade(Path(file), stored),
+            owner=owner,
+            on_good=on_good,
             read_only=read_only,
         )
         self._connections = Connections(self._file)
@@ -93,6 +101,7 @@ class Index:
         """Let the connections go; the index may be used again and opens anew."""
         self._connections.checkpoint()
         self._connections.close()
+        close_kept_later()
 
     def __del__(self) -> None:
         if hasattr(self, '_connections'):
@@ -126,9 +135,9 @@ class Index:
 
         That is one of a higher attempt, unless it was over before this one began.
         """
-        for entry in entries:
-            if entry.status == 'pending':
-                raise ValueError(f'{entry.collection}/{entry.ident} is pending, not done')
+        for each in entries:
+            if each.status == 'pending':
+                raise ValueError(f'{each.collection}/{each.ident} is pending, not done')
         self._put(statements().finish, _writing.final_rows(entries))
 
     def merge(
@@ -178,9 +187,13 @@ class Index:
 
     def get(self, collection: str, ident: str) -> Entry | None:
         """The row of one resource."""
-        text = one_text()
-        found = self._connections.read(lambda driver: driver.execute(text, (collection, ident)).fetchone())
-        return None if found is None else Entry(found)
+        statement, values = one_text(), (collection, ident)
+
+        def look(driver: sqlite3.Connection) -> Entry | None:
+            row = driver.execute(statement, values).fetchone()
+            return None if row is None else entry(row)
+
+        return self._connections.read(look)
 
     def find(
         self,
@@ -275,8 +288,10 @@ class Index:
 
     def pending_sessions(self) -> list[str | None]:
         """The sessions that have pending rows; None: a row that belongs to nobody."""
-        text = "SELECT DISTINCT session FROM resources WHERE status = 'pending'"
-        return self._connections.read(lambda driver: [session for (session,) in driver.execute(text)])
+        statement = "SELECT DISTINCT session FROM resources WHERE status = 'pending'"
+        return self._connections.read(
+            lambda driver: [session and text(session) for (session,) in driver.execute(statement)]
+        )
 
     def pending(self, sessions: Collection[str | None]) -> list[Entry]:
         """The pending rows of some sessions."""
@@ -287,14 +302,14 @@ class Index:
         """The rows of some resources of a collection, by ident, bookkeeping included."""
         if not idents:
             return {}
-        text = rows_text(_OF_IDENTS, (1, len(idents)))
+        statement = rows_text(_OF_IDENTS, (1, len(idents)))
         values = (collection, *idents, -1, 0)
-        found = self._connections.read(lambda driver: driver.execute(text, values).fetchall())
-        return {entry.ident: entry for entry in map(Entry, found)}
+        found = self._connections.read(lambda driver: entries(driver.execute(statement, values).fetchall()))
+        return {entry.ident: entry for entry in found}
 
     def keys(self, collection: str | None = None) -> Iterator[Key]:
         """(collection, ident) of all rows, as they are at one moment; a thousand are held at a time."""
-        for rows in self._connections.stream(*_summary.keys(collection)):
+        for rows in self._connections.stream(*_summary.keys(collection), _keys):
             yield from rows
 
     def mask(self, sessions: Collection[str | None]) -> None:
@@ -317,6 +332,10 @@ class Index:
             raise IndexFault('an index that is being built cannot be rebuilt')
         self._connections.close()
         self._file.rebuild()
+
+
+def _keys(rows: list[Any]) -> list[Key]:
+    return [(text(of), text(named)) for of, named in rows]
 
 
 def _fill(refill: Callable[[Index], None], path: str) -> None:

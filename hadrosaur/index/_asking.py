@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HadrosaurError
+from ._examining import FAULTS, is_damage_of_the_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,9 @@ def ask(
         cursor = driver.execute(query, values)
         names = _distinct([column[0] for column in cursor.description or ()])
         return [dict(zip(names, row, strict=True)) for row in cursor]
-    except (sqlite3.Error, sqlite3.Warning, ValueError, TypeError) as fault:
+    except (sqlite3.Error, sqlite3.Warning, ValueError, TypeError, OverflowError) as fault:
+        if isinstance(fault, FAULTS) and is_damage_of_the_file(fault):
+            raise
         if time.monotonic() > deadline:
             raise HadrosaurError(f'the statement was stopped after {seconds:g} seconds', hint='ask for less')
         is_denied = any(

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import IndexFault
-from ._connection import SIDES, engine, opened
+from ._connection import MEMORY, PARTS, engine, opened
 from ._gate import gate
 
 if TYPE_CHECKING:
@@ -23,11 +23,21 @@ if TYPE_CHECKING:
 _LONGEST = 512  # bytes of a path, SQLITE_MAX_PATHNAME of its Unix VFS
 
 
-def build(path: str, fill: Callable[[str], None] | None) -> None:
-    """Make an index at ``path`` and fill it; whole or not at all."""
+def build(path: str, fill: Callable[[str], None] | None, number: int = 0) -> None:
+    """Make an index at ``path`` and fill it; whole or not at all.
+
+    ``number`` is the one by which it is its base's.
+    """
+    if path.startswith(MEMORY):
+        _make_tables(path, number)
+        if fill is not None:
+            fill(path)
+        return
     delete(path)
     try:
-        _create(path)
+        # Else SQLite makes it, and leaves a group out that the umask lets in.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+        _make_tables(path, number)
         if fill is not None:
             fill(path)
         _settle(path)
@@ -36,18 +46,17 @@ def build(path: str, fill: Callable[[str], None] | None) -> None:
         raise
 
 
-def _create(path: str) -> None:
+def _make_tables(path: str, number: int) -> None:
     from sqlalchemy import exc  # not from a module in it: a thread that imports the whole would wait for us
 
     from .. import schema
 
-    # Else SQLite makes it, and leaves a group out that the umask lets in.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
     try:
         with gate, engine(path, 'rw').connect() as connection:
             connection.exec_driver_sql('PRAGMA journal_mode = WAL')
             connection.exec_driver_sql('BEGIN IMMEDIATE')
             schema.create(connection)
+            connection.exec_driver_sql(f'PRAGMA user_version = {number}')
             connection.exec_driver_sql('COMMIT')
     except exc.DBAPIError as error:
         raise error.orig or error from None
@@ -63,30 +72,41 @@ def _settle(path: str) -> None:
 
 def place(new: str, path: str, *, aside: str | None) -> None:
     """Put the new index where the old one is; the old one is renamed to ``aside``, or deleted."""
-    for side in SIDES:
+    for part in PARTS:
         with contextlib.suppress(FileNotFoundError):
             if aside is None:
-                os.unlink(path + side)
+                os.unlink(path + part)
             else:
-                os.rename(path + side, aside + side)
+                os.rename(path + part, aside + part)
     os.replace(new, path)
 
 
 def delete(path: str) -> None:
     """Delete an index file and what belongs to it."""
-    for side in SIDES:
+    for part in PARTS:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + side)
+            os.unlink(path + part)
+
+
+def sweep(path: str, lock_path: str) -> None:
+    """Delete what a rebuilding that was killed has left; whoever rebuilds now must be kept out."""
+    for new in _workplaces(path, lock_path):
+        with contextlib.suppress(OSError):
+            delete(new)
+
+
+def _workplaces(path: str, lock_path: str) -> tuple[str, str]:
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.dirname(lock_path), f'{name}.new'), os.path.join(folder, f'.{name}.new')
 
 
 def workplace(path: str, lock_path: str) -> str:
     """Where the new index is built: in the lock's folder, or beside the index where that cannot be."""
-    folder, name = os.path.split(path)
-    hidden = os.path.dirname(lock_path)
-    new = os.path.join(hidden, name + '.new')
+    new, beside = _workplaces(path, lock_path)
+    folder, hidden = os.path.dirname(path), os.path.dirname(lock_path)
     if os.stat(hidden).st_dev == os.stat(folder).st_dev and not is_too_long(new):
         return new
-    return os.path.join(folder, f'.{name}.new')
+    return beside
 
 
 def is_too_long(path: str) -> bool:

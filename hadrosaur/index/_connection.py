@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from ..locks import patience
+from ..locks import patience, start_without_signals
 from ._gate import gate, let_go_in_children
 from ._lock import IndexLock
 
@@ -35,6 +36,12 @@ waits for the disk; with SQLite's 1 000 it was a third of what an inline resourc
 SIDES = ('', '-wal', '-shm')
 """What SQLite appends to the name of the index file for the three files that make it up."""
 
+PARTS = (*SIDES, '-journal')
+"""The same, with what it would write where the index is not in WAL mode, and looks for in any case."""
+
+MEMORY = 'memory:'
+"""What the path of an index begins with that is nowhere but in memory."""
+
 _PRAGMAS = (
     'PRAGMA synchronous = NORMAL',  # a commit does not wait for the disk; the -wal is never torn
     f'PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}',
@@ -43,7 +50,7 @@ _PRAGMAS = (
 )
 
 _kept_open: list[Held] = []
-"""Connections that may not be closed before the process ends."""
+"""Connections that may not be closed while somebody replaces the index."""
 
 Mark = tuple[Any, ...]
 """What tells one state of the index files from another."""
@@ -87,7 +94,7 @@ class Held:
         """Have SQLite wait as long as this thread wants to."""
         if self._patience != patience.seconds:
             self._patience = patience.seconds
-            self.driver.execute(f'PRAGMA busy_timeout = {1000 * _busy_seconds():.0f}')
+            self.driver.execute(f'PRAGMA busy_timeout = {1000 * busy_seconds():.0f}')
 
     def close(self) -> None:
         """Close connection and lock.
@@ -95,14 +102,49 @@ class Held:
         The last to close an index deletes its -wal, by name. Were the file replaced at that moment, it
         would be the new one's; so while somebody may be replacing it, the connection stays open.
         """
-        lock, self.lock = self.lock, None
-        if lock is None:
-            close(self.driver)
-        elif lock.try_share():
-            close(self.driver)
-            lock.close()
-        else:
+        if not self._close():
             _kept_open.append(self)
+
+    def _close(self) -> bool:
+        lock = self.lock
+        if lock is not None and not lock.try_share():
+            return False
+        self.lock = None
+        close(self.driver)
+        if lock is not None:
+            lock.close()
+        return True
+
+    def _close_once_free(self) -> None:
+        lock = self.lock
+        if lock is not None:
+            with contextlib.suppress(OSError, ValueError):  # somebody else has closed it
+                lock.share()
+        self._close()
+
+
+def close_kept() -> None:
+    """Close the connections that had to stay open, where nobody replaces their index any more."""
+    for _ in range(len(_kept_open)):
+        with contextlib.suppress(IndexError):  # another thread has taken it
+            _kept_open.pop(0).close()
+
+
+def close_kept_later() -> None:
+    """The same in a moment: a thread for each that must wait, which ends with the replacing."""
+    close_kept()
+    with contextlib.suppress(IndexError):
+        while held := _kept_open.pop(0):
+            start_without_signals(
+                threading.Thread(target=held._close_once_free, name='index-closer', daemon=True)
+            )
+
+
+def _forget_kept() -> None:
+    _kept_open.clear()  # in a forked child the copies are closed by `_Opened`, their locks by themselves
+
+
+os.register_at_fork(after_in_child=_forget_kept)
 
 
 class _Opened:
@@ -144,6 +186,8 @@ def inodes(path: str) -> Mark:
 
 def main_inode(path: str) -> Mark:
     """(device, inode) of the index file, () where there is none."""
+    if path.startswith(MEMORY):
+        return (path,)
     try:
         main = os.stat(path)
     except FileNotFoundError:
@@ -211,8 +255,17 @@ def configure(driver: sqlite3.Connection) -> None:
             driver.create_function(name, arguments, function, deterministic=True)
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
+    """How long SQLite waits for other processes, on behalf of this thread."""
     return BUSY_SECONDS if patience.seconds is None else patience.seconds
+
+
+def uri_of(path: str, mode: str) -> str:
+    """What SQLite opens; the arguments are those of `connect`."""
+    if path.startswith(MEMORY):
+        return f'file:{path[len(MEMORY) :]}?mode=memory&cache=shared'
+    query = 'immutable=1' if mode == 'immutable' else f'mode={mode}'
+    return f'file://{quote(os.fsencode(path))}?{query}'
 
 
 @lru_cache(maxsize=16)  # an engine without a pool holds nothing open
@@ -221,11 +274,10 @@ def engine(path: str, mode: str) -> Engine:
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    query = 'immutable=1' if mode == 'immutable' else f'mode={mode}'
-    uri = f'file://{quote(os.fsencode(path))}?{query}'
+    uri = uri_of(path, mode)
 
     def open_file() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=_busy_seconds(), check_same_thread=False)
+        return sqlite3.connect(uri, uri=True, timeout=busy_seconds(), check_same_thread=False)
 
     return create_engine('sqlite://', creator=open_file, poolclass=NullPool, isolation_level='AUTOCOMMIT')
 

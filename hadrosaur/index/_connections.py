@@ -70,6 +70,17 @@ def _attempt(held: Held, action: Callable[[sqlite3.Connection], T], writing: boo
             lock.release()
 
 
+def _raised_once(fault: Fault) -> Callable[[sqlite3.Connection], None]:
+    """An action that meets a fault the first time, so that it is mended."""
+    faults = [fault]
+
+    def action(driver: sqlite3.Connection) -> None:
+        if faults:
+            raise faults.pop()
+
+    return action
+
+
 class Connections:
     """Runs transactions on connections that it keeps open."""
 
@@ -118,15 +129,17 @@ class Connections:
                     self._drop(held)
         raise IndexFault('the index was replaced again and again while it was in use')
 
-    def stream(self, text: str, values: tuple[Any, ...]) -> Iterator[list[Any]]:
-        """Lists of rows, as they were when the first was asked for; writing goes on meanwhile."""
+    def stream(
+        self, text: str, values: tuple[Any, ...], made: Callable[[list[Any]], list[T]]
+    ) -> Iterator[list[T]]:
+        """Lists of what is made of rows, as they were when the first was asked for; writing goes on."""
         held = self._current()
         try:
             with gate:
                 cursor = held.driver.execute(text, values)
             while True:
                 with gate:
-                    rows = cursor.fetchmany(CHUNK)
+                    rows = made(cursor.fetchmany(CHUNK))
                 if not rows:
                     return
                 yield rows
@@ -139,6 +152,16 @@ class Connections:
 
     def ask(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run an action on a connection of its own that cannot write, whatever the action does to it."""
+        try:
+            return self._ask(action)
+        except FAULTS as fault:  # the user's mistakes are not among them
+            self.read(_raised_once(fault))
+        try:
+            return self._ask(action)
+        except FAULTS as fault:
+            raise IndexFault(f'the index cannot be used: {fault}', hint='hadrosaur reindex BASE --fresh')
+
+    def _ask(self, action: Callable[[sqlite3.Connection], T]) -> T:
         self.read(lambda driver: None)  # mends what is to be mended
         held = self._opener.open_to_ask()
         self._all.add(held)

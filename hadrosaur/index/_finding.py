@@ -280,14 +280,14 @@ def _matcher(pattern: str) -> Callable[[str], object]:
 
 
 def _is_like(ident: str, pattern: str) -> bool:
-    return _matcher(pattern)(ident) is not None
+    return isinstance(ident, str) and _matcher(pattern)(ident) is not None
 
 
 _parsed = lru_cache(maxsize=64)(json.loads)
 
 
 def _mentions(message: str | None, wanted: str) -> bool:
-    if message is None:
+    if not isinstance(message, str):
         return False
     folded = message.casefold()
     return any(text in folded for text in _parsed(wanted))
@@ -297,7 +297,7 @@ def _holds(args: str | None, wanted: str) -> bool:
     """Whether the args hold all pairs of one of the wanted dicts."""
     try:
         held = json.loads(args or '{}')
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, TypeError):
         return False
     return isinstance(held, dict) and any(_contains(held, pairs) for pairs in _parsed(wanted))
 

@@ -8,8 +8,10 @@ threads and processes keep each other out in one way.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from ._gate import let_go_in_children
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _POLL = 0.005  # seconds between attempts of who does not want to wait for long
 
 
@@ -34,6 +36,9 @@ class IndexLock:
             os.mkdir(os.path.dirname(path))
         self._fd = os.open(path, _FLAGS, 0o666)
         let_go_in_children(self)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            self.close()
+            raise OSError(errno.EINVAL, 'it is not a regular file', path)
 
     def share(self) -> None:
         """Keep replacers out until `release`."""
@@ -45,6 +50,14 @@ class IndexLock:
             return True
         try:
             fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def try_own(self) -> bool:
+        """`own`, if it takes no waiting."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         return True

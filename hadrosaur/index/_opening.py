@@ -4,6 +4,8 @@ Who opens shares the index lock, and looks. What is good is opened. What is miss
 mended under the exclusive lock, after another look: of eight processes that find nothing, one builds
 and seven open what it built. What is newer or not ours is refused and left as it is. Where nothing can
 be written, reading goes on (`_reading`).
+
+An index carries a number, which the base has too: so neither is taken for that of another project.
 """
 
 from __future__ import annotations
@@ -13,22 +15,40 @@ import os
 import shlex
 import sqlite3
 import threading
+import time
 import warnings
 from typing import TYPE_CHECKING
 
-from ..errors import HadrosaurWarning, IndexBusy, IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed
+from ..errors import HadrosaurWarning, IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed
 from . import _building
-from ._connection import SIDES, Held, close, configure, connect, inodes, main_inode, opened
+from ._connection import (
+    PARTS,
+    SIDES,
+    Held,
+    busy_seconds,
+    close,
+    close_kept,
+    configure,
+    connect,
+    inodes,
+    main_inode,
+    opened,
+)
 from ._examining import (
     FAULTS,
     Fault,
+    Place,
     Trouble,
     examine,
+    is_altered,
     is_busy,
     is_damage,
-    is_missing,
+    is_damage_at_opening,
     is_moved,
+    is_read_only_by_its_header,
     is_unreachable,
+    named,
+    told,
 )
 from ._gate import gate
 from ._lock import IndexLock
@@ -38,9 +58,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ._connection import Mark
+    from ._examining import Owner
 
 TRIES = 5
 """How often an index is mended before opening it is given up: one is enough unless someone breaks it."""
+
+
+PACE = 20.0
+"""After an index could not be built, so many times as long as that took pass before the next attempt."""
 
 
 class _Unreachable(Exception):
@@ -81,6 +106,8 @@ class IndexFile:
         lock_path: The lock file; absolute.
         fill: Fills a new, empty index, given its path.
         upgrade: Brings an index to this release's revision, given its path and the stored revision.
+        owner: Knows by which number an index is this base's.
+        on_good: Called once a good index was opened.
         read_only: Never write.
     """
 
@@ -91,6 +118,8 @@ class IndexFile:
         *,
         fill: Callable[[str], None] | None = None,
         upgrade: Callable[[str, str], None] | None = None,
+        owner: Owner | None = None,
+        on_good: Callable[[], None] | None = None,
         read_only: bool = False,
     ) -> None:
         self.path = path
@@ -99,9 +128,15 @@ class IndexFile:
         self._upgrade = upgrade
         self.read_only = read_only
         base = os.path.dirname(os.path.dirname(lock_path))
-        self._remedy = f'`hadrosaur reindex {shlex.quote(base)} --fresh` sets it aside and builds a new one'
-        self.reader = ReadOnlyFile(path, self._remedy, fill)
+        remedy = f'`hadrosaur reindex {shlex.quote(base)} --fresh` sets it aside and builds a new one'
+        self._place = Place.of(path, base, remedy, owner)
+        self._owner = owner
+        self._on_good = on_good
+        self.reader = ReadOnlyFile(self._place, fill)
         self._builder: int | None = None  # the thread that is building a new index
+        self._refusal: tuple[float, BaseException] | None = None  # until when building is not tried again
+        self._is_named = owner is None
+        self._is_swept = False
 
     # --- what `Connections` asks for ---------------------------------------------------------------
 
@@ -128,8 +163,10 @@ class IndexFile:
 
     def open_to_ask(self) -> Held:
         """A connection that only reads, from wherever `open` would."""
-        if self.read_only:
-            return self.reader.open()
+        held = self.open(writing=False)
+        if not held.is_writable:
+            return held
+        held.close()
         try:
             held = BareFile(self.path).open_to_ask()
         except sqlite3.Error:
@@ -152,7 +189,8 @@ class IndexFile:
         with self._owned():
             found = main_inode(self.path)
             if found in ((), held.mark[:2]):
-                self._rebuild(None)
+                with contextlib.suppress(_Unreachable):  # who opens it next is told
+                    self._rebuild(None)
 
     def failed(self, held: Held, fault: Fault) -> None:
         """Build a new index where the old one proved damaged; else raise.
@@ -165,16 +203,12 @@ class IndexFile:
             return
         if held.is_writable and not held.is_current():  # deleted in mid-transaction: whatever came of that
             self.lost(held)
-        elif is_damage(fault):
+        elif is_damage(fault) or is_read_only_by_its_header(fault, self.path):
             self._replace_damaged(held, fault)
-        elif is_busy(fault):
-            raise IndexBusy(
-                f'another process kept {self.path} locked for too long', hint='try again'
-            ) from fault
-        elif is_unreachable(fault):
-            raise IndexFault(f'{self.path} cannot be used: {fault}', hint=_way_out(self.path)) from fault
+        elif is_busy(fault) or is_unreachable(fault) or not is_altered(held.driver):
+            raise told(fault, self.path, _way_out(self.path)) from fault
         else:
-            raise fault
+            self._replace_damaged(held, fault)
 
     def _replace_damaged(self, held: Held, fault: Fault) -> None:
         if not held.is_writable:
@@ -182,11 +216,15 @@ class IndexFile:
             return
         with self._owned():
             if main_inode(self.path) == held.mark[:2]:
-                self._set_aside('damaged', str(fault))
+                try:
+                    self._set_aside('damaged', str(fault))
+                except _Unreachable:
+                    self.reader.distrust(str(fault))
 
     # --- opening -----------------------------------------------------------------------------------
 
     def _open(self) -> Held:
+        close_kept()
         try:
             lock = IndexLock(self._lock_path)
             try:
@@ -197,19 +235,24 @@ class IndexFile:
         except OSError as fault:
             raise _Unreachable(fault) from fault
         except sqlite3.Error as fault:
-            if is_busy(fault):
-                raise IndexBusy(f'another process kept {self.path} locked for too long', hint='try again')
             if is_unreachable(fault):
                 raise _Unreachable(fault) from fault
-            raise
+            raise told(fault, self.path, _way_out(self.path)) from fault
         held.lock = lock
+        if self._on_good is not None:
+            on_good, self._on_good = self._on_good, None
+            on_good()
         return held
 
     def _open_or_mend(self, lock: IndexLock) -> Held:
         for _ in range(TRIES):
             with lock.shared():
+                if not self._is_swept:
+                    self._is_swept = True
+                    _building.sweep(self.path, self._lock_path)
                 found = self._look()
             if isinstance(found, Held):
+                self._name(found, lock)
                 return found
             with lock.owned():
                 found = self._look()
@@ -219,19 +262,38 @@ class IndexFile:
                     self._mend(found)
         raise IndexFault(f'{self.path} is broken again and again while it is opened')
 
+    def _name(self, held: Held, lock: IndexLock) -> None:
+        """Give an index of an earlier release the number of its base; next time, where that cannot be."""
+        if self._is_named or self._owner is None:
+            return
+        self._is_named = True
+        with gate, contextlib.suppress(OSError, *FAULTS):
+            number = named(held.driver)
+            if number and self._owner.identity() == number:
+                return
+            if lock.try_own():
+                try:
+                    if mine := self._owner.identify(number if self._place.is_own else 0):
+                        held.driver.execute('PRAGMA busy_timeout = 0')  # somebody may write for a minute
+                        held.driver.execute(f'PRAGMA user_version = {mine}')
+                finally:
+                    held.driver.execute(f'PRAGMA busy_timeout = {int(busy_seconds() * 1000)}')
+                    lock.release()
+
     def _look(self) -> Held | Trouble:
         """The index, open, or what is wrong with it."""
-        if is_missing(self.path):
-            return Trouble('missing')
-        for side in SIDES:
-            if _is_denied(self.path + side):
-                raise PermissionError(f'no permission to write {self.path + side}')
+        trouble = self._place.look()
+        if trouble is not None:
+            return trouble
+        for part in PARTS:
+            if _is_denied(self.path + part):
+                raise PermissionError(f'no permission to write {self.path + part}')
         before = self._inodes()
         driver: sqlite3.Connection | None = None
         try:
             driver = connect(self.path, 'rw')
             with gate:
-                found = examine(driver, self.path, self._remedy) or _wal_trouble(driver)
+                found = examine(driver, self._place) or _wal_trouble(driver)
             if found is None:
                 configure(driver)
                 held = Held(driver, lambda: inodes(self.path), is_writable=True)
@@ -239,7 +301,7 @@ class IndexFile:
                 return held
             return found
         except FAULTS as fault:
-            if is_damage(fault):
+            if is_damage_at_opening(fault):
                 return Trouble('damaged', str(fault))
             if is_unreachable(fault) and self._inodes() != before:  # SQLite met files as they were deleted
                 return Trouble('moved')
@@ -252,10 +314,12 @@ class IndexFile:
         return [main_inode(self.path + side) for side in SIDES]
 
     def _mend(self, trouble: Trouble) -> None:
-        if trouble.kind == 'missing':
+        if trouble.kind in ('missing', 'linked'):  # a file that has another name keeps that one
             self._rebuild(None)
-        elif trouble.kind == 'damaged':
-            self._set_aside('damaged', trouble.detail)
+        elif trouble.kind == 'damaged' and not self._place.is_ours():
+            raise NotOurIndex(f'{self.path} is no index; it was left as it is', hint=self._place.remedy)
+        elif trouble.kind in ('damaged', 'foreign'):
+            self._set_aside(trouble.kind, trouble.detail)
         elif trouble.kind == 'old':
             self._bring_to_head(trouble.detail)
         elif trouble.kind == 'not wal':
@@ -275,20 +339,41 @@ class IndexFile:
     # --- replacing ---------------------------------------------------------------------------------
 
     def rebuild(self) -> None:
-        """Build a new index; one that is damaged or not ours is set aside, ours is replaced."""
+        """Build a new index; one that is damaged or not ours is set aside, ours is replaced.
+
+        Raises:
+            NotOurIndex: It stands where somebody wanted the index, and was not made by us.
+            IndexFault: Nothing can be written.
+        """
+        self._refusal = None
         with self._owned():
             try:
-                found = self._look()
-            except (NotOurIndex, IndexTooNew):
-                why = 'other'
-            else:
-                why = found.kind if isinstance(found, Trouble) else ''
-                if isinstance(found, Held):
-                    found.close()
-            if why in ('other', 'damaged'):
-                self._set_aside(why, 'as was asked')
-            else:
-                self._rebuild(None)
+                why = self._why_aside()
+                if why:
+                    self._set_aside(why, 'as was asked')
+                else:
+                    self._rebuild(None)
+            except (_Unreachable, OSError, sqlite3.Error) as fault:
+                raise IndexFault(f'{self.path} cannot be built: {fault}', hint=_way_out(self.path)) from fault
+
+    def _why_aside(self) -> str:
+        """Why what stands there is to be kept, '' where it need not be."""
+        try:
+            found = self._look()
+        except IndexTooNew:
+            return 'other'
+        except NotOurIndex:
+            if not self._place.is_own:
+                raise
+            return 'other'
+        except sqlite3.Error:  # busy, or out of reach for SQLite: it has a name all the same
+            return 'other'
+        if isinstance(found, Held):
+            found.close()
+            return ''
+        if found.kind == 'damaged' and not self._place.is_ours():
+            raise NotOurIndex(f'{self.path} is no index; it was left as it is', hint=self._place.remedy)
+        return {'damaged': 'damaged', 'foreign': 'foreign'}.get(found.kind, '')
 
     def _set_aside(self, why: str, reason: str) -> None:
         aside = _building.aside(self.path, why)
@@ -302,13 +387,24 @@ class IndexFile:
 
     def _rebuild(self, aside: str | None) -> None:
         """Build and place; the caller owns the index lock."""
+        if self._refusal is not None and time.monotonic() < self._refusal[0]:
+            raise _Unreachable(self._refusal[1])
         new = _building.workplace(self.path, self._lock_path)
         self._builder = threading.get_ident()
+        begun = time.monotonic()
         try:
-            _building.build(new, self._fill)
+            number = self._owner.identify() if self._owner is not None else 0
+            _building.build(new, self._fill, number or 0)
+            _building.place(new, self.path, aside=aside)
+        except (OSError, sqlite3.Error) as fault:
+            if not isinstance(fault, OSError) and not is_unreachable(fault):
+                raise told(fault, new, 'try again') from fault
+            now = time.monotonic()
+            self._refusal = (now + PACE * (now - begun - 0.1), fault)  # a quick one costs nothing
+            raise _Unreachable(fault) from fault
         finally:
             self._builder = None
-        _building.place(new, self.path, aside=aside)
+        self._is_named = self._is_named or bool(number)
 
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
@@ -318,9 +414,13 @@ class IndexFile:
             raise IndexFault(f'{self._lock_path} cannot be locked: {fault}', hint='is the base still there?')
         with contextlib.closing(lock), lock.owned():
             yield
+        close_kept()
 
 
-_WAS = {'other': 'of another kind'}  # what is said of a file that was set aside; else its kind itself
+_WAS = {
+    'other': 'of another kind',
+    'foreign': 'of another project',
+}  # what is said of a file that was set aside; else its kind itself
 
 
 def _way_out(path: str) -> str:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
 from ..records import Entry
+from ._entries import entries
 from ._finding import conditions, count_text, newest_text, order, rows_text
 from ._shape import Shape
 
@@ -111,8 +112,8 @@ class Query(Sequence[Entry]):
         return html_table(names, rows, f'{len(self)} resources')
 
     def _stream(self) -> Iterator[Entry]:
-        for rows in self._connections.stream(*self._statement(0, self._limit)):
-            yield from map(Entry, rows)
+        for rows in self._connections.stream(*self._statement(0, self._limit), entries):
+            yield from rows
 
     def _slice(self, index: slice) -> list[Entry]:
         if self._window is not None and self._window[0] == 0 and len(self._window[1]) < WINDOW:
@@ -140,7 +141,7 @@ class Query(Sequence[Entry]):
     def _read(self, start: int, number: int | None) -> list[Entry]:
         """``number`` rows from ``start``, or all."""
         statement = self._statement(start, self._within(start, number))
-        return self._connections.read(lambda driver: list(map(Entry, driver.execute(*statement).fetchall())))
+        return self._connections.read(lambda driver: entries(driver.execute(*statement).fetchall()))
 
     def _within(self, start: int, number: int | None) -> int | None:
         if self._limit is None:

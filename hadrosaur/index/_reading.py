@@ -1,32 +1,42 @@
 """Reading an index that cannot be written: a read-only disk, no permission, no space.
 
 SQLite wants to write even where it only reads: a database in WAL mode has a shared -shm file. So there
-are four ways, tried in turn: read the file as it is (its -shm exists); read it as one
+are five ways, tried in turn: read the file as it is (its -shm exists); read it as one
 that nobody changes (no -wal, or an empty one); copy both to a temporary folder and read there; build
-an index from the directories in a temporary folder.
+an index from the directories in a temporary folder; build it in memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import tempfile
+import time
 import warnings
 import weakref
 from typing import TYPE_CHECKING
 
-from ..errors import HadrosaurWarning, IndexBusy, IndexFault
+from .. import diskio
+from ..errors import HadrosaurWarning, IndexBusy
 from ..records import COLUMNS
 from ._building import build
-from ._connection import Held, close, configure, connect, contents, main_inode
-from ._examining import FAULTS, Trouble, examine, is_busy, is_damage, is_missing, is_unreachable
+from ._connection import MEMORY, Held, close, configure, connect, contents, main_inode, uri_of
+from ._examining import FAULTS, Trouble, examine, is_damage_at_opening, is_unreachable, told
 from ._gate import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from ._connection import Mark
+    from ._examining import Place
+
+YOUNG = 60.0
+"""Seconds that a temporary folder may be old before it has to be locked."""
+
+PREFIX = 'hadrosaur-index-'
+"""What the names of temporary folders begin with."""
 
 TRIES = 3
 """How often a copy is begun again because the index was written meanwhile."""
@@ -39,12 +49,13 @@ class ReadOnlyFile:
         dead: Sessions whose pending rows are shown as interrupted.
     """
 
-    def __init__(self, path: str, remedy: str, fill: Callable[[str], None] | None) -> None:
-        self._path = path
-        self._remedy = remedy
+    def __init__(self, place: Place, fill: Callable[[str], None] | None) -> None:
+        self._path = place.path
+        self._place = place
         self._fill = fill
         self._distrusted: Mark | None = None  # the contents of an index that proved damaged
         self._stand_in: tuple[str, str, Mark] | None = None  # path, kind, of which contents
+        self._memory: sqlite3.Connection | None = None  # keeps what is nowhere but in memory
         self.dead: Collection[str | None] = ()
 
     def open(self) -> Held:
@@ -56,16 +67,12 @@ class ReadOnlyFile:
         return held
 
     def _open(self) -> Held:
-        if is_missing(self._path) or contents(self._path) == self._distrusted:
+        if self._place.look() or contents(self._path) == self._distrusted:
             return self._open_built()
         try:
             found = self._open_itself()
-        except OSError as fault:
-            raise IndexFault(f'{self._path} cannot be read: {fault}')
-        except sqlite3.Error as fault:
-            if is_busy(fault):
-                raise IndexBusy(f'{self._path} is kept locked by another process')
-            raise IndexFault(f'{self._path} cannot be read: {fault}')
+        except (OSError, sqlite3.Error) as fault:
+            raise told(fault, self._path, 'check permissions')
         if isinstance(found, Held):
             return found
         if found.kind == 'damaged':
@@ -90,7 +97,7 @@ class ReadOnlyFile:
         try:
             driver = connect(path, mode)
             with gate:
-                found = examine(driver, self._path, self._remedy)
+                found = examine(driver, self._place)
             if found is None:
                 configure(driver)
                 held = Held(driver, look)
@@ -98,7 +105,7 @@ class ReadOnlyFile:
                 return held
             return found
         except FAULTS as fault:
-            if not is_damage(fault):
+            if not is_damage_at_opening(fault):
                 raise
             return Trouble('damaged', str(fault))
         finally:
@@ -131,22 +138,65 @@ class ReadOnlyFile:
     def _open_built(self) -> Held:
         path, source = self._path, contents(self._path)
         if self._stand_in is None or self._stand_in[1:] != ('built', source):
-            built = self._new_stand_in()
-            build(built, self._fill)
+            try:
+                built = self._new_stand_in()
+                build(built, self._fill)
+            except (OSError, sqlite3.Error) as fault:
+                if isinstance(fault, sqlite3.Error) and not is_unreachable(fault):
+                    raise told(fault, path, 'try again')
+                built = self._built_in_memory()
             self._stand_in = (built, 'built', source)
-        driver = connect(self._stand_in[0], 'rw')
-        configure(driver)
+        try:
+            driver = connect(self._stand_in[0], 'rw')
+            configure(driver)
+        except sqlite3.Error as fault:
+            raise told(fault, self._stand_in[0], 'check permissions and space')
         return Held(driver, lambda: contents(path))
 
+    def _built_in_memory(self) -> str:
+        """Where neither the base nor a temporary folder can be written: shared by all our connections."""
+        name = f'{MEMORY}hadrosaur-{os.getpid()}-{os.urandom(4).hex()}'
+        with gate:
+            self._memory = sqlite3.connect(uri_of(name, 'rw'), uri=True, check_same_thread=False)
+        try:
+            build(name, self._fill)
+        except (OSError, sqlite3.Error) as fault:
+            raise told(fault, self._path, 'nothing can be written, here or in the temporary folder')
+        return name
+
     def _new_stand_in(self) -> str:
-        folder = tempfile.mkdtemp(prefix='hadrosaur-')
-        weakref.finalize(self, _remove, folder, os.getpid())
+        _sweep(tempfile.gettempdir())
+        folder = tempfile.mkdtemp(prefix=PREFIX)
+        lock = os.open(folder, diskio.FOLDER)  # as long as it is locked, its maker is there
+        diskio.try_lock(lock)
+        weakref.finalize(self, _remove, folder, os.getpid(), lock)
         return os.path.join(folder, os.path.basename(self._path))
 
 
-def _remove(folder: str, pid: int) -> None:
+def _remove(folder: str, pid: int, lock: int) -> None:
     if os.getpid() == pid:  # a forked child leaves it to its maker
         shutil.rmtree(folder, ignore_errors=True)
+        diskio.unlock(lock)
+
+
+def _sweep(place: str) -> None:
+    """Remove temporary folders of ours whose makers were killed."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(place):
+            if name.startswith(PREFIX):
+                with contextlib.suppress(OSError):
+                    _remove_if_left(f'{place}/{name}')
+
+
+def _remove_if_left(folder: str) -> None:
+    lock = os.open(folder, diskio.FOLDER)
+    try:
+        found = os.fstat(lock)
+        is_old = time.time() - found.st_mtime > YOUNG  # else its maker may be about to lock it
+        if found.st_uid == os.geteuid() and is_old and diskio.try_lock(lock):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        diskio.unlock(lock)
 
 
 _INTERRUPTED = {

@@ -8,7 +8,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from ..fingerprint import mask
-from ..records import ErrorGroup, parse_time
+from ..records import ErrorGroup, moment
+from ._entries import text
+from ._examining import Altered
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,7 +51,7 @@ GROUP BY collection, coalesce(error_group, error_type, '')"""
 
 def collections(driver: sqlite3.Connection) -> list[str]:
     """Names of the collections that have rows, in order."""
-    return [name for (name,) in driver.execute(COLLECTIONS)]
+    return [text(name) for (name,) in driver.execute(COLLECTIONS)]
 
 
 def keys(collection: str | None) -> tuple[str, tuple[str, ...]]:
@@ -63,7 +65,7 @@ def count(driver: sqlite3.Connection, collection: str | None) -> dict[str, dict[
     test, values = _of(collection)
     found: dict[str, dict[str, int]] = {} if collection is None else {collection: {}}
     for name, what, number in driver.execute(_COUNTS.format(test), values * 3):
-        found.setdefault(name, {})[what] = number
+        found.setdefault(text(name), {})[what] = number
     return {name: _counts(**numbers) for name, numbers in found.items()}
 
 
@@ -77,6 +79,8 @@ def stats(driver: sqlite3.Connection, collection: str | None) -> dict[str, dict[
     taken: dict[str, array[float]] = defaultdict(lambda: array('d'))
     test, values = _of(collection)
     for name, duration in driver.execute(_DURATIONS.format(test), values):
+        if not isinstance(duration, (int, float)):
+            raise Altered('a duration is no number')
         taken[name].append(duration)
     return {
         name: {**counts, 'duration': _spread(taken[name])}
@@ -100,25 +104,26 @@ def error_groups(driver: sqlite3.Connection, collection: str | None) -> list[Err
     """Failures by cause, most frequent first; the example is the latest."""
     test, values = _of(collection)
     first = {(of, group): time for of, group, time in driver.execute(_EARLIEST.format(test), values)}
+    latest = driver.execute(_LATEST.format(test), values).fetchall()
     found = [
         ErrorGroup(
-            group=group,
+            group=text(group),
             count=number,
-            type=kind,
-            pattern=mask(message),
+            type=text(kind),
+            pattern=mask(text(message)),
             frame=None,
-            collection=of,
-            example=ident,
+            collection=text(of),
+            example=text(ident),
             first=_time(first.get((of, group))),
             last=_time(last),
         )
-        for group, number, kind, message, of, ident, last in driver.execute(_LATEST.format(test), values)
+        for group, number, kind, message, of, ident, last in latest
     ]
     return sorted(found, key=lambda each: (-each.count, each.collection, each.group))
 
 
-def _time(text: str | None) -> datetime | None:
-    return parse_time(text) if text else None
+def _time(cell: Any) -> datetime | None:
+    return None if cell is None else moment(text(cell))
 
 
 def _of(collection: str | None) -> tuple[str, tuple[str, ...]]:

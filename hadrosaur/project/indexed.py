@@ -182,7 +182,7 @@ class Indexed:
         from ..upgrade import stored_revision
 
         path = self._index_file()
-        return (stored_revision(path) if os.path.exists(path) else None), HEAD
+        return (stored_revision(path) if os.path.lexists(path) else None), HEAD
 
     def _index(self) -> Index:
         """The index, with nothing of dead sessions in it."""
@@ -200,8 +200,8 @@ class Indexed:
         self._base.prepare()
         path = self._index_file()
         if self._computes:
-            _make_folder_of(path)
-            self._base.remember_index(path)
+            if path != self._base.index_path:
+                _make_folder_of(path)
             for sentence in mounts.mistrust(self._base.path, path):
                 warnings.warn(f'{self._base.given!r}: {sentence}', HadrosaurWarning, stacklevel=2)
         return Index(
@@ -209,6 +209,8 @@ class Indexed:
             lock_path=self._base.index_lock_path,
             refill=lambda index: reindex.refill(self._base, index),
             upgrade=_upgrade,
+            owner=self._base,
+            on_good=(lambda: self._base.remember_index(path)) if self._computes else None,
         )
 
 
