@@ -3,7 +3,8 @@
 It is run with the library of faults.c preloaded, and imports all of hadrosaur once. Each trial is a forked
 child that arms the faults and acts on a copy of a prepared base; another child, without faults, looks at what
 is left. Arguments: a folder to work in, and a JSON list of [scenario, fault, numbers]; numbers null: each k
-until none is met any more; [how many, seed]: some of them. It prints a line of JSON for each trial.
+until none is met any more; [how many, seed]: some of them; a pattern of paths
+may follow. It prints a line of JSON for each trial.
 """
 
 import ctypes
@@ -32,6 +33,7 @@ from hadrosaur import HadrosaurError, Project
 from hadrosaur.cli import VERBS, app
 
 DUMPS = Path(__file__).parents[1] / 'data/indexes'
+LIBC = ctypes.CDLL(None)
 PATIENCE = 60  # seconds for a trial: only what hangs takes so long
 TOUCHED = CHANGES | {'read open', 'flock'}
 
@@ -351,6 +353,7 @@ def in_child(work, place, name):
         code = 70
         try:
             os.setsid()
+            LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: none outlives the program
             out = os.open(place / f'{name}.out', os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
             err = os.open(place / f'{name}.err', os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
             os.dup2(out, 1)
@@ -448,14 +451,14 @@ class Trials:
                 violations.append('exit code 5 without a word')
             if exit_code not in (0, 4) and len(err.splitlines()) > 8:
                 violations.append(f'more than a sentence: {err[-600:]}')
-        return told, said, violations
+        return told, said or err.strip(), violations
 
-    def trial(self, scenario, fault, at):
+    def trial(self, scenario, fault, at, path):
         action, error, every, kinds = FAULTS[fault]
         self.prepare(scenario)
         before = nonces(self.base)
         told, said, violations = self.act(
-            scenario, lambda: self.faults.arm(action, at, error, every=every, kinds=kinds)
+            scenario, lambda: self.faults.arm(action, at, error, every=every, kinds=kinds, path=path)
         )
         fired, first, count = self.faults.fired, self.faults.first, self.faults.count
         self.faults.disarm()
@@ -482,30 +485,29 @@ class Trials:
         finally:
             judged.write_text(json.dumps(violations))
 
-    def all(self, scenario, fault, numbers):
+    def all(self, scenario, fault, numbers, path=''):
         """Each k until none is met any more (twice: the count of threads and processes varies), or some."""
         if isinstance(numbers, list):  # [how many, seed]: some of them
-            count = self.trial(scenario, fault, 0)['count']
+            count = self.trial(scenario, fault, 0, path)['count']
             some = random.Random(numbers[1]).sample(range(1, count + 1), min(numbers[0], count))
             for at in sorted(some):
-                yield self.trial(scenario, fault, at)
+                yield self.trial(scenario, fault, at, path)
             return
         at, missed = 1, 0
         while missed < 2:
-            done = self.trial(scenario, fault, at)
+            done = self.trial(scenario, fault, at, path)
             yield done
             missed = 0 if done['fired'] else missed + 1
             at += 1
 
 
 def main():
-    PR_SET_CHILD_SUBREAPER = 36  # noqa: N806 (orphans come to us, so that none is missed)
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come to us, so that none is missed
     for name in VERBS:
         app.get_command(None, name)
     trials = Trials(Path(sys.argv[1]))
-    for scenario, fault, numbers in json.loads(sys.argv[2]):
-        for done in trials.all(scenario, fault, numbers):
+    for wanted in json.loads(sys.argv[2]):
+        for done in trials.all(*wanted):
             print(json.dumps(done), flush=True)
 
 
