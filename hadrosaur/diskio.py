@@ -71,6 +71,16 @@ def is_no_file(error: OSError) -> bool:
     return error.errno in _NO_FILE
 
 
+def is_closed(error: OSError) -> bool:
+    """Is nothing there that we could open, now or in a moment? Else it could only not be read this time."""
+    return is_no_file(error) or isinstance(error, FileNotFoundError | PermissionError)
+
+
+def is_ours(error: OSError) -> bool:
+    """Is it this process that has too little, rather than the file that has something wrong?"""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 def read_path(path: str) -> bytes:
     """The whole file at an absolute path whose last part is no symlink."""
     parent, name = os.path.split(path)

@@ -249,10 +249,15 @@ def collection_of(folder: str) -> str | None:
 
 
 def collection_folders(base: str) -> Iterator[str]:
-    """Names of the folders in a base that hold at least one resource."""
+    """Names of the folders in a base that hold at least one resource.
+
+    Raises OSError where that cannot be known: what is not read is not absent.
+    """
     try:
         names = sorted(diskio.list_folders(base))
-    except OSError:
+    except OSError as error:
+        if not diskio.is_closed(error):
+            raise
         return
     for name in names:
         if not name.startswith('.') and _holds_resources(f'{base}/{name}'):
@@ -261,9 +266,21 @@ def collection_folders(base: str) -> Iterator[str]:
 
 def _holds_resources(path: str) -> bool:
     try:
-        return any(os.path.lexists(f'{path}/{name}/{STATUS}') for name in diskio.list_folders(path))
-    except OSError:
+        return any(_has_status(f'{path}/{name}') for name in diskio.list_folders(path))
+    except OSError as error:
+        if not diskio.is_closed(error):
+            raise
         return False
+
+
+def _has_status(path: str) -> bool:
+    try:
+        os.stat(f'{path}/{STATUS}', follow_symlinks=False)
+    except OSError as error:
+        if not diskio.is_closed(error):
+            raise
+        return False
+    return True
 
 
 def whereabouts(function: Any) -> tuple[str, str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import operator
 import os
+import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import canonical, directory, diskio, settle
 from .basedir import BaseDirectory
-from .errors import BaseIsNotADirectory, HadrosaurError, InvalidIdent, NotAProject
+from .errors import BaseIsNotADirectory, HadrosaurError, HadrosaurWarning, InvalidIdent, NotAProject
 from .records import COLUMNS, CheckReport, Entry, Finding, ReindexReport
 from .registry import collection_folders, collection_of
 
@@ -129,6 +130,8 @@ class _Visit(NamedTuple):
         try:
             opened = diskio.open_folder(name, diskio.LOOK, within=self.parent)
         except OSError as error:
+            if diskio.is_ours(error):
+                raise
             is_unread = not diskio.is_no_file(error) and not isinstance(error, FileNotFoundError)
             return Folder(self.collection, path, None, str(error.strerror), is_unread=is_unread)
         try:
@@ -136,6 +139,8 @@ class _Visit(NamedTuple):
         except HadrosaurError as error:
             return Folder(self.collection, path, None, str(error))
         except OSError as error:
+            if diskio.is_ours(error):
+                raise
             return Folder(self.collection, path, None, f'it cannot be read: {error.strerror}', is_unread=True)
         finally:
             os.close(opened)
@@ -197,15 +202,29 @@ class _Met:
 
 
 def refill(base: BaseDirectory, index: Index) -> None:
-    """Fill a new, empty index from the directories."""
+    """Fill a new, empty index from the directories.
+
+    A folder that cannot be read this time has no row in it, and that is said: nobody asks for it again.
+    """
     rows: list[tuple[Entry, str | None]] = []
+    unread: list[Folder] = []
     for found in walk(base.path):
+        if found.is_unread:
+            unread.append(found)
         if found.entry is not None:
             rows.append((found.entry, None))
         if len(rows) >= GROUP:
             index.merge(rows, [])
             rows.clear()
     index.merge(rows, [])
+    if unread:
+        warnings.warn(
+            f'{len(unread)} resources of {base.given!r} could not be read and are not in its new index, such '
+            f'as {unread[0].name} ({unread[0].problem}); once they can be read, '
+            f'`hadrosaur reindex {base.given}` adds them',
+            HadrosaurWarning,
+            stacklevel=2,
+        )
 
 
 def reindex(

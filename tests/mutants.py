@@ -1560,6 +1560,41 @@ MUTANTS = {
     ],
     'migrations': [
         Mutant(
+            'an upgrade that is killed between two statements leaves one of them',
+            'upgrade.py',
+            "        connection.exec_driver_sql('BEGIN IMMEDIATE')",
+            '        pass',
+            'torture/p16_upgrade.py::test_killed_anywhere',
+        ),
+        Mutant(
+            'a short write is taken for a whole one',
+            'diskio.py',
+            '    while done < len(data):',
+            '    while False:',
+            'torture/p6_faults.py::test_short_writes_and_no_space',
+        ),
+        Mutant(
+            'an index is built without the folders that no descriptor was left for',
+            'registry.py',
+            '            raise\n        return False\n\n\ndef _has_status',
+            '            pass\n        return False\n\n\ndef _has_status',
+            'test_disk_faults.py::test_without_descriptors_nothing_is_missing[coll]',
+        ),
+        Mutant(
+            'a folder that cannot be read while the index is built is left out in silence',
+            'reindex.py',
+            '    if unread:',
+            '    if False:',
+            'test_disk_faults.py::test_an_index_built_without_a_folder_says_so',
+        ),
+        Mutant(
+            'too many open files: every folder is called unreadable',
+            'diskio.py',
+            '    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)',
+            '    return False',
+            'test_disk_faults.py::test_reindex_without_descriptors_removes_no_row',
+        ),
+        Mutant(
             'an upgrade is no transaction',
             'upgrade.py',
             "        connection.exec_driver_sql('BEGIN IMMEDIATE')",

@@ -26,7 +26,10 @@ def collections(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
     from ..registry import collection_folders
 
     base = os.path.expanduser(ctx.params.get('base') or '')
-    found = (_ident(folder) for folder in collection_folders(base))
+    try:
+        found = [_ident(folder) for folder in collection_folders(base)]
+    except OSError:
+        return []
     return [name for name in found if name is not None and name.startswith(incomplete)]
 
 

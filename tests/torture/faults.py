@@ -48,13 +48,16 @@ syncfs everything. Entries with ``error`` changed nothing.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
+import functools
 import mmap
 import os
 import shutil
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,31 +149,28 @@ class Operation(NamedTuple):
         return f'{self.sequence} [{self.pid}] {self.kind} {self.path}{to}{size}{how}'
 
 
-def compiled(folder: Path) -> Path:
-    """The library, compiled once into this folder; skips the test where that can't be done."""
-    library = Path(folder) / 'faults.so'
-    if library.exists():
-        return library
+@functools.cache
+def compiled() -> Path:
+    """The library, compiled once by this process; skips the test where that can't be done."""
     compiler = next(filter(None, map(shutil.which, ('gcc', 'cc', 'clang'))), None)
     if compiler is None or os.uname().sysname != 'Linux':
         pytest.skip('faults below Python need Linux and a C compiler (gcc); there is none here')
+    folder = tempfile.TemporaryDirectory(prefix='hadrosaur-faults-', ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    library = Path(folder.name) / 'faults.so'
     source = Path(__file__).with_name('faults.c')
-    beside = library.with_suffix(f'.{os.getpid()}')
-    command = [compiler, '-O2', '-shared', '-fPIC', '-o', str(beside), str(source), '-ldl', '-lpthread']
+    command = [compiler, '-O2', '-shared', '-fPIC', '-o', str(library), str(source), '-ldl', '-lpthread']
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    beside.rename(library)
     return library
 
 
 class Faults:
     """The shared page and log of one process tree; see the module's docstring."""
 
-    def __init__(
-        self, place: Path | str, below: Path | str, *, log_size: int = 1 << 28, library: Path | None = None
-    ):
-        """``place``: a folder for the library and the shared file, outside of ``below``."""
-        self.library = library or compiled(Path(place))
+    def __init__(self, place: Path | str, below: Path | str, *, log_size: int = 1 << 28) -> None:
+        """``place``: a folder for the shared file, outside of ``below``."""
+        self.library = compiled()
         self.path = Path(place) / f'faults-{os.getpid()}-{os.urandom(4).hex()}'
         with open(self.path, 'xb') as file:
             file.truncate(_HEADER + log_size)  # sparse: it takes what is used

@@ -299,7 +299,7 @@ def litter(base):
         yield f'litter: {path.relative_to(base)}'
 
 
-def examine(base, scenario, told, before, violations):
+def examine(base, scenario, told, said, before, violations):
     """After a fault: what is there, then the same again without faults, then all of it."""
     act = SCENARIOS[scenario][1]
     violations += mixtures(base, 'left')
@@ -335,8 +335,8 @@ def examine(base, scenario, told, before, violations):
         for ident in 'old', 'other', 'long':
             if scenario != 'first' and (res := proj.fetch('coll', ident, None)).status != 'completed':
                 violations.append(f'again: {ident} is {res.status}: {res.error}')
-        if scenario in ('check', 'recovery', 'upgrade'):
-            proj.reindex()  # what nobody looked at since it was changed by hand
+        if scenario in ('check', 'recovery', 'upgrade') or '`hadrosaur reindex' in said:
+            proj.reindex()  # what nobody looked at since it was changed by hand, or what we were told
         proj.fetch('coll', 'another')  # who computes sweeps up what others left
         for found in proj.check(deep=True).findings:
             violations.append(f'check: {found}')
@@ -463,7 +463,7 @@ class Trials:
         fired, first, count = self.faults.fired, self.faults.first, self.faults.count
         self.faults.disarm()
         if fired:
-            code, left = in_child(lambda: self.judge(scenario, told, before), self.place, 'examine')
+            code, left = in_child(lambda: self.judge(scenario, told, said, before), self.place, 'examine')
             err = (self.place / 'examine.err').read_text(errors='replace')
             if code != 0 or left:
                 violations.append(f'examining: {"it hangs" if code is None else code} {left} {err[-600:]}')
@@ -474,14 +474,14 @@ class Trials:
             'told': [item[:3] for item in told], 'said': said, 'violations': violations,
         }  # fmt: skip
 
-    def judge(self, scenario, told, before):
+    def judge(self, scenario, told, said, before):
         judged = self.place / 'judged'
         judged.unlink(missing_ok=True)
         violations = []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')
-                examine(self.base, scenario, told, before, violations)
+                examine(self.base, scenario, told, said, before, violations)
         finally:
             judged.write_text(json.dumps(violations))
 

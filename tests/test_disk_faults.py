@@ -1,0 +1,80 @@
+"""A disk that fails, for a moment or for longer: what cannot be read is never taken for absent."""
+
+import os
+
+import pytest
+from conftest import ROOT
+from torture.faults import Faults
+
+BASE = """
+    import errno, os, warnings
+    from torture.faults import OPENS, Faults
+    from hadrosaur import HadrosaurError, HadrosaurWarning, Project
+
+    proj = Project('base')
+    faults = Faults.attached()
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        return ident
+
+    for ident in 'a', 'b', 'c':
+        assert proj.fetch('coll', ident)['result'] == ident
+
+    def idents():
+        return sorted(entry.ident for entry in proj.query('coll'))
+"""
+
+
+@pytest.fixture
+def faulty(program, tmp_path):
+    """Run a program of which any file operation may fail, with three resources in its base."""
+    path = os.pathsep.join([str(ROOT / 'tests'), os.environ.get('PYTHONPATH', str(ROOT))])
+    with Faults(tmp_path, tmp_path / 'base', log_size=1 << 20) as faults:
+        yield lambda source: program(BASE + source, env=faults.environment(PYTHONPATH=path))
+
+
+def test_an_index_built_without_a_folder_says_so(faulty):
+    """A folder that cannot be read while the index is built is named, with the command that adds it."""
+    faulty("""
+    proj.close()
+    os.unlink('base/index.sqlite3')
+    faults.arm('fail', 1, errno.EIO, kinds={'read open'}, path='coll/b/record.json')
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        assert idents() == ['a', 'c']
+    assert faults.fired == 1
+    [said] = [str(one.message) for one in caught]
+    assert 'coll/b' in said and 'Input/output error' in said and 'hadrosaur reindex base' in said, said
+    proj.reindex()
+    assert idents() == ['a', 'b', 'c']
+    """)
+
+
+@pytest.mark.parametrize('path', ['', 'coll', 'coll/*'])
+def test_without_descriptors_nothing_is_missing(faulty, path):
+    """With too many open files an index is not built at all, rather than without what could not be read."""
+    faulty(f"""
+    proj.close()
+    os.unlink('base/index.sqlite3')
+    faults.arm('fail', 1, errno.EMFILE, every=True, kinds=OPENS, path={path!r})
+    try:
+        raise AssertionError(idents())
+    except (HadrosaurError, OSError) as error:
+        assert 'Too many open files' in str(error), error
+    faults.disarm()
+    assert idents() == ['a', 'b', 'c']
+    """)
+
+
+def test_reindex_without_descriptors_removes_no_row(faulty):
+    """A reindex that cannot open folders says so, and the rows stay."""
+    faulty("""
+    faults.arm('fail', 1, errno.EMFILE, every=True, kinds=OPENS, path='coll/*')
+    try:
+        raise AssertionError(proj.reindex())
+    except OSError as error:
+        assert error.errno == errno.EMFILE
+    faults.disarm()
+    assert idents() == ['a', 'b', 'c']
+    """)
