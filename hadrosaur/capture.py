@@ -26,6 +26,8 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from .locks import has_other_threads
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -33,10 +35,15 @@ WAYS = ('auto', 'descriptors', 'streams', 'off')
 
 
 def choose(wanted: str) -> str:
-    """The way to capture here and now: 'auto' takes descriptors where we are the only Python thread."""
+    """The way to capture here and now: 'auto' takes descriptors where no other thread could print.
+
+    Threads of ours print nothing, and never change how output is captured.
+    """
     if wanted != 'auto':
         return wanted
-    alone = threading.active_count() == 1 and threading.current_thread() is threading.main_thread()
+    if threading.current_thread() is not threading.main_thread():
+        return 'streams'
+    alone = threading.active_count() == 1 or not has_other_threads()
     return 'descriptors' if alone else 'streams'
 
 
@@ -225,6 +232,7 @@ def _install() -> Callable[[], None]:
             router.original = standing
     start = threading.Thread.start
 
+    @functools.wraps(start)
     def start_in_context(thread: Any) -> None:
         if _logs_here.get() is not None:
             thread.run = functools.partial(contextvars.copy_context().run, thread.run)
@@ -248,11 +256,21 @@ _routing = _Routing()
 os.register_at_fork(after_in_child=_routing.__init__)  # type: ignore[misc]  # a lock held elsewhere stays held
 
 
+def _forget_shown_warnings() -> None:
+    """Have each resource's log show its own warnings, and leave the filters as they are.
+
+    Python forgets which ones it has shown when a filter is added, even one that is there already.
+    """
+    for action, message, category, module, line in warnings.filters:
+        if message is None and module is None:
+            warnings.simplefilter(action, category, line, append=True)
+            return
+
+
 @contextlib.contextmanager
 def _streams(logs: tuple[int, int]) -> Iterator[None]:
     mine = _Logs(logs)
-    # Adds, once, what is the default anyway; but each time Python forgets which warnings were shown.
-    warnings.simplefilter('default', append=True)
+    _forget_shown_warnings()
     _routing.enter()
     token = _logs_here.set(mine)
     try:

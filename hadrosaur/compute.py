@@ -413,7 +413,8 @@ def _compute(
         keep_storage=task.keep_storage,
     )
     running = Running(order, f'{claim.path}/{directory.STORAGE}', entry.attempt)
-    meter = Meter(alone=(in_worker or way == 'descriptors') and not order.chain)
+    alone = (in_worker or way == 'descriptors') and not order.chain
+    meter = Meter(alone=alone, in_worker=in_worker)
     ended = _call(function, running, way, claim.logs, mask)
     cost = meter.stop()
     if os.getpid() != process:

@@ -23,13 +23,29 @@ HELD_BACK = frozenset(
 """Signals whose handlers in Python may raise. They run in the main thread, whichever thread was told."""
 
 
-def start_without_signals(thread: threading.Thread) -> None:
-    """Start a thread of our own that leaves signals to the main thread, which may hold them back."""
+_silent: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def start_without_signals(thread: threading.Thread, *, silent: bool = True) -> None:
+    """Start a thread of our own that leaves signals to the main thread, which may hold them back.
+
+    Args:
+        thread: The thread.
+        silent: It runs nobody's functions, so it prints nothing.
+    """
+    if silent:
+        _silent.add(thread)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def has_other_threads() -> bool:
+    """Is there a thread beside this one that is not ours, and may print?"""
+    here = threading.current_thread()
+    return any(thread is not here and thread not in _silent for thread in threading.enumerate())
 
 
 class Ender:

@@ -57,6 +57,29 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'leaves no trace': [
+        Mutant(
+            "the peak of the user's own process is reset",
+            'metrics.py',
+            'if alone and in_worker else None',
+            'if alone else None',
+            'test_leaves_no_trace.py::test_an_inline_run_leaves_nothing_changed',
+        ),
+        Mutant(
+            'threads of ours count as others',
+            'locks.py',
+            'thread is not here and thread not in _silent for',
+            'thread is not here for',
+            'test_leaves_no_trace.py::test_our_own_threads_do_not_change_how_output_is_captured',
+        ),
+        Mutant(
+            'a filter is added for good',
+            'capture.py',
+            'warnings.simplefilter(action, category, line, append=True)',
+            "warnings.simplefilter('always', UserWarning, 1, append=True)",
+            'test_leaves_no_trace.py::test_an_inline_run_leaves_nothing_changed',
+        ),
+    ],
     'forks and the collector': [
         Mutant(
             'an index that is collected waits for the gate',
