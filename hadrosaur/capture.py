@@ -263,7 +263,7 @@ def _forget_shown_warnings() -> None:
     """
     for action, message, category, module, line in warnings.filters:
         if message is None and module is None:
-            warnings.simplefilter(action, category, line, append=True)
+            warnings.simplefilter(cast('Any', action), category, line, append=True)
             return
 
 

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from . import diskio
 
-
 _UNIT = 1 if sys.platform == 'darwin' else 1024  # bytes in which getrusage tells of memory
 
 
@@ -53,10 +52,8 @@ class Meter:
         """What it cost until now."""
         duration = time.perf_counter() - self._start
         cpu, most = _used(self._alone)
-        if self._peak:
-            peak = self._peak.read(most)
-        else:
-            peak = most * _UNIT if most > self._before else None
+        raised = most * _UNIT if most > self._before else None
+        peak = self._peak.read(most) if self._peak else raised
         return Cost(round(duration, 6), round(max(0.0, cpu - self._cpu), 6), peak)
 
 

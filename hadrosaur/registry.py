@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, compute, diskio
+from . import canonical, capture, compute, diskio, sameness
 from .directory import STATUS
 from .errors import (
     ArgsChangedWarning,
@@ -157,15 +157,15 @@ class Registry:
     def add(self, collection: Collection) -> None:
         """Register a collection and make its folder. Raises ValueError or DuplicateCollection.
 
-        The same function again is fine: a notebook cell or a module may be run twice.
+        The same function again is fine: a notebook cell or a module may be run twice (see `sameness`).
         """
         collection.check()
         known = self._known.get(collection.name)
-        if known is not None and whereabouts(known.function) != whereabouts(collection.function):
+        if known is not None and not sameness.is_same(known.function, collection.function):
             raise DuplicateCollection(
                 f'the collection {collection.name!r} has a function already: '
-                f'{".".join(whereabouts(known.function))}',
-                hint='give one of them another name',
+                f'{sameness.place(known.function)}; another is {sameness.place(collection.function)}',
+                hint='give one of the two collections another name',
             )
         if not compute.in_worker:
             with contextlib.suppress(PermissionError):  # a base that can only be read

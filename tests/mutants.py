@@ -57,6 +57,29 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'one function': [
+        Mutant(
+            'what a closure holds does not count',
+            'sameness.py',
+            '[_content(cell) for cell in each.__closure__ or ()]',
+            '[]',
+            'test_one_function.py::test_two_that_look_alike_are_two',
+        ),
+        Mutant(
+            'two lambdas are one',
+            'sameness.py',
+            "if '<' in name:",
+            "if '>' not in name and '<' in name:",
+            'test_one_function.py::test_two_that_look_alike_are_two',
+        ),
+        Mutant(
+            'a copy of what was opened to read is not',
+            'project/__init__.py',
+            "self._computes = state['computes']",
+            'self._computes = True',
+            'test_one_function.py::test_what_was_opened_to_read_stays_so',
+        ),
+    ],
     'leaves no trace': [
         Mutant(
             "the peak of the user's own process is reset",
@@ -75,7 +98,7 @@ MUTANTS = {
         Mutant(
             'a filter is added for good',
             'capture.py',
-            'warnings.simplefilter(action, category, line, append=True)',
+            "warnings.simplefilter(cast('Any', action), category, line, append=True)",
             "warnings.simplefilter('always', UserWarning, 1, append=True)",
             'test_leaves_no_trace.py::test_an_inline_run_leaves_nothing_changed',
         ),

@@ -35,9 +35,11 @@ def test_an_inline_run_leaves_nothing_changed(program, way):
             return {
                 'Thread.start': threading.Thread.start, 'excepthook': (sys.excepthook, threading.excepthook),
                 'filters': list(warnings.filters), 'showwarning': warnings.showwarning,
-                'streams': (sys.stdout, sys.stderr, sys.stdin), 'descriptors': [os.fstat(n)[:3] for n in range(3)],
+                'streams': (sys.stdout, sys.stderr, sys.stdin),
+                'descriptors': [os.fstat(n)[:3] for n in range(3)],
                 'signals': signal.pthread_sigmask(signal.SIG_BLOCK, ()), 'umask': umask, 'cwd': os.getcwd(),
-                'handlers': [signal.getsignal(n) for n in signal.valid_signals()], 'environ': dict(os.environ),
+                'handlers': [signal.getsignal(n) for n in signal.valid_signals()],
+                'environ': dict(os.environ),
                 'hooks': (threading.getprofile(), threading.gettrace(), sys.getprofile(), sys.gettrace()),
                 'most memory': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 'peak': int(peak),
             }

@@ -491,6 +491,7 @@ class Project(Indexed):
             'path': self._base.path,
             'durable': self._durable,
             'index_path': self._index_path,
+            'computes': self._computes,
             'collections': carried,
             'left_out': left_out,
         }
@@ -499,7 +500,7 @@ class Project(Indexed):
         self._base = BaseDirectory(state['given'], state['path'])
         self._durable = state['durable']
         self._index_path = state['index_path']
-        self._computes = True
+        self._computes = state['computes']
         self._make_parts()
         self._registry.restore(state['collections'], state['left_out'])
 
