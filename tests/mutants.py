@@ -135,6 +135,15 @@ MUTANTS = {
             'test_source_travels.py::test_lines_that_no_file_holds_travel_along',
         ),
     ],
+    'cut off': [
+        Mutant(
+            'a removal that is cut off half way leaves its row',
+            'project/indexed.py',
+            "        if os.path.lexists(f'{known.task.path}/{folder}'):\n",
+            '        if False:\n',
+            'test_cut_off.py::test_a_removal_that_is_cut_off_leaves_no_row_that_is_wrong',
+        ),
+    ],
     'documented fetch': [
         Mutant(
             'who does not say where the index is makes another',

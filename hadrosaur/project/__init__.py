@@ -11,9 +11,9 @@ import weakref
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import canonical, compute, directory, locks, reindex, settle
+from .. import canonical, compute, directory, locks, reindex
 from ..basedir import BaseDirectory, request_cancel
-from ..errors import InvalidIdent, ProjectError, ResourceError
+from ..errors import InvalidIdent, ProjectError
 from ..fetcher import Asked, Fetcher, not_found
 from ..handle import Resource, failure, free_frames
 from ..records import Counts, Entry, Task
@@ -414,28 +414,6 @@ class Project(Indexed):
                     request_cancel(self._base.path, path, entry.raw('queued_at') or '')
                     count += 1
         return count
-
-    def remove(self, collection: str, ident: str | int) -> None:
-        """Delete a resource: its folder and its row.
-
-        Raises:
-            ResourceNotFound: There is none.
-            ResourceError: It is being computed, or queued.
-        """
-        known = self._registry.get_any(collection)
-        text = canonical.ident_text(ident, collection)
-        if self._store.is_queued(known.name, text):
-            raise ResourceError(
-                f'{known.name}/{text} is queued, or being computed',
-                collection=known.name,
-                ident=text,
-                hint='cancel it first',
-            )
-        folder = directory.find_folder(known.task.path, text)
-        removed = settle.remove(known.name, text, known.task.path, folder, lock=known.task.lock)
-        self._store.sync([(known.name, text, known.task, folder)])
-        if not removed:
-            raise not_found(self._base, collection, text)
 
     # --- the end -----------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import canonical, directory, mounts, reindex
-from ..errors import HadrosaurWarning, IndexFault
+from .. import canonical, directory, mounts, reindex, settle
+from ..errors import HadrosaurWarning, IndexFault, ResourceError
+from ..fetcher import not_found
 from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
 from ..recovery import recover
 
@@ -135,6 +136,34 @@ class Indexed:
         return self._fetcher.explain(known, text, given, recompute=recompute, retry_errors=retry_errors)
 
     # --- keeping index and directories together ----------------------------------------------------
+
+    def remove(self, collection: str, ident: str | int) -> None:
+        """Delete a resource: its folder and its row.
+
+        Raises:
+            ResourceNotFound: There is none.
+            ResourceError: It is being computed, or queued.
+        """
+        known = self._registry.get_any(collection)
+        text = canonical.ident_text(ident, collection)
+        if self._store.is_queued(known.name, text):
+            raise ResourceError(
+                f'{known.name}/{text} is queued, or being computed',
+                collection=known.name,
+                ident=text,
+                hint='cancel it first',
+            )
+        folder = directory.find_folder(known.task.path, text)
+        removed = False
+        if os.path.lexists(f'{known.task.path}/{folder}'):
+            # Pending, and ours: if we are killed half way, whoever opens the base next settles the row.
+            self._store.queue([self._store.order(known, text, None, folder)], running=True)
+        try:
+            removed = settle.remove(known.name, text, known.task.path, folder, lock=known.task.lock)
+        finally:
+            self._store.sync([(known.name, text, known.task, folder)])
+        if not removed:
+            raise not_found(self._base, collection, text)
 
     def reindex(
         self,
