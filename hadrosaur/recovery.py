@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from . import canonical, directory, settle
-from .errors import HadrosaurWarning, IndexFault, InvalidIdent
+from .errors import HadrosaurWarning, IndexFault, Interrupted, InvalidIdent
 from .reindex import reindex
 from .settle import Settled
 from .store import GROUP
@@ -36,6 +36,7 @@ def recover(store: Store) -> int:
         index.mask(dead)
         return 0
     settled = 0
+    store.unsettled.clear()
     entries = index.pending(dead)
     if len(entries) > MANY:
         warnings.warn(
@@ -50,10 +51,23 @@ def recover(store: Store) -> int:
             [((entry.collection, entry.ident), now.entry, entry.raw('changed')) for entry, now in known]
         )
         settled += len(known)
+        for entry, now in found:
+            if now.spoiled is not None:  # a full disk, say: nobody computes it, and that is shown
+                store.unsettled[entry.collection, entry.ident] = _cut_off(entry, now.spoiled)
     for session in dead:
         if session is not None:
             store.base.drop_session(session)
     return settled
+
+
+def _cut_off(entry: Entry, why: str) -> Entry:
+    return entry.change(
+        status='error',
+        phase=None,
+        error_type=Interrupted.__name__,
+        error=f'{settle.REASON}, and that cannot be written down: {why}',
+        session=None,
+    )
 
 
 def catch_up(store: Store) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import os
 import shlex
 import sys
@@ -23,14 +22,14 @@ import time
 import warnings
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
-from . import directory, diskio, settle
 from .errors import HadrosaurWarning, IndexBusy, IndexFault
 from .locks import Guarded, at_most, start_without_signals
+from .rowevents import READER, Event, apply, outlook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .basedir import BaseDirectory
     from .index import Index
@@ -44,95 +43,9 @@ MOST = 200_000  # rows that wait; beyond that the folders are read again instead
 LINGER = 0.5  # seconds that the thread waits for more, before it ends
 PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between attempts
 BUSY_SAID = 5.0  # seconds that the index is kept locked before that is said
-READER = 1.0  # seconds that a reader waits for rows which cannot be written
 LAST = 3.0  # seconds that the end of the program waits for them
-LATER = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # the folder may be readable in a moment
-LOOKS = 3  # at a folder whose resource is on its way; if it still is, that run has its own last word
 
 _BROKEN = ('OperationalError', 'DatabaseError')  # of sqlite3: of an index that cannot be used
-
-
-class Place(NamedTuple):
-    """Where a resource is: what its row is made of, once its folder is looked at."""
-
-    collection: str
-    ident: str
-    collection_path: str  # absolute
-    folder: str
-    lock: str = 'folder'
-
-
-class Event:
-    """Something that happened to some rows.
-
-    Attributes:
-        kind: ``queue`` (entries), ``start`` (keys), ``finish`` (entries), ``disown`` (keys), ``merge``
-            ((entry or None, key, changed)), or ``sync`` (places: the rows become what the folders say).
-        rows: What it happened to.
-        session: Whose rows they are.
-        written: How many rows of a ``queue`` were written; None: it is not known yet.
-    """
-
-    __slots__ = ('goes_with', 'kind', 'rows', 'session', 'tries', 'written')
-
-    def __init__(self, kind: str, rows: Sequence[Any], session: str | None = None, tries: int = 0) -> None:
-        self.kind = kind
-        self.rows = rows
-        self.session = session
-        self.tries = tries  # how often it was tried before
-        self.goes_with = (kind, session, tries)  # what may be written together
-        self.written: int | None = None
-
-
-class Rows(Protocol):
-    """Where events go."""
-
-    def put(self, event: Event) -> None:
-        """Take an event; never waits."""
-
-    def write(self, event: Event) -> None:
-        """Take an event, and write it now if that takes no waiting to speak of."""
-
-    def flush(self, patience: float = READER) -> bool:
-        """Write what waits; False where it could not be, for so many seconds."""
-
-    def rest(self) -> None:
-        """`flush`, and hold nothing that is not needed."""
-
-    def close(self) -> bool:
-        """`flush` for the last time."""
-
-    @property
-    def is_behind(self) -> bool:
-        """Are there rows that are not written yet?"""
-
-    @property
-    def fault(self) -> BaseException | None:
-        """Why rows cannot be written, if they cannot."""
-
-
-class NoRows:
-    """Inside a worker or a resource's function: there the index is out of reach."""
-
-    is_behind = False
-    fault: BaseException | None = None
-
-    def put(self, event: Event) -> None:
-        """Nothing."""
-
-    def write(self, event: Event) -> None:
-        """Nothing."""
-
-    def flush(self, patience: float = READER) -> bool:
-        """There is nothing to write."""
-        return True
-
-    def rest(self) -> None:
-        """There is nothing to write."""
-
-    def close(self) -> bool:
-        """There is nothing to write."""
-        return True
 
 
 class RowWriter(Guarded):
@@ -273,18 +186,23 @@ class RowWriter(Guarded):
     def _is_applier(self) -> bool:
         return self._applier == threading.get_ident()
 
+    def unwritten(self) -> dict[tuple[str, str], Entry | None]:
+        """What the rows will be that wait to be written; None: there will be none."""
+        with self._guard:
+            events = [*self._events, *(event for _, event in self._later)]
+        return outlook(events)
+
     def close(self) -> bool:
         """Write what waits, and end the thread; False where rows are left to the next process."""
         try:
             done = self.flush(LAST)
-            self._end_thread()
         except BaseException:  # Ctrl-C
             self._leave()
             raise
         if not done and self.is_behind:
             self._leave()
-            return False
-        return True
+        self._end_thread()
+        return done
 
     def rest(self) -> None:
         """`flush`, and end the thread where there is nothing left for it to do."""
@@ -303,17 +221,27 @@ class RowWriter(Guarded):
                 self._wake()
 
     def _leave(self) -> None:
-        rows = 'one row is' if self._waiting == 1 else f'{self._waiting} rows are'
-        self._say(
-            f'{rows} left unwritten in the index of {self._base.given!r} ({self._fault}); the files are '
-            'complete, and the rows are written when the index is opened next'
-        )
-        self._base.mark_unwritten()
+        """Leave what waits to whoever opens the index next."""
+        if self._has_news:
+            self._say_what_is_left()
+            self._base.mark_unwritten()
         with self._guard:
             self._done = self._put
             self._waiting, self._given_up, self._fault, self._is_marked = 0, False, None, False
             self._events.clear()
             self._later.clear()
+
+    @property
+    def _has_news(self) -> bool:
+        """Are there rows of what happened here? What was found in folders is found there again."""
+        return bool(self._later or self._given_up or any(event.kind != 'merge' for event in self._events))
+
+    def _say_what_is_left(self) -> None:
+        rows = 'one row is' if self._waiting == 1 else f'{self._waiting} rows are'
+        self._say(
+            f'{rows} left unwritten in the index of {self._base.given!r} ({self._fault}); the files are '
+            'complete, and the rows are written when the index is opened next'
+        )
 
     # --- the thread --------------------------------------------------------------------------------
 
@@ -388,7 +316,7 @@ class RowWriter(Guarded):
 
     def _mark(self) -> None:
         """Now, since a process may be killed at any moment."""
-        if not self._is_marked:
+        if not self._is_marked and self._has_news:
             self._is_marked = True
             self._base.mark_unwritten()
 
@@ -421,6 +349,7 @@ class RowWriter(Guarded):
             self._waiting, self._given_up = 0, True
         with at_most(PATIENCE):
             index = self._index()
+            index.show({})
             index.merge([], [('', '', '')])  # can it be written again?
         self._catch_up()
         self._given_up = False
@@ -463,99 +392,14 @@ class RowWriter(Guarded):
     def _apply(self, group: list[Event]) -> None:
         with at_most(PATIENCE):
             try:
-                self._apply_to(self._index(), group)
+                again = apply(self._index(), group, self._base, self._is_sent_off)
             except OSError:  # a function may have closed the index's descriptors
                 self._reopen()
-                self._apply_to(self._index(), group)
-
-    def _apply_to(self, index: Index, group: list[Event]) -> None:
-        first = group[0]
-        rows = first.rows if len(group) == 1 else [row for event in group for row in event.rows]
-        if first.kind == 'queue':
-            index.session = first.session
-            first.written = index.queue(rows)
-        elif first.kind == 'finish':
-            index.finish(rows)
-        elif first.kind == 'start':
-            index.start(rows)
-        elif first.kind == 'disown':
-            index.session = first.session
-            index.disown(rows)
-        elif first.kind == 'merge':
-            _merge(index, rows)
-        else:
-            self._sync(index, rows, first)
-
-    def _sync(self, index: Index, places: Sequence[Place], event: Event) -> None:
-        """The rows become what the folders say, where no living process has queued the resource since."""
-        found: list[Found] = []
-        nobodys: list[tuple[str, str]] = []
-        again: list[Place] = []
-        for place in places:
-            key = (place.collection, place.ident)
-            row = index.get(*key)
-            is_pending = row is not None and row.status == 'pending'
-            if row and is_pending and row.session != event.session and self._base.is_alive(row.session):
-                continue  # theirs to write
-            is_sent_off = self._is_sent_off(*key)
-            try:
-                is_known, entry = _what_it_is(place, settles=not is_sent_off)
-            except OSError as error:
-                if error.errno in LATER:
-                    again.append(place)
-                continue
-            if is_known:
-                found.append(((key), entry, row and row.raw('changed')))
-            elif is_sent_off and event.tries < LOOKS:
-                again.append(place)
-            elif is_pending and not is_sent_off:
-                nobodys.append(key)
-        _merge(index, found)
-        if nobodys:
-            index.session = event.session
-            index.disown(nobodys)
-        if again:
+                again = apply(self._index(), group, self._base, self._is_sent_off)
+        if again is not None:
             self._mark()
-            moment = time.monotonic() + min(PAUSE * 2**event.tries, LONGEST_PAUSE)
-            self._later.append((moment, Event('sync', again, event.session, event.tries + 1)))
-
-
-Found = tuple[tuple[str, str], 'Entry | None', Any]
-"""(key, what its folder says or None where it has none, ``changed`` of the row before that was looked at)."""
-
-
-def _merge(index: Index, found: Sequence[Found]) -> None:
-    there = [(entry, changed) for _, entry, changed in found if entry is not None]
-    gone = [(*key, changed) for key, entry, changed in found if entry is None and changed is not None]
-    if there or gone:
-        index.merge(there, gone)
-
-
-def _what_it_is(place: Place, *, settles: bool) -> tuple[bool, Entry | None]:
-    """(True, its row or None where it was never begun), or (False, None) where that is not decided yet.
-
-    Raises OSError where the folder cannot be looked at.
-    """
-    path = f'{os.path.basename(place.collection_path)}/{place.folder}'
-    try:
-        with diskio.opened_below(place.collection_path, place.folder) as folder:
-            state = directory.read_status(folder)
-            if state in ('completed', 'error'):
-                record = directory.read_record(folder)
-                entry = directory.entry_of(place.collection, place.ident, path, state, folder, record)
-                return True, entry
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
-            return True, None
-        raise
-    if state == 'absent':
-        return True, None
-    if not settles:
-        return False, None
-    settled = settle.settle(
-        place.collection, place.ident, place.collection_path, place.folder, lock=place.lock, patience=0.0
-    )
-    return settled.is_known, settled.entry
+            pause = min(PAUSE * 2**again.tries, LONGEST_PAUSE)
+            self._later.append((time.monotonic() + pause, again))
 
 
 def _is_trouble(fault: Exception) -> bool:

@@ -18,7 +18,8 @@ from .errors import IndexFault, warn
 from .handle import Look, Resource, look
 from .locks import Guarded, at_most
 from .records import Entry, Outcome, WorkOrder, format_time
-from .rowwriter import PATIENCE, Event, NoRows, Place, Rows, RowWriter
+from .rowevents import Event, NoRows, Place, Rows
+from .rowwriter import PATIENCE, RowWriter
 from .settle import Settled
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .index import Index
     from .records import Task
     from .registry import Collection
-    from .rowwriter import Found
+    from .rowevents import Found
 
 GROUP = 64  # rows of settled resources in one transaction
 
@@ -39,6 +40,7 @@ class Store(Guarded):
     Attributes:
         is_sent_off: Is a resource (collection, ident) on its way here, or waiting to be tried again?
         rows: Where rows go.
+        unsettled: How to show rows of dead processes whose folders cannot be settled.
     """
 
     rows: Rows
@@ -56,6 +58,7 @@ class Store(Guarded):
         self._open_index = open_index
         self._recover = recover
         self.is_sent_off = is_sent_off
+        self.unsettled: dict[tuple[str, str], Entry] = {}
         self._index: Index | None = None
         self.rows = RowWriter(base, lambda: self.index, self._reopen, is_sent_off, lambda: catch_up(self))
 
@@ -72,6 +75,20 @@ class Store(Guarded):
                 index = self._index = self._index or self._open_index()
             if opened and self._recover is not None:
                 self._recover(self)
+        return index
+
+    def up_to_date(self) -> Index:
+        """The index for who reads: with our own rows, and with nothing of dead sessions in it.
+
+        Where rows cannot be written, they are shown as they will be.
+        """
+        index = self.index
+        if self.rows.flush():
+            index.show({})
+            if self._recover is not None:
+                self._recover(self)
+        is_written = self.rows.flush()
+        index.show({**self.unsettled, **({} if is_written else self.rows.unwritten())})
         return index
 
     def rebuild(self) -> None:
@@ -256,23 +273,26 @@ class Store(Guarded):
         """Write the rows of outcomes, and of what was fetched on the way; ``soon`` as in `sync`."""
         rows: list[Entry] = []
         elsewhere: list[tuple[str, str]] = []
-        unbegun: list[Place] = []
+        places: list[Place] = []
         for outcome in outcomes:
-            rows.extend(outcome.nested)
-            if outcome.not_started:
-                unbegun.append(self._place_of(outcome.entry))
-            elif outcome.entry.status == 'pending':
-                elsewhere.append((outcome.entry.collection, outcome.entry.ident))
-            else:
-                rows.append(outcome.entry)
+            for entry in (*outcome.nested, outcome.entry):
+                if entry.status == 'pending':
+                    elsewhere.append((entry.collection, entry.ident))
+                elif outcome.not_started and entry is outcome.entry:
+                    places.append(self._place_of(entry))
+                elif entry.seen_mtime_ns is None:  # it could not be written down, on a full disk
+                    places.append(self._place_of(entry)._replace(told=entry))
+                else:
+                    rows.append(entry)
+        hand_over = self.rows.put if soon else self.rows.write
         if rows:
-            (self.rows.put if soon else self.rows.write)(Event('finish', rows))
+            hand_over(Event('finish', rows))
         if elsewhere:
             self.disown(elsewhere)
-        if unbegun:  # what a queued order left in a folder goes now, so that nobody waits for it
-            for place in unbegun:
-                settle.settle(*place[:4], lock=place.lock)
-            (self.rows.put if soon else self.rows.write)(Event('sync', unbegun, self.base.known_session))
+        if places:  # what was left in their folders goes now, so that nobody waits for it
+            for place in places:
+                place.settle()
+            hand_over(Event('sync', places, self.base.known_session))
 
     def _place_of(self, entry: Entry) -> Place:
         collection, folder = os.path.split(entry.path)

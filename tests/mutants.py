@@ -619,7 +619,7 @@ MUTANTS = {
         ),
         Mutant(
             'recovery deletes a row that was written meanwhile',
-            'rowwriter.py',
+            'rowevents.py',
             '[(*key, changed) for key, entry',
             "[(*key, index.get(*key).raw('changed')) for key, entry",
             'test_locks.py::test_recovery_leaves_a_row_that_was_written_meanwhile',

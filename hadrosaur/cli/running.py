@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from .. import diskio
+from ..rowwriter import LAST
 from ..shown import visible
 from . import output
 from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, TARGET, filters, together
-from .ending import DONE, FAILED
+from .ending import DONE, FAILED, UNUSABLE
 from .output import Column
 from .projects import loaded, registered
 from .rows import asked_for, found
@@ -80,7 +82,8 @@ def run(
     A line of --idents-from is an ident, or a JSON list of an ident and its args. Lines are read as they
     are needed. --args are for those that bring none; without them, a resource gets what it had before.
 
-    Exit code: 1 if some ended in error, 130 after Ctrl-C; the same command then goes on from there.
+    Exit code: 1 if some ended in error, 5 if not all could be written down, 130 after Ctrl-C; the same
+    command then goes on from there.
     """  # fmt: skip
     items = asked_for(idents, source)
     with loaded(target) as project:
@@ -150,7 +153,26 @@ def _compute(project: Project, collection: str, items: Iterable[Any], how: How) 
         output.note(f'interrupted: {_sentence(batch.counts)}; the same command goes on from there')
         raise
     _report(project, collection, batch.counts, failures, how, time.monotonic() - started)
+    if not _is_usable(project):
+        return UNUSABLE
     return FAILED if batch.counts.error else DONE
+
+
+def _is_usable(project: Project) -> bool:
+    """Could everything be written down? If not, that is said."""
+    if not project._store.rows.flush(LAST):
+        output.note(
+            f'the index of {project.base!r} could not be brought up to date: {project._store.rows.fault}'
+        )
+        return False
+    try:
+        with diskio.opened(project._base.hidden) as hidden:
+            diskio.replace('.probe', bytes(1 << 16), hidden)
+            diskio.remove('.probe', hidden)
+    except OSError as error:
+        output.note(f'{project.base!r} cannot be written any more: {error.strerror}')
+        return False
+    return True
 
 
 class Failures:

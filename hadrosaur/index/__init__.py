@@ -195,6 +195,12 @@ class Index:
 
         return self._connections.read(look)
 
+    def get_stored(self, collection: str, ident: str) -> Entry | None:
+        """`get`, whatever `show` shows."""
+        text, key = one_text(), (collection, ident)
+        found = self._connections.read_stored(lambda driver: driver.execute(text, key).fetchone())
+        return None if found is None else Entry(found)
+
     def find(
         self,
         collection: Several | None = None,
@@ -317,6 +323,12 @@ class Index:
         if self._file is not None:
             self._file.reader.dead = frozenset(sessions)
             self._connections.close()
+
+    def show(self, instead: Mapping[Key, Entry | None]) -> None:
+        """Where rows cannot be written: show these instead of what is stored; None: no row."""
+        if self._file is not None and (instead or self._file.reader.instead):
+            self._file.reader.instead = instead
+            self._connections.close_readers()
 
     # --- the file ----------------------------------------------------------------------------------
 

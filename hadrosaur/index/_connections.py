@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from ..errors import IndexBusy, IndexFault
 from ..locks import patience
-from ._examining import FAULTS, Fault
+from ._examining import FAULTS, Fault, is_passing
 from ._gate import gate, let_go_in_children
 
 if TYPE_CHECKING:
@@ -39,7 +39,15 @@ MOST_IDLE = 16
 
 
 class Opener(Protocol):
-    """Where connections come from, and who mends the index when they fail."""
+    """Where connections come from, and who mends the index when they fail.
+
+    Attributes:
+        is_shown_otherwise: May readers not use the connections of writers?
+    """
+
+    @property
+    def is_shown_otherwise(self) -> bool:
+        """See above."""
 
     def open(self, *, writing: bool) -> Held:
         """A new connection."""
@@ -95,6 +103,10 @@ class Connections:
         """Run an action that only reads; its statements may see different states of the index."""
         return self._run(action, writing=False)
 
+    def read_stored(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Run an action that only reads, on rows as they are stored, whatever is shown instead of them."""
+        return self._run(action, writing=True)
+
     def write(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run an action that writes, in one transaction."""
         if patience.seconds is None:
@@ -121,6 +133,7 @@ class Connections:
                     return cast('T', result)
                 self._opener.lost(held)  # while it is open: a file that is closed may give its inode away
             except FAULTS as fault:
+                is_good = is_passing(fault)
                 self._opener.failed(held, fault)
             finally:
                 if is_good:
@@ -185,10 +198,11 @@ class Connections:
         return held
 
     def _take(self, writing: bool) -> Held:
-        while (idle := self._pop_idle()) is not None:
-            if idle.is_writable or not writing:
-                return idle
-            self._drop(idle)
+        for idle in reversed(self._idle):
+            if idle.is_writable if writing else not (idle.is_writable and self._opener.is_shown_otherwise):
+                with contextlib.suppress(ValueError):  # another thread has it
+                    self._idle.remove(idle)
+                    return idle
         held = self._opener.open(writing=writing)
         self._all.add(held)
         return held
@@ -222,6 +236,17 @@ class Connections:
             held.is_kept = False
         while (idle := self._pop_idle()) is not None:
             self._drop(idle)
+
+    def close_readers(self) -> None:
+        """The same for connections that only read."""
+        for held in list(self._all):
+            if not held.is_writable:
+                held.is_kept = False
+        for idle in list(self._idle):
+            if not idle.is_writable:
+                with contextlib.suppress(ValueError):  # another thread has it
+                    self._idle.remove(idle)
+                    self._drop(idle)
 
     def _pop_idle(self) -> Held | None:
         """An idle connection, which nobody else has from then on; None where there is none."""

@@ -249,6 +249,11 @@ def is_busy(fault: Fault) -> bool:
     return _code(fault) & 0xFF in _BUSY
 
 
+def is_passing(fault: Fault) -> bool:
+    """Whether the connection is as good as before: somebody had the lock, or the disk is full."""
+    return is_busy(fault) or _code(fault) & 0xFF == sqlite3.SQLITE_FULL
+
+
 def is_unreachable(fault: Fault) -> bool:
     """Whether the file system refuses: no permission, no space, no medium."""
     return _code(fault) & 0xFF in _UNREACHABLE

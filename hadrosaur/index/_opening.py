@@ -84,6 +84,8 @@ class BareFile:
         configure(driver)
         return Held(driver, lambda: main_inode(self._path), is_writable=True)
 
+    is_shown_otherwise = False
+
     def open_to_ask(self) -> Held:
         """A connection that only reads."""
         driver = connect(self._path, 'ro')
@@ -138,6 +140,11 @@ class IndexFile:
         self._is_named = owner is None
         self._is_swept = False
 
+    @property
+    def is_shown_otherwise(self) -> bool:
+        """Are rows shown that are not stored? Then who reads cannot write on the same connection."""
+        return bool(self.reader.instead)
+
     # --- what `Connections` asks for ---------------------------------------------------------------
 
     def open(self, *, writing: bool) -> Held:
@@ -153,7 +160,11 @@ class IndexFile:
                 raise IndexFault(f'{self.path} was opened for reading only')
             return self.reader.open()
         try:
-            return self._open()
+            held = self._open()
+            if self.is_shown_otherwise and not writing:
+                self.reader.adapt(held)
+                held.is_writable = False
+            return held
         except _Unreachable as fault:
             if writing:
                 refused = IndexFault(f'{self.path} cannot be written: {fault}', hint=_way_out(self.path))
@@ -174,6 +185,7 @@ class IndexFile:
         try:
             with gate:  # where no -shm can be made, it is the first statement that fails
                 held.driver.execute('SELECT 1 FROM sqlite_master').fetchone()
+            self.reader.adapt(held)
         except FAULTS:
             held.close()
             return self.reader.open()

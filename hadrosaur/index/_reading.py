@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 import weakref
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .. import diskio
@@ -27,8 +28,9 @@ from ._examining import FAULTS, Trouble, examine, is_damage_at_opening, is_unrea
 from ._gate import gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
+    from ..records import Entry
     from ._connection import Mark
     from ._examining import Place
 
@@ -47,6 +49,7 @@ class ReadOnlyFile:
 
     Attributes:
         dead: Sessions whose pending rows are shown as interrupted.
+        instead: Rows that are shown instead of what is stored, by key; None: no row.
     """
 
     def __init__(self, place: Place, fill: Callable[[str], None] | None) -> None:
@@ -57,14 +60,19 @@ class ReadOnlyFile:
         self._stand_in: tuple[str, str, Mark] | None = None  # path, kind, of which contents
         self._memory: sqlite3.Connection | None = None  # keeps what is nowhere but in memory
         self.dead: Collection[str | None] = ()
+        self.instead: Mapping[tuple[str, str], Entry | None] = {}
 
     def open(self) -> Held:
         """A connection that reads; what it reads from depends on what can be read."""
         held = self._open()
-        if self.dead:
-            with gate:
-                show_interrupted(held.driver, self.dead)
+        self.adapt(held)
         return held
+
+    def adapt(self, held: Held) -> None:
+        """Have a connection show what is to be shown instead of what is stored."""
+        if self.dead or self.instead:
+            with gate:
+                show_otherwise(held.driver, self.dead, self.instead)
 
     def _open(self) -> Held:
         if self._place.look() or contents(self._path) == self._distrusted:
@@ -208,13 +216,24 @@ _INTERRUPTED = {
 }
 
 
-def show_interrupted(driver: sqlite3.Connection, dead: Collection[str | None]) -> None:
-    """On this connection, show pending rows of dead sessions as what recovery would make of them.
+def show_otherwise(
+    driver: sqlite3.Connection,
+    dead: Collection[str | None],
+    instead: Mapping[tuple[str, str], Entry | None] = MappingProxyType({}),
+) -> None:
+    """On this connection, show rows as they would be if they could be written.
 
-    A temporary view of the table's name stands before the table itself.
+    Pending rows of dead sessions as what recovery would make of them, and some rows instead of what is
+    stored. A temporary view of the table's name stands before the table itself.
     """
+    names = ', '.join(COLUMNS)
     driver.execute('CREATE TEMP TABLE hadrosaur_dead (session)')
     driver.executemany('INSERT INTO temp.hadrosaur_dead VALUES (?)', [(session,) for session in dead])
+    driver.execute(f'CREATE TEMP TABLE hadrosaur_instead ({names}, PRIMARY KEY (collection, ident))')
+    blank = (None,) * (len(COLUMNS) - 2)
+    rows = [(*key, *blank) if entry is None else tuple(entry) for key, entry in instead.items()]
+    places = ', '.join('?' * len(COLUMNS))
+    driver.executemany(f'INSERT INTO temp.hadrosaur_instead VALUES ({places})', rows)
     is_dead = (
         "stored.status = 'pending' AND EXISTS"
         ' (SELECT 1 FROM temp.hadrosaur_dead AS d WHERE d.session IS stored.session)'
@@ -225,4 +244,9 @@ def show_interrupted(driver: sqlite3.Connection, dead: Collection[str | None]) -
         else f'stored.{name} AS {name}'
         for name in COLUMNS
     )
-    driver.execute(f'CREATE TEMP VIEW resources AS SELECT {cells} FROM main.resources AS stored')
+    driver.execute(
+        f'CREATE TEMP VIEW resources AS SELECT {cells} FROM main.resources AS stored WHERE NOT EXISTS ('
+        'SELECT 1 FROM temp.hadrosaur_instead AS i'
+        ' WHERE i.collection = stored.collection AND i.ident = stored.ident)'
+        f' UNION ALL SELECT {names} FROM temp.hadrosaur_instead WHERE status IS NOT NULL'
+    )

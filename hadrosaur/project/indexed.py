@@ -11,7 +11,6 @@ from .. import canonical, directory, mounts, reindex, settle
 from ..errors import HadrosaurWarning, IndexFault, ResourceError
 from ..fetcher import not_found
 from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
-from ..recovery import recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -184,6 +183,7 @@ class Indexed:
         if collection is not None:
             self._registry.get_any(collection)
         self._store.rows.flush()
+        self._store.index.show({})
         if fresh:
             self._store.rebuild()
         report = reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
@@ -200,6 +200,7 @@ class Indexed:
             deep: Compare checksums too: lists results that were edited or damaged. Reads every result.
         """
         self._store.rows.flush()
+        self._store.index.show({})
         return reindex.check(self._store, fix=fix, deep=deep)
 
     def index_revision(self) -> tuple[str | None, str]:
@@ -214,11 +215,7 @@ class Indexed:
         return (stored_revision(path) if os.path.lexists(path) else None), HEAD
 
     def _index(self) -> Index:
-        """The index, with nothing of dead sessions in it."""
-        self._store.rows.flush()
-        recover(self._store)
-        self._store.rows.flush()
-        return self._store.index
+        return self._store.up_to_date()
 
     def _index_file(self) -> str:
         return self._index_path or self._base.index_elsewhere() or self._base.index_path
