@@ -20,8 +20,8 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/installed            ## compute the main job on real input, into demo/
 	@$(BIN)/python examples/source_census.py
 
-test: $(VENV)/dev                  ## run the tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/dev                  ## run the tests; as on a disk that machines share: make test LOCK=file
+	HADROSAUR_TEST_LOCK=$(LOCK) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 mutants: $(VENV)/dev               ## break the package in one line at a time; a named test must notice: make mutants ONLY=index
 	$(BIN)/python tests/mutants.py $(ONLY)

@@ -30,7 +30,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import canonical, diskio, notes
+from . import canonical, diskio, mounts, notes
 from .errors import BaseIsNotADirectory, ProjectError
 from .locks import Guarded
 from .records import format_time
@@ -141,13 +141,26 @@ class BaseDirectory(Guarded):
 
     @property
     def lock(self) -> str:
-        """What is locked to claim a resource: 'folder', or 'file' where folders cannot be locked.
+        """What is locked to claim a resource: 'folder', or 'file': a file in it, and the folder too.
 
-        Found out once and written into format.json, so that all who work here agree.
+        On NFS, Lustre and FUSE the lock of a folder is known only to the machine that took it, though it
+        seems to succeed; that of a file is known to all. So a file is locked wherever the disk is not known
+        to be local. Found out once and written into format.json, so that all who work here agree, and
+        corrected where it says less than is needed: who has read 'folder' before and is still at work
+        locks the folder, as everybody does, so nobody on its machine is in its way, and other machines
+        never knew of its locks.
         """
         if self._lock is None:
-            self._lock = self._format()['lock']
+            found = self._format()
+            if found['lock'] == LOCKS[0] and not self._is_on_local_disk():
+                found = {**found, 'lock': LOCKS[1]}
+                self._write_format(found)
+            self._lock = found['lock']
         return self._lock
+
+    def _is_on_local_disk(self) -> bool:
+        mount = mounts.mount_of(self.path)
+        return mount is not None and mount.is_local
 
     def identity(self) -> int | None:
         """The number by which an index knows that it is of this base; None where it has none yet."""
@@ -202,7 +215,8 @@ class BaseDirectory(Guarded):
         document: dict[str, Any] = {'format': FORMAT, 'lock': LOCKS[0]}
         if self.prepare():
             with diskio.opened(self.hidden) as hidden:
-                document['lock'] = LOCKS[0] if diskio.can_lock(hidden) else LOCKS[1]
+                may = diskio.can_lock(hidden) and self._is_on_local_disk()
+            document['lock'] = LOCKS[0] if may else LOCKS[1]
             is_new = not os.path.lexists(f'{self.hidden}/{FORMAT_FILE}')
             if not self._write_format(document, is_first=is_new) and is_new:
                 return self._read_format() or document  # somebody was faster

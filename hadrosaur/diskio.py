@@ -372,8 +372,11 @@ def close(owner: Closeable) -> None:
     owner.close()
 
 
-def is_locked(name: str, folder: int) -> bool:
-    """Does anyone hold the lock of this file or folder? Takes it for an instant to find out."""
+def is_locked(name: str, folder: int, *, if_refused: bool = True) -> bool:
+    """Does anyone hold the lock of this file or folder? Takes it for an instant to find out.
+
+    ``if_refused`` is the answer where the file system does not lock such a thing.
+    """
     try:
         fd = os.open(name, READ, dir_fd=folder)
     except OSError as error:
@@ -383,7 +386,8 @@ def is_locked(name: str, folder: int) -> bool:
             unlock(fd)
             return False
     except OSError:
-        pass
+        os.close(fd)
+        return if_refused
     os.close(fd)
     return True
 

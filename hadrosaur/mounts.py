@@ -29,6 +29,13 @@ KEEPS_LOCKS = frozenset({
 })  # fmt: skip
 """File systems that others may see too, where a lock may be known only to the machine that took it."""
 
+LOCAL = frozenset({
+    'ext2', 'ext3', 'ext4', 'xfs', 'btrfs', 'zfs', 'f2fs', 'jfs', 'nilfs2', 'reiserfs', 'bcachefs', 'tmpfs',
+    'ramfs', 'overlay', 'vfat', 'exfat', 'ntfs', 'ntfs3', 'fuseblk', 'hfsplus', 'apfs', 'squashfs', 'erofs',
+    'iso9660', 'udf',
+})  # fmt: skip
+"""File systems that belong to one machine: whatever is locked there, everybody knows."""
+
 _OPTIONS_AGAINST = {
     'nfs': {'nolock', 'local_lock=flock', 'local_lock=all'},
     'nfs4': {'local_lock=flock', 'local_lock=all'},
@@ -52,6 +59,11 @@ class Mount(NamedTuple):
     def is_shared(self) -> bool:
         """May other machines see it?"""
         return self.kind in CARRIES_LOCKS or self.kind in KEEPS_LOCKS
+
+    @property
+    def is_local(self) -> bool:
+        """Is it known that no other machine sees it?"""
+        return self.kind in LOCAL
 
     @property
     def keeps_locks(self) -> bool:

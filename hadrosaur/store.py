@@ -139,14 +139,17 @@ class Store(Guarded):
 
     def is_locked(self, collection_path: str, folder: str) -> bool:
         """Is someone computing the resource in this folder of a collection (an absolute path)?"""
-        path, name = collection_path, folder
-        if self.base.lock != 'folder':
-            path, name = f'{collection_path}/{folder}', directory.LOCK
+        with_file = self.base.lock != 'folder'
         try:
-            with diskio.opened(path, diskio.LOOK) as parent:
-                return diskio.is_locked(name, parent)
+            with diskio.opened(collection_path, diskio.LOOK) as parent:
+                if diskio.is_locked(folder, parent, if_refused=not with_file):
+                    return True
+            if with_file:  # which other machines lock too
+                with diskio.opened(f'{collection_path}/{folder}', diskio.LOOK) as parent:
+                    return diskio.is_locked(directory.LOCK, parent)
         except OSError:
-            return False
+            pass
+        return False
 
     def is_awaited(self, collection: Collection, ident: str, folder: str) -> bool:
         """Is someone computing the resource, or has a living process queued it?"""

@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from hadrosaur import Project
+from hadrosaur import Project, mounts
 
 pytest_plugins = ['torture.table']  # what each promise withstood, at the end
 
 ROOT = Path(__file__).parent.parent
+
+if os.environ.get('HADROSAUR_TEST_LOCK') == 'file':
+    # All tests as on a disk that other machines may share: `make test LOCK=file`.
+    sys.path.insert(0, str(ROOT / 'tests/lockmode'))
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get('PYTHONPATH')]))
+    mounts.LOCAL = frozenset()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background by a shell: programs that tests interrupt would inherit the deafness.

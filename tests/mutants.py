@@ -57,6 +57,36 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'two hosts': [
+        Mutant(
+            'folders are locked on a disk that nobody knows',
+            'basedir.py',
+            'return mount is not None and mount.is_local',
+            'return mount is None or not mount.is_shared',
+            'test_two_hosts.py::test_files_are_locked_on_all_that_is_not_known_to_be_local',
+        ),
+        Mutant(
+            'an old choice is never corrected',
+            'basedir.py',
+            "if found['lock'] == LOCKS[0] and not self._is_on_local_disk():",
+            "if found['lock'] == LOCKS[1] and not self._is_on_local_disk():",
+            'test_two_hosts.py::test_where_the_disk_is_shared_the_choice_is_corrected',
+        ),
+        Mutant(
+            'who locks files leaves the folder alone',
+            'directory/claim.py',
+            'if is_locked and held != folder:',
+            'if is_locked and held == -1:',
+            'test_two_hosts.py::test_who_locks_files_locks_the_folder_too',
+        ),
+        Mutant(
+            'another host looks only at the folder',
+            'store.py',
+            'if with_file:',
+            'if not with_file:',
+            'test_two_hosts.py::test_what_another_host_computes_is_not_taken_for_dead',
+        ),
+    ],
     'one function': [
         Mutant(
             'what a closure holds does not count',

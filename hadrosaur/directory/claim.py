@@ -107,6 +107,8 @@ class Claim:
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 held = os.open(LOCK, flags, 0o666, dir_fd=folder)
             is_locked = diskio.lock_within(held, patience)
+            if is_locked and held != folder:
+                is_locked = cls._folder_too(folder, patience)
         except BaseException:
             diskio.unlock(held)
             if held != folder:
@@ -114,10 +116,18 @@ class Claim:
             raise
         if is_locked:
             return cls(path, name, folder, held, durable=durable)
-        os.close(held)
+        diskio.unlock(held)
         if held != folder:
             os.close(folder)
         return None
+
+    @staticmethod
+    def _folder_too(folder: int, patience: float) -> bool:
+        """Lock the folder beside the file: some process here may not know yet that files are locked."""
+        try:
+            return diskio.lock_within(folder, patience)
+        except OSError:  # the file system has no locks of folders, and then nobody locks them
+            return True
 
     def _stands_in(self, parent: int) -> bool:
         try:
@@ -296,8 +306,5 @@ class Claim:
             return
         if self._lock != self.folder:
             diskio.unlock(self._lock)
-            with contextlib.suppress(OSError):
-                os.close(self.folder)
-        else:
-            diskio.unlock(self.folder)
+        diskio.unlock(self.folder)
         self.folder = -1
