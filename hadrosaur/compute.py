@@ -26,10 +26,11 @@ from . import canonical, capture, directory, diskio
 from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
-from .errors import Interrupted, ResultNotSerializable
+from .errors import Interrupted, ResourceError, ResultNotSerializable
 from .locks import HELD_BACK
 from .metrics import Meter
 from .records import Entry, Outcome, WorkOrder, format_time, parse_time
+from .unbegun import Unloadable, entry_of_order, not_started, unsaved
 
 try:  # without the wrapper that makes an enum of each signal, four times for every resource (20 µs)
     from _signal import pthread_sigmask as _sigmask  # type: ignore[import-not-found]
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
-RESULT_CARRIED = 1 << 16  # bytes; a longer result is read from disk instead of travelling in the outcome
+RESULT_CARRIED = 1 << 16  # bytes; a longer result does not travel in an outcome: it is read from disk
 
 in_worker = False
 """True in a slot: there a Project opens nothing, and a nested fetch works on files only."""
@@ -141,7 +142,7 @@ def _logger() -> logging.Logger:
     return logger
 
 
-def carry_out(order: WorkOrder, function: Callable[..., Any]) -> Outcome:
+def carry_out(order: WorkOrder, function: Callable[..., Any] | Unloadable) -> Outcome:
     """Compute the resource that ``order`` names, unless that is done already or being done.
 
     In the main thread signals wait while we write: Ctrl-C comes while the function runs, or at the end.
@@ -169,23 +170,25 @@ def _let_signals(mask: _Mask) -> None:
         _sigmask(signal.SIG_SETMASK, mask)
 
 
-def _carry_out(order: WorkOrder, function: Callable[..., Any], mask: _Mask) -> Outcome:
+def _carry_out(order: WorkOrder, function: Callable[..., Any] | Unloadable, mask: _Mask) -> Outcome:
     try:
         claim = _claim(order)
     except OSError as error:
         return not_started(order, type(error).__name__, _why_not_there(order, error))
     if claim is None:
-        return Outcome(order.run, _entry(order, 'pending'))
+        return Outcome(order.run, entry_of_order(order, 'pending'))
     try:
         outcome, look = _look(claim, order)
-        if outcome is None and isinstance(function, Unloadable):
-            outcome = not_started(order, function.error_type, function.summary, function.traceback)
-        return outcome or _compute(claim, order, function, look, mask)
+        if outcome is not None:
+            return outcome
+        if isinstance(function, Unloadable):
+            return not_started(order, *function)
+        return _compute(claim, order, function, look, mask)
     except OSError as error:
-        why = f'{claim.path} cannot be used: {error}'
+        why = f'{claim.path} cannot be used: {error.strerror or error}'
         if not claim.has_begun:
             return not_started(order, type(error).__name__, why)
-        return _unsaved(order, type(error).__name__, why)
+        return unsaved(order, type(error).__name__, why)
     finally:
         if not claim.has_begun:
             claim.unmake()
@@ -210,18 +213,32 @@ def enqueue(order: WorkOrder) -> bool:
     An old result and its record stay, so that an order that never begins leaves them as they were. A
     long ident, whose folder is named by a digest, is written down first.
     """
-    claim = _claim(order)
-    if claim is None:
-        return False
     try:
-        record = directory.read_record(claim.folder)
-        if canonical.ident_of_folder(order.folder) is None and record is None:
-            claim.write_record(directory.record_bytes(_entry(order, 'pending'), 'queued', order.run))
-        _record_as_it_is(claim, order, directory.read_status(claim.folder), record)
-        claim.set_status('pending')
-    finally:
-        claim.release()
+        claim = _claim(order)
+        if claim is None:
+            return False
+        try:
+            _make_pending(claim, order)
+        except OSError:
+            claim.unmake()
+            raise
+        finally:
+            claim.release()
+    except OSError as error:
+        why, hint = _why_not_there(order, error), 'nothing was changed'
+        raise ResourceError(why, collection=order.collection, ident=order.ident, hint=hint) from error
     return True
+
+
+def _make_pending(claim: Claim, order: WorkOrder) -> None:
+    state = directory.read_status(claim.folder)
+    if state == 'absent' and not claim.was_made:
+        claim.completes_removal()
+    record = directory.read_record(claim.folder)
+    if canonical.ident_of_folder(order.folder) is None and record is None:
+        claim.write_record(directory.record_bytes(entry_of_order(order, 'pending'), 'queued', order.run))
+    _record_as_it_is(claim, order, state, record)
+    claim.set_status('pending')
 
 
 def _record_as_it_is(claim: Claim, order: WorkOrder, state: State, record: dict[str, Any] | None) -> None:
@@ -234,87 +251,46 @@ def _record_as_it_is(claim: Claim, order: WorkOrder, state: State, record: dict[
 def _why_not_there(order: WorkOrder, error: OSError) -> str:
     if not os.path.isdir(order.task.base):
         return f'the base {order.task.base} cannot be seen from {HOST}: it must be on a shared file system'
-    return f'{order.task.path}/{order.folder} cannot be used: {error.strerror}'
+    return f'{order.task.path}/{order.folder} cannot be used: {error.strerror or error}'
 
 
-def not_started(order: WorkOrder, error_type: str, error: str, traceback: str = '') -> Outcome:
-    """The outcome of an order whose run never began: its folder, and so its row, are as they were.
+def record_lost(order: WorkOrder, error_type: str, error: str) -> Outcome:
+    """Write down that an order's run left no trace: not even its directory, which the function has removed.
 
-    Args:
-        order: The order.
-        error_type: Why it could not begin,
-        error: and the same in one line.
-        traceback: What error.log would say.
+    Where there is one, the run never began.
     """
-    outcome = _unsaved(order, error_type, error)
-    return outcome._replace(fresh=False, not_started=True, traceback=traceback or f'{error_type}: {error}\n')
-
-
-class Unloadable:
-    """Stands for a function that could not be loaded in this process. Its resources are not begun.
-
-    Attributes:
-        error_type: Name of the exception's class.
-        summary: Its message in one line.
-        traceback: What Python would print.
-    """
-
-    def __init__(self, error: BaseException) -> None:
-        from . import fingerprint
-
-        self.error_type, message = fingerprint.type_name(error), fingerprint.summary(error)
-        self.summary = f'the function could not be loaded in its worker: {message}'
-        self.traceback = _traceback_text(error, self.error_type, message)
-
-    def __call__(self, *_: Any) -> Any:
-        """Not a function at all."""
-        raise TypeError(self.summary)
-
-
-def _unsaved(order: WorkOrder, error_type: str, error: str) -> Outcome:
-    from . import fingerprint  # its patterns take 3 ms to compile, which a worker need not wait for
-
-    entry = _entry(order, 'error').change(
-        error_type=error_type,
-        error=error,
-        error_group=fingerprint.fingerprint(error_type, error, None),
-        finished_at=format_time(time.time()),
-    )
-    return Outcome(order.run, entry, fresh=True)
-
-
-def _entry(order: WorkOrder, status: str, **more: Any) -> Entry:
-    return Entry.make(
-        **{
-            'collection': order.task.collection,
-            'ident': order.ident,
-            'status': status,
-            'args': order.args,
-            'args_hash': order.args_hash,
-            'attempt': order.attempt,
-            'queued_at': order.queued_at,
-            'version': order.task.version,
-            'path': order.path,
-            **more,
-        }
-    )
+    try:
+        claim = _claim(order)
+        if claim is None or not claim.was_made:
+            return not_started(order, error_type, error)
+        try:
+            outcome = unsaved(order, error_type, error)
+            claim.begin(directory.record_bytes(outcome.entry, 'begun', order.run), 'absent')
+            record = directory.record_bytes(outcome.entry, 'error', order.run)
+            mtime = claim.finish('error', record, error=f'{error_type}: {error}\n')
+            return outcome._replace(entry=outcome.entry.change(seen_mtime_ns=mtime))
+        finally:
+            claim.release()
+    except OSError:
+        return not_started(order, error_type, error)
 
 
 # --- look ------------------------------------------------------------------------------------------
 
 
 class _Look(NamedTuple):
-    on_disk: State
+    on_disk: State  # what status.json says,
+    believed: State  # and what that means, now that nobody computes it
     record: dict[str, Any] | None
 
 
-_NOTHING = _Look('absent', None)
+_NOTHING = _Look('absent', 'absent', None)
 
 
 def _look(claim: Claim, order: WorkOrder) -> tuple[Outcome | None, _Look]:
     """What stands in the directory, now that nobody else can change it."""
     on_disk = directory.read_status(claim.folder)
-    if on_disk == 'absent' and claim.was_made:
+    if on_disk == 'absent' and (claim.was_made or claim.completes_removal()):
         return None, _NOTHING
     record = directory.read_record(claim.folder)
     state = directory.believed(on_disk, record, claim.folder)
@@ -322,16 +298,16 @@ def _look(claim: Claim, order: WorkOrder) -> tuple[Outcome | None, _Look]:
         _refuse_other_ident(claim, order, record)
     ours = bool(record) and record.get('run') == order.run and record.get('state') == state  # type: ignore[union-attr]
     if not ours and not _is_reusable(state, record, order):
-        return None, _Look(on_disk, record)
+        return None, _Look(on_disk, state, record)
     result = directory.read_result(claim.folder) if state == 'completed' else None
     if state == 'completed' and result is None:
-        return None, _Look(on_disk, record)
+        return None, _Look(on_disk, state, record)
     if state not in ('completed', 'error'):
-        return None, _Look(on_disk, record)
+        return None, _Look(on_disk, state, record)
     if on_disk != state:
         claim.set_status(state)
     entry = directory.entry_of(order.collection, order.ident, order.path, state, claim.folder, record)
-    return Outcome(order.run, entry, _carried(result), fresh=ours), _Look(on_disk, record)
+    return Outcome(order.run, entry, result, fresh=ours), _Look(on_disk, state, record)
 
 
 def _is_reusable(state: State, record: dict[str, Any] | None, order: WorkOrder) -> bool:
@@ -378,10 +354,6 @@ def _refuse_other_ident(claim: Claim, order: WorkOrder, record: dict[str, Any]) 
         raise OSError(f'{order.ident!r} and {other!r} are one folder on this case-insensitive disk')
 
 
-def _carried(result: bytes | None) -> bytes | None:
-    return result if result is not None and len(result) <= RESULT_CARRIED else None
-
-
 # --- run -------------------------------------------------------------------------------------------
 
 
@@ -398,7 +370,7 @@ def _compute(
     task = order.task
     process = os.getpid()
     way = capture.choose('descriptors' if in_worker and task.capture == 'auto' else task.capture)
-    entry = _entry(
+    entry = entry_of_order(
         order,
         'pending',
         attempt=_next_attempt(order, look.record),
@@ -407,11 +379,17 @@ def _compute(
         pid=process,
     )
     _record_as_it_is(claim, order, look.on_disk, look.record)
-    claim.begin(
-        directory.record_bytes(entry, 'begun', order.run, capture=way),
-        look.on_disk,
-        keep_storage=task.keep_storage,
-    )
+    try:
+        claim.begin(
+            directory.record_bytes(entry, 'begun', order.run, capture=way),
+            look.on_disk,
+            was_completed=look.believed == 'completed',
+            keep_storage=task.keep_storage,
+        )
+    except OSError as error:
+        if not claim.has_begun:
+            raise
+        return _save_error(claim, order, entry.change(finished_at=format_time(time.time())), error, way)
     running = Running(order, f'{claim.path}/{directory.STORAGE}', entry.attempt)
     alone = (in_worker or way == 'descriptors') and not order.chain
     meter = Meter(alone=alone, in_worker=in_worker)
@@ -470,7 +448,7 @@ def _conclude(claim: Claim, order: WorkOrder, entry: Entry, ended: _Ended, way: 
 def _conclude_anew(claim: Claim, order: WorkOrder, entry: Entry, ended: _Ended, way: str) -> Outcome:
     remade = claim.remade(order.task.lock)
     if remade is None:  # somebody else was quicker and computes it now
-        return Outcome(order.run, _entry(order, 'pending'))
+        return Outcome(order.run, entry_of_order(order, 'pending'))
     try:
         begun = directory.record_bytes(entry, 'begun', order.run, capture=way)
         remade.begin(begun, directory.read_status(remade.folder))
@@ -489,7 +467,7 @@ def _save_result(claim: Claim, order: WorkOrder, entry: Entry, result: bytes, wa
         result_sha256=directory.checksum(result),
     )
     mtime = claim.finish('completed', record, result=result)
-    return Outcome(order.run, entry.change(seen_mtime_ns=mtime), _carried(result), fresh=True)
+    return Outcome(order.run, entry.change(seen_mtime_ns=mtime), result, fresh=True)
 
 
 def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseException, way: str) -> Outcome:

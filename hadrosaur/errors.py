@@ -12,6 +12,7 @@
     │   ├─ InvalidIdent(ValueError)
     │   ├─ InvalidArgs(TypeError)
     │   ├─ ResourceNotFound(LookupError)
+    │   ├─ Unreadable
     │   ├─ ResourceFailed
     │   │   ├─ Interrupted
     │   │   ├─ TimedOut
@@ -115,6 +116,15 @@ class ResourceNotFound(ResourceError, LookupError):
     """The resource was never asked for, or is gone."""
 
     exit_code = 3
+
+
+class Unreadable(ResourceError):
+    """What stands on the disk cannot be read at this moment; nothing was computed and nothing changed.
+
+    Too many files are open, the disk fails, or it belongs to somebody else.
+    """
+
+    exit_code = 5
 
 
 class ResourceFailed(ResourceError):

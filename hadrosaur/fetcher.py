@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import capture, compute, directory, waiting
 from .errors import IndexFault, ResourceNotFound
-from .handle import Resource, look
+from .handle import Look, Resource, look
 from .records import Entry, Explanation, Outcome, WorkOrder
-from .store import FilesOnly, Store, is_worth_a_retry, no_result, retry_order
+from .store import FilesOnly, Store, is_worth_a_retry, retry_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,63 +85,59 @@ class Fetcher:
         path = collection.task.path
         folder = directory.find_folder(path, ident)
         compared = args is not None or collection.is_versioned
-        state, data, record = look(path, folder, with_record=compared)
-        if state != 'completed':
-            return state, None
-        if compared and collection.is_outdated(ident, record, args):
-            return state, None
-        try:
-            value = directory.parse_result(data) if data is not None else no_result()
-        except ValueError as error:
-            is_damaged = self._live.warn_of_damage(collection, ident, folder, data, error)
-            return ('damaged' if is_damaged else None), None
-        return state, self._live.resource(collection, ident, folder, 'completed', value)
+        found = look(path, folder, with_record=compared)
+        if found.state != 'completed':
+            return found.state, None
+        if compared and collection.is_outdated(ident, found.record, args):
+            return found.state, None
+        if found.damage is not None:
+            self._live.warn_of_damage(collection, ident, folder, found.damage)
+            return 'damaged', None
+        resource = self._live.resource(collection, ident, folder, 'completed', found.value, seen=found)
+        return found.state, resource
 
     def get(self, collection: Collection, ident: str) -> Resource | None:
         """Look without ever computing it; None where there is nothing."""
-        folder, (state, data, _) = self._live.look(collection, ident)
+        folder, found = self._live.look(collection, ident)
         entry: Entry | None = None
-        if state in ('pending', 'damaged'):
-            state, data, entry = self._looked_at_closely(collection, ident, folder)
-        if state == 'damaged':
-            entry = _damaged_entry(collection, ident, f'{directory.STATUS} is damaged, and cannot be mended')
-            return self._live.resource(collection, ident, folder, 'error', entry=entry)
-        if state == 'absent':
+        if found.state in ('pending', 'damaged'):
+            found, entry = self._looked_at_closely(collection, ident, folder)
+        if found.state == 'absent':
             is_queued = self.store().is_queued(collection.name, ident)
             return self.pending(collection, ident, folder) if is_queued else None
-        result = None
-        if state == 'completed':
-            try:
-                result = directory.parse_result(data) if data is not None else no_result()
-            except ValueError as error:
-                if not self._live.warn_of_damage(collection, ident, folder, data, error):
-                    return self.get(collection, ident)
-                entry = _damaged_entry(collection, ident, f'{directory.RESULT} is damaged: {error}')
-                return self._live.resource(collection, ident, folder, 'error', entry=entry)
-        return self._live.resource(collection, ident, folder, state, result, wait=self.wait_for, entry=entry)
+        what = None
+        if found.state == 'damaged':
+            what = f'{directory.STATUS} is damaged, and cannot be mended'
+        elif found.damage is not None:
+            self._live.warn_of_damage(collection, ident, folder, found.damage)
+            what = f'{directory.RESULT} is damaged: {found.damage}'
+        if what is not None:
+            spoiled = _damaged_entry(collection, ident, what)
+            return self._live.resource(collection, ident, folder, 'error', entry=spoiled)
+        more: dict[str, Any] = {'wait': self.wait_for, 'entry': entry, 'seen': found}
+        return self._live.resource(collection, ident, folder, found.state, found.value, **more)
 
     def _looked_at_closely(
         self, collection: Collection, ident: str, folder: str
-    ) -> tuple[State, bytes | None, Entry | None]:
-        """(state, result, row if that cannot be written) of a pending or damaged resource.
+    ) -> tuple[Look, Entry | None]:
+        """What is found, and the row if that cannot be written, of a pending or damaged resource.
 
         One that nobody computes is what it is once settled, or what it would be, where it cannot be changed.
         """
         store = self.store()
         if store.is_awaited(collection, ident, folder):
-            return 'pending', None, None
+            return Look('pending'), None
         settled = store.settle(collection, ident, folder)
         if settled.busy and settled.spoiled is None:
-            return 'pending', None, None
-        state, data, _ = look(collection.task.path, folder)
-        if settled.is_known or state not in ('pending', 'damaged'):
-            return state, data, None
+            return Look('pending'), None
+        found = look(collection.task.path, folder)
+        if settled.is_known or found.state not in ('pending', 'damaged'):
+            return found, None
         foreseen = settled.foreseen
         if foreseen is None:
-            return ('damaged' if state == 'damaged' else 'absent'), None, None
-        if foreseen.status == 'completed':
-            data = store.result_bytes(collection, folder)
-        return foreseen.status, data, foreseen
+            return Look('damaged' if found.state == 'damaged' else 'absent'), None
+        value = store.result(collection, folder) if foreseen.status == 'completed' else None
+        return Look(foreseen.status, value), foreseen
 
     # --- computed ----------------------------------------------------------------------------------
 
@@ -323,8 +319,8 @@ class Fetcher:
             computes: What was never begun, or was cut off, is to be computed, rather than told of.
         """
         store = self.store()
-        state: State | None
-        folder, (state, _, _) = store.look(collection, ident)
+        folder, seen = store.look(collection, ident)
+        state: State | None = seen.state
         if state in ('completed', 'error'):
             store.note_done(collection, ident, folder)
         if asked is not None and state == 'completed':
@@ -370,7 +366,8 @@ class Fetcher:
         retry_errors: bool = True,
     ) -> Explanation:
         """Would a fetch compute, and why; see `Project.explain`."""
-        folder, (state, data, record) = self._live.look(collection, ident, with_record=True)
+        folder, found = self._live.look(collection, ident, with_record=True)
+        state = found.state
         if state == 'absent':
             if self._live.is_queued(collection.name, ident):
                 return Explanation(False, 'it is queued', 'queued')
@@ -381,13 +378,11 @@ class Fetcher:
             return self._explain_pending(collection, folder, args, recompute)
         if state == 'error':
             return Explanation(retry_errors, 'its last run ended in error', 'error')
-        try:
-            directory.parse_result(data) if data is not None else no_result()
-        except ValueError as error:
-            return Explanation(True, f'its result is damaged: {error}', 'damaged')
+        if found.damage is not None:
+            return Explanation(True, f'its result is damaged: {found.damage}', 'damaged')
         if recompute:
             return Explanation(True, 'it is completed, and asked for anew', 'recompute')
-        return self._explain_completed(collection, record or {}, args)
+        return self._explain_completed(collection, found.record or {}, args)
 
     def _explain_pending(
         self, collection: Collection, folder: str, args: str | None, recompute: bool

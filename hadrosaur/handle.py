@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import binascii
+import errno
 import os
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from . import directory, diskio
 from .directory import State
-from .errors import Cancelled, Interrupted, ResourceError, ResourceFailed, TimedOut, WorkerDied
+from .errors import (
+    Cancelled,
+    Interrupted,
+    ResourceError,
+    ResourceFailed,
+    TimedOut,
+    Unreadable,
+    WorkerDied,
+)
 from .records import Entry, Status
 
 if TYPE_CHECKING:
@@ -33,15 +44,18 @@ def shown_paths(base: str) -> dict[str, str]:
     }
 
 
+LONGEST_ERROR = 4 << 20  # bytes of the end of error.log that `Resource.error` is
+
+
 class Resource(dict[str, Any]):
     """A snapshot of one resource: a dict with the keys ``result``, ``status`` and ``_paths``.
 
     ``res['paths']`` answers too, with the same mapping. What an attribute tells beyond the dict is
-    read from the directory when it is asked for. `wait` gives a new snapshot, `value` the result,
-    whoever computes it.
+    read from the directory when it is asked for; it is of the same run as the result, or ResourceError is
+    raised since that run is gone. `wait` gives a new snapshot, `value` the result, whoever computes it.
     """
 
-    __slots__ = ('_at', '_cause', '_entry', '_traceback', '_wait', 'collection', 'ident')
+    __slots__ = ('_at', '_cause', '_entry', '_seen', '_traceback', '_wait', 'collection', 'ident')
 
     collection: str
     ident: str
@@ -58,10 +72,12 @@ class Resource(dict[str, Any]):
         entry: Entry | None = None,
         traceback: str | None = None,
         cause: BaseException | None = None,
+        seen: Look | None = None,
     ) -> None:
         """``at``: base as shown, absolute base, the collection's folder, the resource's folder.
 
-        ``traceback``: what `error` is, where that does not stand in error.log.
+        ``traceback``: what `error` is, where that does not stand in error.log. ``seen``: what was found in
+        the directory, where there is no ``entry``.
         """
         dict.__init__(
             self,
@@ -76,6 +92,8 @@ class Resource(dict[str, Any]):
         self._entry = entry
         self._traceback = traceback
         self._cause = cause  # what the function raised, where it was called in this process
+        # Without the value, which this dict may be the only one to hold.
+        self._seen = seen._replace(value=None) if seen is not None else None
 
     # The documentation calls the mapping by both names, and a JSON dump shows it once.
 
@@ -140,8 +158,7 @@ class Resource(dict[str, Any]):
             return None
         if self._traceback is not None:
             return self._traceback
-        text = self._in_folder(lambda folder: diskio.read(directory.ERROR, folder).decode(errors='replace'))
-        return text or self._known.error
+        return self._in_folder(self._read_error) or self._known.error
 
     @property
     def started_at(self) -> datetime | None:
@@ -175,22 +192,54 @@ class Resource(dict[str, Any]):
     @property
     def _known(self) -> Entry:
         if self._entry is None:
-            self._entry = self._in_folder(self._read_entry) or Entry.make(
-                collection=self.collection, ident=self.ident, status=self.status
-            )
+            self._entry = self._read_entry()
         return self._entry
 
-    def _read_entry(self, folder: int) -> Entry:
-        record = directory.read_record(folder)
-        path = f'{self._at[2]}/{self._at[3]}'
-        return directory.entry_of(self.collection, self.ident, path, self.status, folder, record)
+    def _read_entry(self) -> Entry:
+        seen = self._seen
+        if seen is not None and seen.state == 'completed' and seen.record is None:
+            seen = look(f'{self._at[1]}/{self._at[2]}', self._at[3], with_record=True)
+            if seen.mark is None or seen.mark != self._seen.mark:  # type: ignore[union-attr]
+                raise ResourceError(
+                    f'{self.collection}/{self.ident} was computed again, or removed, since this was read: '
+                    'args and times of its run are gone',
+                    collection=self.collection,
+                    ident=self.ident,
+                    hint='fetch it again',
+                )
 
-    def _in_folder(self, look: Callable[[int], Any]) -> Any:
+        def entry(folder: int) -> Entry:
+            record = seen.record if seen is not None else directory.read_record(folder)
+            path = f'{self._at[2]}/{self._at[3]}'
+            return directory.entry_of(self.collection, self.ident, path, self.status, folder, record)
+
+        found: Entry | None = self._in_folder(entry)
+        if found is None and seen is not None and seen.record is not None:
+            found = entry(-1)  # the directory is gone, and was read before
+        return found or Entry.make(collection=self.collection, ident=self.ident, status=self.status)
+
+    def _read_error(self, folder: int) -> str | None:
+        """The text of error.log, if it is of the run that this is a snapshot of."""
+        before = _bytes(directory.RECORD, folder, directory.RECORD_MOST)
+        try:
+            text = diskio.read_tail(directory.ERROR, folder, LONGEST_ERROR).decode(errors='replace')
+        except FileNotFoundError:
+            return None
+        if before is None:  # hadrosaur 0.0.2, or a person
+            return text
+        record, known = directory.parse_record(before), self._known
+        is_same = all(record.get(name) == known.raw(name) for name in ('attempt', 'started_at'))
+        return text if is_same and before == _bytes(directory.RECORD, folder, directory.RECORD_MOST) else None
+
+    def _in_folder(self, read: Callable[[int], Any]) -> Any:
+        """What is read from the directory, None where there is none (any more)."""
         try:
             with diskio.opened_below(f'{self._at[1]}/{self._at[2]}', self._at[3]) as folder:
-                return look(folder)
-        except OSError:
-            return None
+                return read(folder)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
+                return None
+            raise unreadable(f'{self._at[1]}/{self._at[2]}/{self._at[3]}', error) from error
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -202,7 +251,8 @@ class Resource(dict[str, Any]):
         return html_table(('', ''), shown, f'{self.collection} / {self.ident}')
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuilt, (self.collection, self.ident, dict(self), self._at, self._entry, self._traceback))
+        more = (self._entry, self._traceback, self._seen)
+        return (_rebuilt, (self.collection, self.ident, dict(self), self._at, *more))
 
 
 def _rebuilt(
@@ -212,9 +262,11 @@ def _rebuilt(
     at: tuple[str, str, str, str],
     entry: Entry | None,
     traceback: str | None = None,
+    seen: Look | None = None,
 ) -> Resource:
     status = next(cast('Status', name) for name, value in items['status'].items() if value)
-    return Resource(collection, ident, status, items['result'], at=at, entry=entry, traceback=traceback)
+    more: dict[str, Any] = {'entry': entry, 'traceback': traceback, 'seen': seen}
+    return Resource(collection, ident, status, items['result'], at=at, **more)
 
 
 _FAILURES = {kind.__name__: kind for kind in (Interrupted, TimedOut, Cancelled, WorkerDied)}
@@ -245,40 +297,148 @@ def free_frames(error: BaseException | None) -> None:
 
 
 class Look(NamedTuple):
-    """What a resource's directory says, read without lock or database."""
+    """What a resource's directory says, read without lock or database.
+
+    A completed one comes with the value of one run, whole, and with that run's record.
+    """
 
     state: State
-    result: bytes | None = None  # the bytes of result.json, where completed
-    record: dict[str, Any] | None = None  # record.json, where it was asked for and completed
+    value: Any = None  # the result, where completed
+    record: dict[str, Any] | None = None  # record.json of a failed run; where asked for, of a completed one
+    damage: str | None = None  # why there is no value, though status.json says completed
+    mark: tuple[int, int] | None = None  # by which the value's file is known again
 
 
 _ABSENT = Look('absent')
+_LOOKS = 100  # at a directory that is another each time, before it is called pending
+_BETWEEN = 0.001  # seconds between them
 
 
 def look(collection_path: str, folder: str, *, with_record: bool = False) -> Look:
-    """Read a resource's directory: four opens for a completed one. Follows no symlink."""
+    """Read a resource's directory: four opens for a completed one. Follows no symlink.
+
+    Raises Unreadable where what stands there cannot be known: no descriptor is left, the disk fails.
+    """
+    try:
+        for _ in range(_LOOKS):
+            found = _look_once(collection_path, folder, with_record)
+            if found is not None:
+                return found
+            time.sleep(_BETWEEN)
+    except OSError as error:
+        raise unreadable(f'{collection_path}/{folder}', error) from error
+    except MemoryError as error:
+        where = f'{collection_path}/{folder}/{directory.RESULT}'
+        raise Unreadable(
+            f'{where} does not fit into memory', hint='read it in parts, with other tools'
+        ) from error
+    return Look('pending')
+
+
+def unreadable(where: str, error: OSError) -> Unreadable:
+    """What is raised where a directory or a file of ours can only not be read this time."""
+    hints = {
+        errno.EMFILE: 'close some, or allow more (`ulimit -n`)',
+        errno.ENFILE: 'close some programs: the whole machine has too many',
+        errno.EACCES: 'see who owns it, and its mode',
+    }
+    hint = hints.get(error.errno or 0, 'nothing was changed: try again')
+    return Unreadable(f'{where} cannot be read: {error.strerror or error}', hint=hint)
+
+
+def _look_once(collection_path: str, folder: str, with_record: bool) -> Look | None:
+    """None where it changed while it was read."""
     try:
         parent = os.open(collection_path, diskio.LOOK)
-    except OSError:
-        return _ABSENT
+    except OSError as error:
+        return _nothing(error)
     try:
         opened = os.open(folder, diskio.LOOK, dir_fd=parent)
-    except OSError:  # nothing there; or a file or a link, which is no resource
-        return _ABSENT
+    except OSError as error:
+        return _nothing(error)
     finally:
         os.close(parent)
-    state: State = 'damaged'
     try:
         if not diskio.has_name(opened, folder):
             return _ABSENT  # it is the folder of another ident
-        if not directory.is_completed(opened):
-            state = directory.read_status(opened)
-            if state != 'completed':
-                return Look(state)
-        state = 'completed'
-        result = diskio.read(directory.RESULT, opened)
-        return Look('completed', result, (directory.read_record(opened) or {}) if with_record else None)
-    except OSError:  # missing, or a folder or a link of that name, or not to be read now
-        return Look(state)
+        if directory.is_completed(opened):
+            return _completed(opened, with_record)
+        state = directory.read_status(opened)
+        if state == 'completed':
+            return _completed(opened, with_record)
+        if state != 'error':
+            return Look(state)
+        record = directory.read_record(opened)
+        is_still = (record or {}).get('state') == 'error' or directory.read_status(opened) == 'error'
+        return Look('error', record=record) if is_still else None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # removed on another machine
+            return None
+        raise
     finally:
         os.close(opened)
+
+
+def _nothing(error: OSError) -> Look:
+    """There is nothing; or a file or a link, which is no resource."""
+    if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
+        return _ABSENT
+    raise error
+
+
+def _completed(folder: int, with_record: bool) -> Look | None:
+    """The value of an open directory that says completed; None where it says so no more, or of another run.
+
+    A run never writes into a result that was there before it: it makes a new file. So what is read from
+    one that was opened belongs to one run, and is whole if it parses. What a record tells belongs to the
+    same run if the record is the same before and after.
+    """
+    before = _bytes(directory.RECORD, folder, directory.RECORD_MOST) if with_record else None
+    try:
+        data = diskio.read(directory.RESULT, folder)
+        value = directory.parse_result(data)
+    except FileNotFoundError:
+        return _damaged(folder, None, f'{directory.RESULT} is missing')
+    except ValueError as error:
+        return _damaged(folder, data, str(error))
+    except OSError as error:
+        if not diskio.is_no_file(error):
+            raise
+        return _damaged(folder, b'', f'{directory.RESULT} is no file of ours: {error.strerror}')
+    if not with_record:
+        return Look('completed', value, mark=_mark(data))
+    record = directory.parse_record(before) if before is not None else None
+    if before != _bytes(directory.RECORD, folder, directory.RECORD_MOST):
+        return None
+    is_of_it = record is not None and record.get('state') == 'completed'
+    if not is_of_it and directory.read_status(folder) != 'completed':
+        return None  # it is being removed, or has begun; else the status was set by hand
+    return Look('completed', value, record, mark=_mark(data))
+
+
+def _damaged(folder: int, seen: bytes | None, damage: str) -> Look | None:
+    """None where no more than a run that began, and perhaps ended, came between two readings."""
+    before = _bytes(directory.RECORD, folder, directory.RECORD_MOST)
+    if directory.read_status(folder) != 'completed' or _bytes(directory.RESULT, folder) != seen:
+        return None
+    if before != _bytes(directory.RECORD, folder, directory.RECORD_MOST):
+        return None
+    record = directory.parse_record(before) if before is not None else None
+    return Look('completed', record=record, damage=damage)
+
+
+def _mark(data: bytes) -> tuple[int, int]:
+    """By which a result is known again."""
+    return (len(data), binascii.crc32(data))
+
+
+def _bytes(name: str, folder: int, most: int | None = None) -> bytes | None:
+    """Of a file, None where there is none."""
+    try:
+        return diskio.read(name, folder, most)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            return None
+        if diskio.is_no_file(error):
+            return b''
+        raise

@@ -274,7 +274,7 @@ class Outcome(NamedTuple):
 
     run: str  # of the order that is answered
     entry: Entry  # the row as it is now; status 'pending': someone else is computing it
-    result: bytes | None = None  # result.json, where it is short
+    result: bytes | None = None  # result.json, where it has not come a long way or is short
     fresh: bool = False  # True: this order ran the function; False: it was there already
     nested: tuple[Entry, ...] = ()  # rows of what the function fetched
     exception: BaseException | None = None  # to be raised again in the caller: Ctrl-C, inline only

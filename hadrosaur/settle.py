@@ -168,10 +168,7 @@ def remove(collection: str, ident: str, collection_path: str, folder: str, *, lo
             hint='cancel it first',
         )
     try:
-        # status.json first: from then on nobody takes what is left for a resource.
-        diskio.remove(directory.STATUS, claim.folder)
-        with diskio.opened(collection_path, diskio.LOOK) as parent:
-            diskio.remove_tree(folder, parent)
+        claim.remove()
     finally:
         claim.release()
     return True
@@ -193,8 +190,13 @@ class _Settling(NamedTuple):
         record = directory.read_record(folder)
         run = record.get('run') if record else None
         state = directory.believed(on_disk, record, folder)
+        if on_disk != state or on_disk == 'pending':  # someone was cut off
+            directory.sweep(folder)
         if state == 'absent':
-            self._forget(on_disk)
+            if directory.is_removed(folder):
+                self.claim.remove()
+            else:
+                self._forget(on_disk)
             return Settled(None)
         if state == 'pending':
             if only_run is not None and run != only_run:
@@ -211,6 +213,7 @@ class _Settling(NamedTuple):
         state = directory.read_status(self.claim.folder)
         if state not in ('completed', 'error'):
             return
+        directory.sweep(self.claim.folder)
         record = directory.read_record(self.claim.folder) or {}
         kept = {name: record[name] for name in _KEPT if isinstance(record.get(name), (str, int))}
         if state == 'completed' and 'result_sha256' not in kept:
@@ -230,6 +233,8 @@ class _Settling(NamedTuple):
         with contextlib.suppress(OSError):
             text = f'{self.error_type}: {self.reason}\n'.encode()
             diskio.replace(directory.ERROR, text, self.claim.folder)
+        with contextlib.suppress(OSError):  # of the run before, or half written
+            diskio.remove(directory.RESULT, self.claim.folder)
         self.claim.write_record(directory.record_bytes(entry, 'error', str(record.get('run'))))
         return entry.change(seen_mtime_ns=self.claim.set_status('error'))
 

@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, compute, directory, diskio, settle
-from .errors import IndexFault, warn
-from .handle import Look, Resource, look
+from .errors import IndexFault, ResourceNotFound, Unreadable, warn
+from .handle import Look, Resource, look, unreadable
 from .locks import Guarded, at_most
 from .records import Entry, Outcome, WorkOrder, format_time
 from .rowevents import Event, NoRows, Place, Rows
@@ -106,36 +106,31 @@ class Store(Guarded):
 
     def record(self, collection: Collection, folder: str) -> dict[str, Any] | None:
         """The record.json of a resource, None where there is none."""
-        try:
-            with diskio.opened_below(collection.task.path, folder) as opened:
-                return directory.read_record(opened)
-        except OSError:
-            return None
-
-    def result_bytes(self, collection: Collection, folder: str) -> bytes | None:
-        """The result.json of a resource, None where there is none."""
-        try:
-            with diskio.opened_below(collection.task.path, folder) as opened:
-                return diskio.read(directory.RESULT, opened)
-        except OSError:
-            return None
-
-    def warn_of_damage(
-        self, collection: Collection, ident: str, folder: str, data: bytes | None, error: ValueError
-    ) -> bool:
-        """Say that a result does not parse while the status still says completed: it is never served.
-
-        False where it is no longer so: a recompute has begun meanwhile, or is even done.
-        """
         path = collection.task.path
-        again = look(path, folder)
-        if again.state != 'completed' or again.result != data:
-            return False
+        try:
+            with diskio.opened_below(path, folder) as opened:
+                record = directory.read_record(opened)
+                return None if record is not None and directory.is_removed(opened) else record
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
+                return None
+            raise unreadable(f'{path}/{folder}', error) from error
+
+    def result(self, collection: Collection, folder: str) -> Any:
+        """The value in the result.json of a resource that is completed, whatever its status.json says."""
+        path = collection.task.path
+        try:
+            with diskio.opened_below(path, folder) as opened:
+                return directory.parse_result(diskio.read(directory.RESULT, opened))
+        except OSError as error:
+            raise unreadable(f'{path}/{folder}/{directory.RESULT}', error) from error
+
+    def warn_of_damage(self, collection: Collection, ident: str, folder: str, damage: str) -> None:
+        """Say that a result does not parse while the status still says completed: it is never served."""
         warn(
-            f'{path}/{folder}/{directory.RESULT} is damaged ({error}); '
+            f'{collection.task.path}/{folder}/{directory.RESULT} is damaged ({damage}); '
             f'a fetch computes {collection.name}/{ident} again'
         )
-        return True
 
     def is_locked(self, collection_path: str, folder: str) -> bool:
         """Is someone computing the resource in this folder of a collection (an absolute path)?"""
@@ -333,24 +328,47 @@ class Store(Guarded):
         return Resource(collection.name, ident, status, result, at=at, wait=wait, entry=entry, **told)
 
     def resource_of(self, collection: Collection, order: WorkOrder, outcome: Outcome) -> Resource:
-        """The resource that an outcome tells of; a long result is read from its file."""
-        status, result = outcome.entry.status, None
-        if status == 'completed':
-            data = outcome.result
-            if data is None:
-                data = look(order.task.path, order.folder).result
-            result = directory.parse_result(data) if data is not None else None
+        """The resource that an outcome tells of; a long result is read from its file.
+
+        By then it may be another run's, or computed again, or gone: then it is what is found there.
+        """
+        status, value = outcome.entry.status, None
+        if status == 'completed' and outcome.result is None:
+            return self._found(collection, order, outcome)
+        if status == 'completed' and outcome.result is not None:
+            value = directory.parse_result(outcome.result)
         traceback = outcome.traceback if outcome.not_started else None
         return self.resource(
             collection,
             order.ident,
             order.folder,
             status,
-            result,
+            value,
             entry=outcome.entry,
             traceback=traceback,
             cause=outcome.cause,
         )
+
+    def _found(self, collection: Collection, order: WorkOrder, outcome: Outcome) -> Resource:
+        entry: Entry | None = None
+        try:
+            found = look(order.task.path, order.folder, with_record=True)
+        except Unreadable as error:
+            entry = _no_entry(order, Unreadable.__name__, str(error))
+            return self.resource(collection, order.ident, order.folder, 'error', entry=entry)
+        status = found.state
+        if found.damage is not None:
+            what = f'{directory.RESULT} is damaged: {found.damage}'
+            status, entry = 'error', _no_entry(order, 'Damaged', what)
+        elif status == 'absent':
+            what = 'it was removed before its result was read'
+            status, entry = 'error', _no_entry(order, ResourceNotFound.__name__, what)
+        elif status == 'damaged':  # being switched, or to be settled by whoever waits for it
+            status = 'pending'
+        elif status == 'completed' and outcome.fresh and (found.record or {}).get('run') == outcome.run:
+            entry = outcome.entry
+        more: dict[str, Any] = {'entry': entry, 'seen': found if entry is None else None}
+        return self.resource(collection, order.ident, order.folder, status, found.value, **more)
 
     def close(self) -> None:
         """Write what waits, close the index and end the session."""
@@ -383,9 +401,10 @@ def _settled(collection: Collection, ident: str, folder: str) -> Settled:
     return settle.settle(collection.name, ident, collection.task.path, folder, lock=collection.task.lock)
 
 
-def no_result() -> Any:
-    """Raises the ValueError of a result that is not there at all."""
-    raise ValueError(f'{directory.RESULT} is missing')
+def _no_entry(order: WorkOrder, error_type: str, error: str) -> Entry:
+    """Of what is nothing that a row could tell of."""
+    more = {'error_type': error_type, 'error': error}
+    return Entry.make(collection=order.collection, ident=order.ident, status='error', **more)
 
 
 BATCH_LENGTH = 12

@@ -48,7 +48,11 @@ class Mutant(NamedTuple):
 FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 'test_fetch_many.py::'
 INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
-NOT_STARTED = 'test_not_started.py::test_'
+NOT_STARTED, ONE_VALUE, OWN = (
+    'test_not_started.py::test_',
+    'test_one_value.py::test_',
+    'test_own_files.py::test_',
+)
 ALIKE = 'test_fetching_alike.py::test_'
 NOTES, WHOSE = 'test_notes_of_ours.py::test_', 'test_whose_index.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
@@ -185,8 +189,8 @@ MUTANTS = {
         Mutant(
             'a saved result is not served from its directory alone',
             'fetcher.py',
-            "        return state, self._live.resource(collection, ident, folder, 'completed', value)",
-            "        return 'error', None",
+            '        return found.state, resource\n',
+            "        return 'error', None\n",
             'test_architecture.py::test_cached_fetch_loads_no_sqlalchemy',
         ),
         Mutant(
@@ -322,8 +326,8 @@ MUTANTS = {
         Mutant(
             'a function that could not be loaded is called, which begins the run',
             'compute.py',
-            'if outcome is None and isinstance(function, Unloadable):',
-            'if outcome is None and function is Unloadable:',
+            '        if isinstance(function, Unloadable):',
+            '        if function is Unloadable:',
             f'{NOT_STARTED}a_function_that_cannot_be_loaded_begins_nothing[it raises-True]',
         ),
         Mutant(
@@ -339,6 +343,90 @@ MUTANTS = {
             'outcome.traceback if outcome.not_started else None',
             'None',
             f'{NOT_STARTED}why_a_function_could_not_be_loaded_is_told_in_full',
+        ),
+        Mutant(
+            'a recompute writes into the result that somebody reads',
+            'directory/_ready.py',
+            '            diskio.remove(RESULT, self._folder)  # not emptied: it may be read at this moment',
+            '            pass',
+            f'{OWN}nothing_of_the_last_run_is_left[inline-gone0-was completed-fails]',
+        ),
+        Mutant(
+            'the record is not looked at again after the result was read',
+            'handle.py',
+            'directory.RECORD_MOST):\n        return None\n    is_of_it',
+            'directory.RECORD_MOST):\n        pass\n    is_of_it',
+            f'{ONE_VALUE}computed_again_between_two_readings[fetch-args1-record.json]',
+        ),
+        Mutant(
+            'what is asked of a snapshot later is told of another run',
+            'handle.py',
+            'if seen.mark is None or seen.mark != self._seen.mark:',
+            'if seen.mark is None:',
+            f'{ONE_VALUE}what_is_asked_of_a_snapshot_later_is_of_its_run_or_refused',
+        ),
+        Mutant(
+            "the traceback of another run is a snapshot's error",
+            'handle.py',
+            'return text if is_same and before ==',
+            'return text if before ==',
+            f'{ONE_VALUE}what_is_asked_of_a_snapshot_later_is_of_its_run_or_refused',
+        ),
+        Mutant(
+            'a long result that is gone is told as completed',
+            'store.py',
+            "        if status == 'completed' and outcome.result is None:",
+            "        if status == 'completed' and outcome.run is None:",
+            f'{ONE_VALUE}a_long_result_that_is_no_more_when_its_outcome_is_told[removed-error]',
+        ),
+        Mutant(
+            'what is computed again before it was read is an error',
+            'runner/batch.py',
+            "        if resource.status == 'pending':\n            return False",
+            '        if resource.status is None:\n            return False',
+            f'{ONE_VALUE}a_batch_waits_for_what_is_computed_again_before_it_was_read',
+        ),
+        Mutant(
+            'a folder without a status keeps the logs of the last run',
+            'directory/_ready.py',
+            '            os.ftruncate(log, 0)',
+            '            pass',
+            f'{OWN}nothing_of_the_last_run_is_left[inline-gone1-was completed-completes]',
+        ),
+        Mutant(
+            'a storage that is a link is found out after the old result is gone',
+            'directory/_ready.py',
+            '            self._refuse_link()',
+            '            pass',
+            f'{OWN}a_storage_that_is_a_link_is_refused_before_anything_is_touched[inline-symlink]',
+        ),
+        Mutant(
+            'a removal that was killed is not completed',
+            'compute.py',
+            '(claim.was_made or claim.completes_removal())',
+            'claim.was_made',
+            f'{OWN}a_removal_that_is_killed_anywhere_leaves_nothing_to_a_later_run[True]',
+        ),
+        Mutant(
+            'what a killed replacement left stays',
+            'directory/_ready.py',
+            '            if is_litter(name):',
+            '            if False:',
+            f'{OWN}what_a_killed_replacement_left_is_swept[False]',
+        ),
+        Mutant(
+            'what a killed replacement left stays when its folder is settled',
+            'settle.py',
+            '            directory.sweep(folder)',
+            '            pass',
+            f'{OWN}what_a_killed_replacement_left_is_swept[True]',
+        ),
+        Mutant(
+            'a lock file that is shared by hard links is locked',
+            'directory/claim.py',
+            "        diskio.replace(LOCK, b'', self.folder)\n        return True",
+            '        return False',
+            f'{OWN}a_lock_file_that_is_a_hard_link_is_locked_by_neither_for_the_other',
         ),
     ],
     'directory': [
@@ -359,8 +447,8 @@ MUTANTS = {
         Mutant(
             'a recompute empties the old result before it says pending',
             'directory/claim.py',
-            '            self._open_status()\n            if',
-            '            self._open_status()\n            diskio.empty(RESULT, self.folder)\n            if',
+            '        ready.is_status_changed = True\n',
+            '        diskio.remove(RESULT, self.folder)\n',
             f'{TRUTH}test_cut_off_before_any_write[recompute]',
         ),
         Mutant(
@@ -373,8 +461,8 @@ MUTANTS = {
         Mutant(
             'a log that has another name elsewhere is emptied',
             'diskio.py',
-            '        if os.fstat(fd).st_nlink == 1:',
-            '        if True:',
+            '    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:',
+            '    if stat.S_ISREG(found.st_mode):',
             f'{TRUTH}test_a_hard_linked_copy_keeps_its_bytes[fail]',
         ),
         Mutant(
@@ -450,8 +538,8 @@ MUTANTS = {
         Mutant(
             'a symlink in place of a log is written through',
             'diskio.py',
-            '_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC',
-            '_WRITE = os.O_WRONLY | os.O_CLOEXEC',
+            'flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)',
+            'flags | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)',
             f'{TRUTH}test_no_link_is_followed[base/coll/one/stdout.log-after]',
         ),
         Mutant(
@@ -1617,8 +1705,8 @@ MUTANTS = {
         Mutant(
             'a module imports from a floor above',
             'diskio.py',
-            '    from collections.abc import Callable, Iterator\n',
-            '    from collections.abc import Callable, Iterator\n    from .store import Store\n',
+            '    from collections.abc import Callable, Container, Iterator\n',
+            '    from collections.abc import Callable, Container, Iterator\n    from .store import Store\n',
             'test_architecture.py::test_imports_go_only_downward[diskio]',
         ),
         Mutant(
@@ -1638,8 +1726,8 @@ MUTANTS = {
         Mutant(
             'a saved result opens the index',
             'fetcher.py',
-            "        if state != 'completed':\n            return state, None\n        if compared",
-            '        self._live.index.get(collection.name, ident)\n        if compared',
+            "        if found.state != 'completed':\n            return found.state, None\n        if comp",
+            '        self._live.index.get(collection.name, ident)\n        if comp',
             'test_architecture.py::test_cached_fetch_loads_no_sqlalchemy',
         ),
     ],

@@ -1115,8 +1115,8 @@ def test_a_torn_status_is_read_again(proj, calls, base, monkeypatch):
     proj.fetch('coll', 'one')
     read, torn = diskio.read, []
 
-    def tearing(name, folder):
-        data = read(name, folder)
+    def tearing(name, folder, *more):
+        data = read(name, folder, *more)
         if name == 'status.json' and len(torn) < 4:
             torn.append(name)
             return data[:24] + directory.STATUS_BYTES['pending'][24:]
@@ -1884,7 +1884,7 @@ ZOO = """
             'leaves a thread': (lambda s: threading.Thread(target=chatters).start(), None),
             'much output': (lambda s: [print('y' * 1023) for _ in range(20_000)] and None, None),
             'status is a folder': (lambda s: replaces(s, 'status.json', os.mkdir), None),
-            'result is a folder': (lambda s: replaces(s, 'result.json', os.mkdir), 'IsADirectoryError'),
+            'result is a folder': (lambda s: replaces(s, 'result.json', os.mkdir), None),
             'deep storage': (lambda s: os.makedirs(s + '/d' * 600), None),
             'changes recursion': (lambda s: sys.setrecursionlimit(10**6), None),
         }

@@ -8,6 +8,7 @@ import pytest
 
 from hadrosaur import ResourceNotFound, compute, settle
 from hadrosaur.directory.claim import Claim
+from hadrosaur.unbegun import Unloadable
 
 IDENTS = ['done', 'failed', 'new']
 
@@ -101,10 +102,10 @@ def test_a_saved_result_is_given_whether_or_not_the_function_loads(proj, monkeyp
     store = proj._store
     found = proj._registry.get('coll')
     order = store.order(found, 'a', None, 'a')
-    outcome = compute.carry_out(order, compute.Unloadable(ImportError('gone')))
+    outcome = compute.carry_out(order, Unloadable.of(ImportError('gone')))
     assert outcome.entry.status == 'completed'
     assert not outcome.not_started
-    outcome = compute.carry_out(order._replace(recompute='yes'), compute.Unloadable(ImportError('gone')))
+    outcome = compute.carry_out(order._replace(recompute='yes'), Unloadable.of(ImportError('gone')))
     assert outcome.not_started
     assert not outcome.fresh
 

@@ -19,6 +19,7 @@ import hashlib
 import json
 import operator
 import os
+import re
 import time
 from datetime import UTC
 from json.encoder import encode_basestring
@@ -45,7 +46,17 @@ RECORD = 'record.json'
 LOCK = '.lock'
 """Locked in place of the directory where the file system refuses to lock directories."""
 
+REMOVED = '.removed'
+"""There while a directory is being removed: whatever else is left of it is nobody's."""
+
+STATUS_MOST, RECORD_MOST = 4096, 64 << 20
+"""Bytes that the two can have and be ours; record.json holds the args."""
+
 FILES = (STATUS, RESULT, STDOUT, STDERR, ERROR, RECORD, LOCK)
+
+_LITTER = re.compile(
+    rf'\.({"|".join(map(re.escape, (*FILES, STORAGE)))})\.\d+\.\d+\.new'
+)  # what `diskio.beside` names
 
 FORMAT = 1  # of record.json; a reader takes any number and ignores what it does not know
 
@@ -106,7 +117,7 @@ def read_status(folder: int) -> State:
     """
     for reading in range(_READINGS):
         try:
-            status = parse_status(diskio.read(STATUS, folder))
+            status = parse_status(diskio.read(STATUS, folder, STATUS_MOST))
         except FileNotFoundError:
             return 'absent'
         except OSError as error:
@@ -168,18 +179,24 @@ def read_record(folder: int) -> dict[str, Any] | None:
     Raises OSError as `read_status` does.
     """
     try:
-        text = diskio.read(RECORD, folder).decode()
-        document = _STRICT.decode(text)
-        if '\\u' in text:  # half a surrogate pair, which can be neither shown nor stored
-            json.dumps(document, ensure_ascii=False).encode()
+        return parse_record(diskio.read(RECORD, folder, RECORD_MOST))
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError):
-        return {}
     except OSError as error:
         if diskio.is_no_file(error):
             return {}
         raise
+
+
+def parse_record(data: bytes) -> dict[str, Any]:
+    """The document in a record.json, {} where it is damaged."""
+    try:
+        text = data.decode()
+        document = _STRICT.decode(text)
+        if '\\u' in text:  # half a surrogate pair, which can be neither shown nor stored
+            json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return {}
     return document if isinstance(document, dict) else {}
 
 
@@ -206,6 +223,15 @@ def last_error_line(folder: int) -> str | None:
         return None
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     return lines[-1][:300] if lines else None
+
+
+def is_removed(folder: int) -> bool:
+    """Was an open directory being removed when whoever did that was killed?"""
+    try:
+        os.stat(REMOVED, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def status_mtime(folder: int, below: str = '') -> int | None:
@@ -349,6 +375,28 @@ def _explain_by_hand(values: dict[str, Any], status: Status, folder: int) -> Non
         named = kind.isidentifier() or kind.replace('.', '').isidentifier()
         values['error_type'] = kind if named and rest else 'Error'
         values['error'] = rest.strip() if named and rest else line
+
+
+# --- litter ----------------------------------------------------------------------------------------
+
+
+def is_litter(name: str) -> bool:
+    """Was this written beside one of our files, by a process that was killed before it put it there?
+
+    Only for who holds the directory's lock: else it may be about to be put there.
+    """
+    return _LITTER.fullmatch(name) is not None
+
+
+def sweep(folder: int) -> None:
+    """Remove such litter from a locked directory, as far as that goes."""
+    with contextlib.suppress(OSError):
+        for name in filter(is_litter, os.listdir(folder)):
+            with contextlib.suppress(OSError):
+                try:
+                    diskio.remove(name, folder)
+                except OSError:
+                    diskio.remove_tree(name, folder)
 
 
 # --- finding ---------------------------------------------------------------------------------------

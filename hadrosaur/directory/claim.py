@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 
-from .. import diskio
+from .. import diskio, syncing
 from ..records import Status
 from . import (
     ERROR,
     LOCK,
     LOCK_PATIENCE,
     RECORD,
+    RECORD_MOST,
+    REMOVED,
     RESULT,
     STATUS,
     STATUS_BYTES,
@@ -25,8 +28,12 @@ from . import (
     STDOUT,
     STORAGE,
     State,
+    is_removed,
 )
+from ._ready import Ready
 
+_APPEND = os.O_WRONLY | os.O_APPEND
+_SPARE = 16  # descriptors that a run needs beyond its own files: for capture, for emptying storage/
 _TRIES = 1000  # to lock a folder that others remove and make; no more where inode numbers are made up
 
 
@@ -39,9 +46,9 @@ class Claim:
         has_begun: Something of a run has been written: the directory is no longer what it was.
     """
 
-    __slots__ = ('_durable', '_is_trusted', '_lock', '_record', '_record_length', '_record_stat', '_status',
-                 '_status_stat', '_was_completed', 'collection_path', 'folder', 'folder_stat', 'has_begun',
-                 'logs', 'name', 'was_made')  # fmt: skip
+    __slots__ = ('_durable', '_has_result', '_is_trusted', '_lock', '_record', '_record_bytes',
+                 '_record_stat', '_status', '_status_stat', '_was_completed', 'collection_path', 'folder',
+                 'folder_stat', 'has_begun', 'logs', 'name', 'was_made')  # fmt: skip
 
     def __init__(self, collection_path: str, name: str, folder: int, lock: int, *, durable: bool) -> None:
         self._record = self._status = -1
@@ -52,8 +59,8 @@ class Claim:
         self.name = name
         self.folder_stat = os.fstat(folder)
         self._durable = durable
-        self._record_length = 0
-        self._was_completed = False
+        self._record_bytes = b''
+        self._was_completed = self._has_result = False
         self._is_trusted = True  # no function of a user's has run, which might close our descriptors
         self.was_made = self.has_begun = False
 
@@ -82,30 +89,43 @@ class Claim:
         try:
             for _ in range(_TRIES):
                 made = make and diskio.make_folder(name, parent)
-                folder = diskio.open_folder(name, within=parent)
-                claim = cls._locked(collection_path, name, folder, lock, durable, patience)
+                try:
+                    claim = cls._locked(collection_path, name, parent, lock, durable, patience)
+                except FileNotFoundError:
+                    if make:  # removed just after it was made
+                        continue
+                    raise
+                except BaseException:
+                    if made:
+                        with contextlib.suppress(OSError):
+                            os.rmdir(name, dir_fd=parent)
+                    raise
                 if claim is None:
                     return None
-                if claim._stands_in(parent):
+                if not claim._stands_in(parent):
+                    claim.release()  # removed between opening and locking: start again
+                elif claim._shares_its_lock():
+                    claim.release()
+                else:
                     claim.was_made = made
-                    if made and durable:
-                        with diskio.opened(collection_path) as synced:
-                            diskio.sync_folder(synced)
+                    if durable and make:
+                        syncing.sync_above(collection_path)
                     return claim
-                claim.release()  # removed between opening and locking: start again
             raise OSError(errno.ESTALE, 'it is another folder each time it is looked at')
         finally:
             os.close(parent)
 
     @classmethod
     def _locked(
-        cls, path: str, name: str, folder: int, lock: str, durable: bool, patience: float
+        cls, path: str, name: str, parent: int, lock: str, durable: bool, patience: float
     ) -> Claim | None:
-        held = folder
+        held = folder = diskio.open_folder(name, within=parent)
         try:
             if lock != 'folder':
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 held = os.open(LOCK, flags, 0o666, dir_fd=folder)
+                if not stat.S_ISREG(os.fstat(held).st_mode):
+                    raise OSError(errno.ENODEV, f'{LOCK} is no file: remove it')
             is_locked = diskio.lock_within(held, patience)
             if is_locked and held != folder:
                 is_locked = cls._folder_too(folder, patience)
@@ -143,87 +163,200 @@ class Claim:
         except FileNotFoundError:
             return False
 
-    def begin(self, record: bytes, state: State, *, keep_storage: bool = False) -> None:
+    def _shares_its_lock(self) -> bool:
+        """Is the lock file another folder's too, as in a copy by hard links? Then it gets one of its own.
+
+        Whoever waits for the shared one meanwhile finds that it stands there no more.
+        """
+        if self._lock == self.folder or os.fstat(self._lock).st_nlink == 1:
+            return False
+        diskio.replace(LOCK, b'', self.folder)
+        return True
+
+    def begin(
+        self, record: bytes, state: State, *, was_completed: bool = False, keep_storage: bool = False
+    ) -> None:
         """Make the directory say that a run has begun, and nothing else.
 
-        First run: record.json, then status.json. Otherwise status.json says pending *first*, so that
-        from then on nobody believes the old result; then the record says begun, and only then is what
-        the last run left emptied. Cut off anywhere, it is settled as the old result or as interrupted.
+        Where it was made for this run: record.json, then status.json. Otherwise status.json says pending
+        *first*, so that from then on nobody believes the old result; then the record says begun, and only
+        then is what the last run left emptied. Cut off anywhere, it is settled as the old result or as
+        interrupted. All that is needed is opened before the first step. Raises OSError; where `has_begun`
+        is false then, the directory is as it was.
+
+        Args:
+            record: The record.json that says begun.
+            state: What status.json says,
+            was_completed: and whether a completed result is there, which a pending one may hide.
+            keep_storage: Leave what stands in storage/.
         """
-        self._was_completed = state == 'completed'
-        again = state != 'absent'
-        self.has_begun = True
-        if again:
-            self._open_status()
-            if state != 'pending':
-                self._switch('pending', sync=self._was_completed or self._durable)
-        self._write_begun(record, again)
-        if not again:
-            self._status = diskio.create(STATUS, STATUS_BYTES['pending'], self.folder, durable=self._durable)
-            self._status_stat = os.fstat(self._status)
-        self._clear(again, keep_storage)
-        self.logs = (diskio.open_log(STDOUT, self.folder), diskio.open_log(STDERR, self.folder))
+        self._was_completed = was_completed
+        if self.was_made and state == 'absent':
+            self._begin_first(record)
+        else:
+            self._begin_again(record, state, keep_storage)
         self._is_trusted = False  # until `is_intact` has looked
 
-    def _write_begun(self, record: bytes, again: bool) -> None:
-        """In place while the status says pending; a hard link elsewhere must not change with it."""
-        sync = self._durable or self._was_completed
-        length = 0
-        fd = -1
-        if again:
-            with contextlib.suppress(OSError):
-                fd = os.open(RECORD, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
-        if fd >= 0:
-            found = os.fstat(fd)
-            length = found.st_size
-            if found.st_nlink != 1:
-                os.close(fd)
-                diskio.replace(RECORD, record, self.folder, durable=sync)
-                return
-        if fd >= 0:
-            self._record_length = diskio.overwrite(fd, record, length, durable=sync)
-        else:
-            fd = diskio.create(RECORD, record, self.folder, durable=sync)
-            self._record_length = len(record)
-        self._record = fd
-        self._record_stat = os.fstat(fd)
+    def _begin_first(self, record: bytes) -> None:
+        try:
+            self._keep_record(diskio.create(RECORD, record, self.folder, durable=self._durable), record)
+            pending = STATUS_BYTES['pending']
+            self._keep_status(diskio.create(STATUS, pending, self.folder, durable=self._durable))
+            diskio.make_folder(STORAGE, self.folder)
+            for name in (STDOUT, STDERR):
+                self.logs += (diskio.open_new(name, self.folder, _APPEND),)
+        except BaseException:
+            try:
+                for name in (STATUS, RECORD, STDOUT, STDERR, STORAGE):  # an empty folder is removed too
+                    diskio.remove(name, self.folder)
+            except OSError:
+                self.has_begun = True
+            raise
+        self.has_begun = True
 
-    def _clear(self, again: bool, keep_storage: bool) -> None:
-        if again:
-            for name in (RESULT, ERROR, STDOUT, STDERR):
-                diskio.empty(name, self.folder)
-        if diskio.make_folder(STORAGE, self.folder):
+    def _begin_again(self, record: bytes, state: State, keep_storage: bool) -> None:
+        ready = Ready(self.folder)
+        try:
+            try:
+                self._make_ready(ready, record)
+                self._say(ready, record, state)
+            except BaseException:
+                self._take_back(ready, state)
+                raise
+            self.has_begun = True
+            ready.clear(keep_storage=keep_storage)
+        finally:
+            ready.close()
+
+    def _make_ready(self, ready: Ready, record: bytes) -> None:
+        ready.open(spare=_SPARE if self._was_completed else 0)
+        self._open_record(ready, record)
+        self._open_status(ready)
+        for name in (STDOUT, STDERR):
+            self.logs += (ready.open_log(name),)
+
+    def _say(self, ready: Ready, record: bytes, state: State) -> None:
+        if state == 'absent':
+            self._say_begun(ready, record)
+            self._say_pending(ready)
             return
-        if keep_storage:
-            os.close(diskio.open_folder(STORAGE, diskio.LOOK, within=self.folder))  # refuses a symlink
+        if state != 'pending' or ready.replaces(STATUS):
+            self._say_pending(ready)
+        elif self._is_synced:  # a recompute that was queued has said so, and did not wait for the disk
+            diskio.sync_data(self._status)
+        self._say_begun(ready, record)
+
+    @property
+    def _is_synced(self) -> bool:
+        """Is the order in which things reach the disk to be kept, so that a power cut mixes no two runs?"""
+        return self._durable or self._was_completed
+
+    def _open_record(self, ready: Ready, record: bytes) -> None:
+        """Open it to be rewritten in place; else, or if it must never be torn, write one beside it."""
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                ready.old_record = diskio.read(RECORD, self.folder, RECORD_MOST)
+            except OSError as error:
+                if not diskio.is_no_file(error) and not isinstance(error, PermissionError):
+                    raise
+        fd = None
+        if ready.old_record is not None and not self._durable:
+            fd = diskio.open_ours(RECORD, self.folder, os.O_RDWR)
+        if fd is None:
+            fd = ready.write_beside(RECORD, record, durable=self._is_synced)
+            self._keep_record(fd, record)
         else:
-            diskio.clear_folder(STORAGE, self.folder)
+            self._keep_record(fd, ready.old_record or b'')
+
+    def _open_status(self, ready: Ready | None = None) -> None:
+        """Open it to be switched in place; else, where there is a ``ready``, write one beside it."""
+        fd = diskio.open_ours(STATUS, self.folder, os.O_RDWR)
+        if fd is not None and os.fstat(fd).st_size != STATUS_LENGTH:
+            os.close(fd)
+            fd = None
+        if fd is None and ready is not None:
+            fd = ready.write_beside(STATUS, STATUS_BYTES['pending'], durable=self._is_synced)
+        if fd is not None:
+            self._keep_status(fd)
+
+    def _keep_record(self, fd: int, data: bytes) -> None:
+        self._record, self._record_bytes, self._record_stat = fd, data, os.fstat(fd)
+
+    def _keep_status(self, fd: int) -> None:
+        self._status, self._status_stat = fd, os.fstat(fd)
+
+    def _say_pending(self, ready: Ready) -> None:
+        ready.is_status_changed = True
+        if not ready.put(STATUS):
+            self._switch('pending', sync=self._is_synced)
+        elif self._is_synced:
+            diskio.sync_folder(self.folder)
+
+    def _say_begun(self, ready: Ready, record: bytes) -> None:
+        is_put = ready.put(RECORD)
+        if not is_put:
+            self._rewrite_record(record)
+        ready.is_record_changed = True
+        if is_put and self._is_synced:
+            diskio.sync_folder(self.folder)
+
+    def _take_back(self, ready: Ready, state: State) -> None:
+        """Make the directory what it was, as far as that goes; else it has begun."""
+        try:
+            ready.undo()
+            if ready.is_record_changed and ready.old_record is not None:
+                diskio.replace(RECORD, ready.old_record, self.folder)
+            elif ready.is_record_changed:
+                diskio.remove(RECORD, self.folder)
+            if ready.is_status_changed and state == 'absent':
+                diskio.remove(STATUS, self.folder)
+            elif ready.is_status_changed and state in STATUS_BYTES:
+                self.set_status(state)
+        except OSError:
+            # A status that says pending is settled by the record: by the old one to what it was.
+            self.has_begun = ready.is_record_changed
 
     def finish(self, status: Status, record: bytes, *, result: bytes | None = None, error: str = '') -> int:
         """Write what came of the run, status.json last. Returns its time in nanoseconds.
 
         Raises OSError; then status.json still says pending, and the next to look settles it.
         """
-        sync = self._durable or self._was_completed
+        sync = self._is_synced
         if result is not None:
             os.close(diskio.create(RESULT, result, self.folder, durable=sync))
+            self._has_result = True
         if error:
             text = error.encode(errors='backslashreplace')
-            os.close(diskio.create(ERROR, text, self.folder, durable=self._durable))
+            with contextlib.suppress(OSError):  # on a full disk: the record says it in one line
+                os.close(diskio.create(ERROR, text, self.folder, durable=self._durable))
         self.write_record(record)
+        if result is None and self._has_result:  # written, but then its record or its status could not be
+            diskio.remove(RESULT, self.folder)
         if self._durable:
             for log in self.logs:
                 diskio.sync_data(log)
-            diskio.sync_folder(self.folder)
+            syncing.sync_storage(STORAGE, self.folder, self.path)
+        if sync:
+            diskio.sync_folder(self.folder)  # the result's name
         return self._switch(status, sync=sync)
 
     def write_record(self, record: bytes) -> None:
         """Rewrite record.json: in place where it is the one that `begin` opened, else by rename."""
-        sync = self._durable or self._was_completed
-        if self._is_in_place(self._record, RECORD):
-            self._record_length = diskio.overwrite(self._record, record, self._record_length, durable=sync)
+        if not self._durable and self._is_in_place(self._record, RECORD):
+            self._rewrite_record(record)
         else:
-            diskio.replace(RECORD, record, self.folder, durable=sync)
+            diskio.replace(RECORD, record, self.folder, durable=self._is_synced)
+
+    def _rewrite_record(self, record: bytes) -> None:
+        before = self._record_bytes
+        try:
+            self._record_bytes = diskio.overwrite(self._record, record, before, durable=self._is_synced)
+        except OSError:
+            # The args that were asked for stand there and nowhere else: what is torn is put back whole.
+            with contextlib.suppress(OSError):
+                if diskio.read(RECORD, self.folder) != before:
+                    diskio.replace(RECORD, before, self.folder)
+            raise
 
     def set_status(self, status: Status) -> int:
         """Make status.json say ``status``, whatever stands there. Returns its time in nanoseconds."""
@@ -231,22 +364,21 @@ class Claim:
             self._open_status()
         return self._switch(status, sync=self._durable)
 
-    def _open_status(self) -> None:
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        with contextlib.suppress(OSError):
-            self._status = os.open(STATUS, flags, dir_fd=self.folder)
-            self._status_stat = os.fstat(self._status)
-
     def _switch(self, status: Status, *, sync: bool) -> int:
         """One in-place write where the file is ours alone and has the one length; else a rename.
 
         Returns its time in nanoseconds.
         """
         data = STATUS_BYTES[status]
-        if self._is_in_place(self._status, STATUS) and self._status_stat.st_size == STATUS_LENGTH:
-            diskio.write_all(self._status, data)
-            if sync:
-                diskio.sync_data(self._status)
+        if self._is_in_place(self._status, STATUS):
+            try:
+                diskio.write_all(self._status, data)
+                if sync:
+                    diskio.sync_data(self._status)
+            except OSError:  # nobody is to believe what the disk may not have
+                with contextlib.suppress(OSError):
+                    diskio.write_all(self._status, STATUS_BYTES['pending'])
+                raise
             return os.fstat(self._status).st_mtime_ns
         diskio.replace(STATUS, data, self.folder, durable=sync)
         return os.stat(STATUS, dir_fd=self.folder, follow_symlinks=False).st_mtime_ns
@@ -277,6 +409,36 @@ class Claim:
         except OSError:
             return False
         return now.st_ino == self.folder_stat.st_ino and now.st_dev == self.folder_stat.st_dev
+
+    def remove(self) -> None:
+        """Remove the directory and all that is in it. Cut off anywhere, the next claim completes that."""
+        with diskio.opened(self.collection_path, diskio.LOOK) as parent:
+            self._empty(parent)
+            for name in (REMOVED, LOCK):  # the lock last: from then on the folder may be somebody else's
+                diskio.remove(name, self.folder)
+            try:
+                os.rmdir(self.name, dir_fd=parent)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                    raise
+
+    def completes_removal(self) -> bool:
+        """Remove what is left where somebody was killed while removing the directory; False where not."""
+        if not is_removed(self.folder):
+            return False
+        with diskio.opened(self.collection_path, diskio.LOOK) as parent:
+            self._empty(parent)
+        diskio.remove(REMOVED, self.folder)
+        return True
+
+    def _empty(self, parent: int) -> None:
+        """From the first step on nobody takes what is left for a resource."""
+        try:
+            os.rename(STATUS, REMOVED, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+        except FileNotFoundError:
+            if not is_removed(self.folder):
+                os.close(diskio.open_new(REMOVED, self.folder))
+        diskio.clear_folder(self.name, parent, kept=(REMOVED, LOCK))
 
     def unmake(self) -> None:
         """Remove the directory again where `take` made it, and nothing was put into it since."""

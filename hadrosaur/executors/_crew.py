@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from .. import basedir, compute, settle
 from ..errors import Cancelled, Interrupted, TimedOut, WorkerDied
 from ..records import Outcome, WorkOrder
+from ..unbegun import not_started
 from . import _slot
 from ._worker import TELLS_ITS_END, Ticket, Worker, how_it_died
 
@@ -278,7 +279,8 @@ class Crew:
             self._waiting.appendleft(ticket)
         else:
             reason = f'{how_it_died(slot.process.returncode)}, {ticket.deaths} times before it could begin'
-            self._resolve(compute.not_started(ticket.order, WorkerDied.__name__, reason))
+            tell = not_started if slot.loading else compute.record_lost
+            self._resolve(tell(ticket.order, WorkerDied.__name__, reason))
 
     def _signal_head(self, slot: Worker, number: int) -> None:
         if number == signal.SIGINT:

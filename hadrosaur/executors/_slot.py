@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import compute, diskio
 from ..records import Entry, Outcome, Task, WorkOrder
+from ..unbegun import Unloadable
 from .worker_state import WorkerState
 
 if TYPE_CHECKING:
@@ -61,8 +62,11 @@ def unpack_frames(buffer: bytearray) -> Iterator[tuple[Any, ...]]:
 def pack_outcome(outcome: Outcome) -> tuple[Any, ...]:
     """An outcome as plain tuples."""
     nested = tuple(tuple(entry) for entry in outcome.nested)
+    result = outcome.result
+    if result is not None and len(result) > compute.RESULT_CARRIED:
+        result = None
     ending = (outcome.not_started, outcome.traceback)
-    return (outcome.run, tuple(outcome.entry), outcome.result, outcome.fresh, nested, *ending)
+    return (outcome.run, tuple(outcome.entry), result, outcome.fresh, nested, *ending)
 
 
 def unpack_outcome(parts: tuple[Any, ...]) -> Outcome:
@@ -148,7 +152,7 @@ class Slot:
         try:
             function = pickle.loads(payload)  # which imports cloudpickle where the function needs it
         except BaseException as error:  # the user's modules are run here and may raise anything
-            function = compute.Unloadable(error)
+            function = Unloadable.of(error)
         _log_to_stderr()
         self._tasks[number] = (task, function)
         self._state.before()

@@ -17,10 +17,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .. import basedir, compute, settle
+from .. import basedir, settle
 from ..errors import ExecutorFault, WorkerDied
 from ..locks import start_without_signals
 from ..records import Outcome, WorkOrder
+from ..unbegun import not_started
 from . import _host
 from ._host import Chunk, ChunkResult
 from .base import Executor, Listener, Packed, pack, processors
@@ -198,7 +199,7 @@ class FuturesExecutor(Executor):
                 outcomes.append(outcome)
             elif lost >= LOST_TASKS or isinstance(error, RuntimeError):
                 reason = f'the executor failed before it could begin: {type(error).__name__}: {error}'
-                outcomes.append(compute.not_started(order, WorkerDied.__name__, reason))
+                outcomes.append(not_started(order, WorkerDied.__name__, reason))
             else:
                 again.append(order)
         return outcomes, again, []

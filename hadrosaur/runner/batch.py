@@ -11,11 +11,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import canonical, compute, directory, waiting
-from ..errors import ExecutorFault, HadrosaurError, InvalidArgs, InvalidIdent, ResourceError, warn
-from ..handle import Look, Resource, free_frames
+from ..errors import (
+    ExecutorFault,
+    HadrosaurError,
+    InvalidArgs,
+    InvalidIdent,
+    ResourceError,
+    Unreadable,
+    warn,
+)
+from ..handle import Look, Resource, free_frames, look
 from ..locks import Ender
 from ..records import Counts, Entry, Outcome
-from ..store import FilesOnly, new_batch, no_result
+from ..store import FilesOnly, new_batch
 from .dispatcher import Dispatcher, Flight
 
 if TYPE_CHECKING:
@@ -183,21 +191,23 @@ class Batch(Iterator[Resource]):
             flight, outcome = dispatcher.finished.popleft()
             if outcome.entry.status == 'pending' and self._cancelled:
                 self._tally['total'] -= 1  # someone else computes it, and nobody here waits for that
-            elif outcome.entry.status == 'pending':
+            elif outcome.entry.status == 'pending' or not self._land(flight, outcome):
                 self._elsewhere.append(flight)
                 flight.next_poll = time.monotonic() + flight.pause
-            else:
-                self._land(flight, outcome)
         if self._elsewhere and not self._ended:
             self._poll_elsewhere(time.monotonic())
 
-    def _land(self, flight: Flight, outcome: Outcome) -> None:
+    def _land(self, flight: Flight, outcome: Outcome) -> bool:
+        """Have it yielded; False where somebody computes it again before its result was read."""
         if not (outcome.fresh or outcome.not_started) and self._is_submitted_anew(flight, outcome.entry):
-            return
+            return True
         resource = self._store.resource_of(flight.collection, flight.order, outcome)
         free_frames(outcome.cause)
+        if resource.status == 'pending':
+            return False
         self._in_flight.discard(flight.order.ident)
         self._add(resource, outcome.entry, reused=not outcome.fresh)
+        return True
 
     def _add(self, resource: Resource, entry: Entry | None, *, reused: bool) -> None:
         status = resource.status
@@ -273,23 +283,25 @@ class Batch(Iterator[Resource]):
         if ident in self._in_flight:
             return None
         self._tally['total'] += 1
-        compared = args is not None or collection.is_versioned
-        folder, found = self._store.look(collection, ident, with_record=compared)
-        state = found.state
+        folder = directory.find_folder(collection.task.path, ident)
         try:
-            if self._is_there(ident, args, folder, found):
-                return None
-        except ResourceError as error:  # the collection's policy for changed args, or another version
+            return self._looked_at(ident, args, folder)
+        except ResourceError as error:  # the policy for changed args, a ring, what cannot be read just now
             self._tally['total'] -= 1
             self._refuse(ident, error, folder)
             return None
-        flight = self._flight(ident, args, folder, 'changed' if state == 'completed' else 'no')
-        if flight.order.step in flight.order.chain:
-            self._tally['total'] -= 1
-            self._refuse(ident, waiting.itself(flight.order.chain, flight.order.step), folder)
+
+    def _looked_at(self, ident: str, args: str | None, folder: str) -> Flight | None:
+        collection = self._collection
+        compared = args is not None or collection.is_versioned
+        found = look(collection.task.path, folder, with_record=compared)
+        if self._is_there(ident, args, folder, found):
             return None
+        flight = self._flight(ident, args, folder, 'changed' if found.state == 'completed' else 'no')
+        if flight.order.step in flight.order.chain:
+            raise waiting.itself(flight.order.chain, flight.order.step)
         self._in_flight.add(ident)
-        if state == 'pending' and self._store.is_awaited(collection, ident, folder):
+        if found.state == 'pending' and self._store.is_awaited(collection, ident, folder):
             self._started_dispatcher()
             self._elsewhere.append(flight)
             return None
@@ -302,9 +314,10 @@ class Batch(Iterator[Resource]):
                 return False
             if found.record is not None and self._collection.is_outdated(ident, found.record, args):
                 return False
-            return self._reuse(ident, folder, found.result)
+            return self._reuse(ident, folder, found)
         if found.state == 'error' and (not self._retry_errors or self._was_asked_here(ident, folder, found)):
-            self._add(self._store.resource(self._collection, ident, folder, 'error'), None, reused=True)
+            failed = self._store.resource(self._collection, ident, folder, 'error', seen=found)
+            self._add(failed, None, reused=True)
             return True
         return False
 
@@ -324,13 +337,11 @@ class Batch(Iterator[Resource]):
         run = record.get('run') if record else None
         return isinstance(run, str) and run.startswith(self._name)
 
-    def _reuse(self, ident: str, folder: str, data: bytes | None) -> bool:
-        try:
-            value = directory.parse_result(data) if data is not None else no_result()
-        except ValueError as error:
-            self._store.warn_of_damage(self._collection, ident, folder, data, error)
+    def _reuse(self, ident: str, folder: str, found: Look) -> bool:
+        if found.damage is not None:
+            self._store.warn_of_damage(self._collection, ident, folder, found.damage)
             return False
-        resource = self._store.resource(self._collection, ident, folder, 'completed', value)
+        resource = self._store.resource(self._collection, ident, folder, 'completed', found.value, seen=found)
         self._add(resource, None, reused=True)
         return True
 
@@ -404,11 +415,16 @@ class Batch(Iterator[Resource]):
 
     def _is_done_elsewhere(self, flight: Flight, now: float) -> bool:
         collection, order = flight.collection, flight.order
-        _, (state, _, _) = self._store.look(collection, order.ident)
+        try:
+            state = self._store.look(collection, order.ident)[1].state
+        except Unreadable as error:
+            self._in_flight.discard(order.ident)
+            self._tally['total'] -= 1
+            self._refuse(order.ident, error, order.folder)
+            return True
         if state in ('completed', 'error'):
             settled = self._store.note_done(collection, order.ident, order.folder)
-            if settled.entry is not None:
-                self._land(flight, Outcome(order.run, settled.entry))
+            if settled.entry is not None and self._land(flight, Outcome(order.run, settled.entry)):
                 return True
         flight.pause = min(max(IDLE_POLL, flight.pause * 1.5), IDLE_POLL_MOST)
         flight.next_poll = now + flight.pause
