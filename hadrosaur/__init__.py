@@ -17,6 +17,7 @@ from .compute import current
 from .errors import (
     ArgsChangedWarning,
     BaseIsNotADirectory,
+    BaseUnusable,
     Cancelled,
     CycleError,
     DuplicateCollection,
@@ -56,6 +57,7 @@ __version__ = '1.0.0a1'
 __all__ = [
     'ArgsChangedWarning',
     'BaseIsNotADirectory',
+    'BaseUnusable',
     'Batch',
     'Cancelled',
     'CheckReport',

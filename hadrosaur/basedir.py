@@ -31,7 +31,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, diskio, mounts, notes
-from .errors import BaseIsNotADirectory, ProjectError
+from .errors import BaseIsNotADirectory, BaseUnusable
 from .locks import Guarded
 from .records import format_time
 
@@ -197,14 +197,14 @@ class BaseDirectory(Guarded):
         except OSError as error:
             if diskio.is_no_file(error) or error.errno in _READ_ONLY:
                 return None
-            raise ProjectError(  # a guess might have two of us lock different things
+            raise BaseUnusable(  # a guess might have two of us lock different things
                 f'{self.hidden}/{FORMAT_FILE} cannot be read: {error.strerror}', hint='try again'
             )
         number = found.get('format') if isinstance(found, dict) else None
         if not isinstance(number, int):
             return None
         if number > FORMAT:
-            raise ProjectError(
+            raise BaseUnusable(
                 f'{self.given!r} has directory format {str(number)[:20]}; this release knows up to {FORMAT}',
                 hint='pip install --upgrade hadrosaur',
             )
@@ -239,7 +239,7 @@ class BaseDirectory(Guarded):
     def prepare(self) -> bool:
         """Make ``.hadrosaur/`` and what stands in it; False where the base cannot be written.
 
-        Raises ProjectError where something else than a folder stands in its place: no link is followed.
+        Raises BaseUnusable where something else than a folder stands in its place: no link is followed.
         """
         try:
             with notes.own_folder(self.path, HIDDEN, SESSIONS, make=True):

@@ -6,6 +6,7 @@
     ├─ ProjectError
     │   ├─ NotAProject
     │   ├─ BaseIsNotADirectory
+    │   ├─ BaseUnusable
     │   ├─ DuplicateCollection
     │   └─ UnknownCollection(LookupError)
     ├─ ResourceError
@@ -76,6 +77,12 @@ class NotAProject(ProjectError):
 
 class BaseIsNotADirectory(ProjectError):
     """The base path is a file, or cannot be made a directory."""
+
+
+class BaseUnusable(ProjectError):
+    """What hadrosaur keeps in the base cannot be read or written, or is of a newer release."""
+
+    exit_code = 5
 
 
 class DuplicateCollection(ProjectError):

@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from . import diskio
-from .errors import ProjectError
+from .errors import BaseUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def put_first(name: str, data: bytes, folder: int) -> bool:
 def own_folder(base: str, *names: str, make: bool = False) -> Iterator[int]:
     """A folder of ours in a base, to reach what is in it; closed at the end.
 
-    Raises ProjectError where something else stands there, or a link.
+    Raises BaseUnusable where something else stands there, or a link.
     """
     folder = _opened_each(base, names, make)
     try:
@@ -87,7 +87,7 @@ def _opened_each(base: str, names: tuple[str, ...], make: bool) -> int:
         os.close(fd)
         if path == base or not diskio.is_no_file(error):
             raise
-        raise ProjectError(
+        raise BaseUnusable(
             f'{path} is not a folder, and hadrosaur keeps its notes there; nothing was changed',
             hint='no link is followed inside a base: move it away',
         )
@@ -112,4 +112,4 @@ def as_project_error(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
             raise
-        raise ProjectError(f'{path} cannot be written: {error.strerror}', hint='move it away')
+        raise BaseUnusable(f'{path} cannot be written: {error.strerror}', hint='move it away')

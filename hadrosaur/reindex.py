@@ -131,7 +131,7 @@ class _Visit(NamedTuple):
             opened = diskio.open_folder(name, diskio.LOOK, within=self.parent)
         except OSError as error:
             if diskio.is_ours(error):
-                raise
+                raise OSError(error.errno, error.strerror, path)
             is_unread = not diskio.is_no_file(error) and not isinstance(error, FileNotFoundError)
             return Folder(self.collection, path, None, str(error.strerror), is_unread=is_unread)
         try:
@@ -140,7 +140,7 @@ class _Visit(NamedTuple):
             return Folder(self.collection, path, None, str(error))
         except OSError as error:
             if diskio.is_ours(error):
-                raise
+                raise OSError(error.errno, error.strerror, path)
             return Folder(self.collection, path, None, f'it cannot be read: {error.strerror}', is_unread=True)
         finally:
             os.close(opened)

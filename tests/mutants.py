@@ -1747,6 +1747,20 @@ MUTANTS = {
             'torture/p6_faults.py::test_short_writes_and_no_space',
         ),
         Mutant(
+            'a base whose notes cannot be read is a mistake in usage',
+            'errors.py',
+            'or is of a newer release."""\n\n    exit_code = 5',
+            'or is of a newer release."""\n\n    exit_code = 2',
+            'test_disk_faults.py::test_a_command_says_what_where_and_what_to_do[*/format.json-kinds1-5-words1]',
+        ),
+        Mutant(
+            'a full disk is told without the next step',
+            'cli/ending.py',
+            '    if error.errno in _NEXT_STEP:',
+            '    if False:',
+            'test_disk_faults.py::test_a_command_says_what_where_and_what_to_do[coll-kinds2-116-words2]',
+        ),
+        Mutant(
             'an index is built without the folders that no descriptor was left for',
             'registry.py',
             '            raise\n        return False\n\n\ndef _has_status',

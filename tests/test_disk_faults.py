@@ -1,10 +1,13 @@
 """A disk that fails, for a moment or for longer: what cannot be read is never taken for absent."""
 
+import errno
 import os
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
-from torture.faults import Faults
+from torture.faults import LOOKS, OPENS, Faults
 
 BASE = """
     import errno, os, warnings
@@ -78,3 +81,35 @@ def test_reindex_without_descriptors_removes_no_row(faulty):
     faults.disarm()
     assert idents() == ['a', 'b', 'c']
     """)
+
+
+@pytest.mark.parametrize(
+    ('path', 'kinds', 'error', 'words'),
+    [
+        ('coll/b', OPENS, errno.EMFILE, ['coll/b: Too many open files', 'ulimit -n']),
+        ('*/format.json', LOOKS, errno.EIO, ['format.json cannot be read', 'try again']),
+        ('coll', OPENS, errno.ESTALE, ['coll: Stale file handle', 'run it again']),
+    ],
+)
+def test_a_command_says_what_where_and_what_to_do(program, tmp_path, path, kinds, error, words):
+    """A fault of the disk is two lines and exit code 5: the file, what is wrong, the next step."""
+    program("""
+        from hadrosaur import Project
+        with Project('base') as proj:
+            proj.resource('coll')(lambda ident, args, subdir: ident)
+            proj.fetch('coll', 'b')
+    """)
+    with Faults(tmp_path, tmp_path / 'base', log_size=1 << 20) as faults:
+        faults.arm('fail', 1, error, every=True, kinds=kinds, path=path)
+        done = subprocess.run(
+            [sys.executable, '-m', 'hadrosaur', 'reindex', 'base'],
+            cwd=tmp_path,
+            env=faults.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 5, done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    for word in words:
+        assert word in done.stderr

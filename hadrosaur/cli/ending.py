@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -58,8 +59,7 @@ def exit_code_of(verb: Callable[[], Any]) -> int:
     except HadrosaurError as error:
         return refuse(error)
     except OSError as error:
-        note(f'Error: {error}')
-        return UNUSABLE
+        return _refuse_system_error(error)
     return code if isinstance(code, int) else DONE
 
 
@@ -69,6 +69,29 @@ def refuse(error: HadrosaurError) -> int:
     if error.hint:
         note(f'  {error.hint}')
     return error.exit_code
+
+
+_NEXT_STEP = {
+    errno.ENOSPC: 'make room on that disk, and run it again',
+    errno.EDQUOT: 'make room within your quota, and run it again',
+    errno.EMFILE: 'close some, or allow more (`ulimit -n`), and run it again',
+    errno.ENFILE: 'close some programs: the whole machine has too many open files',
+    errno.EROFS: 'it can be read; to change it, mount the disk for writing',
+    errno.EACCES: 'check who may read and write there',
+    errno.EPERM: 'check who may read and write there',
+    errno.ESTALE: 'the file server lost track of it: run it again',
+    errno.EIO: 'the disk or its server fails: run it again, and look into the system log',
+}
+
+
+def _refuse_system_error(error: OSError) -> int:
+    what = str(error.strerror or error)
+    if isinstance(error.filename, str | bytes):
+        what = f'{os.fsdecode(error.filename)}: {what}'
+    note(f'Error: {visible(what)}')
+    if error.errno in _NEXT_STEP:
+        note(f'  {_NEXT_STEP[error.errno]}')
+    return UNUSABLE
 
 
 def _never_fail_to_print() -> None:
