@@ -273,7 +273,8 @@ class BaseDirectory(Guarded):
         name = f'{HOST}-{os.getpid()}-{os.urandom(4).hex()}'
         about = {'host': HOST, 'pid': os.getpid(), 'since': format_time(time.time())}
         fd: int | None = None
-        with diskio.opened(f'{self.hidden}/{SESSIONS}') as sessions:
+        full = notes.where_there_is_space()  # else as on a base that can only be read
+        with full, diskio.opened(f'{self.hidden}/{SESSIONS}') as sessions:
             while fd is None:
                 fd = _locked_file(name, json.dumps(about).encode() + b'\n', sessions)
             for other in os.listdir(f'{self.hidden}/{SESSIONS}'):  # programs seldom say that they end
@@ -282,6 +283,8 @@ class BaseDirectory(Guarded):
                 if not diskio.is_locked(other, sessions):
                     with contextlib.suppress(OSError):  # a folder that somebody made there
                         diskio.remove(other, sessions)
+        if fd is None:
+            return None
         # Many a program makes a Project in passing, and never closes it.
         end = weakref.finalize(self, _end_session, self.hidden, os.getpid(), name, fd)
         end.atexit = False  # background work may have to be waited for; the file's lock ends with us

@@ -147,8 +147,9 @@ def _choose(name: str, choices: tuple[str, ...], given: object) -> str:
 class Registry:
     """Collections by name, and those that are only on the disk."""
 
-    def __init__(self, base: BaseDirectory) -> None:
+    def __init__(self, base: BaseDirectory, has_rows: Callable[[str], bool] = lambda name: False) -> None:
         self._base = base
+        self._has_rows = has_rows
         self._known: dict[str, Collection] = {}
         self._left_out: frozenset[str] = frozenset()
         self.find = self._known.get
@@ -184,12 +185,12 @@ class Registry:
         return collection
 
     def get_any(self, name: str) -> Collection:
-        """A registered collection, or one that is only on the disk and cannot be computed here."""
+        """A registered collection, or one that is only known here: it has a folder, or rows."""
         if name in self._known:
             return self.get(name)
         with contextlib.suppress(InvalidIdent):
             folder = canonical.collection_folder(name)
-            if os.path.isdir(self._base.collection_path(folder)):
+            if os.path.isdir(self._base.collection_path(folder)) or self._has_rows(name):
                 task = Task(name, folder, self._base.path, self._base.given, lock=self._lock())
                 return Collection(name, _not_registered, task)
         raise self._unknown(name)

@@ -54,6 +54,7 @@ NOT_STARTED, ONE_VALUE, OWN = (
     'test_own_files.py::test_',
 )
 ALIKE = 'test_fetching_alike.py::test_'
+FAULTS = 'test_index_faults.py::test_'
 NOTES, WHOSE = 'test_notes_of_ours.py::test_', 'test_whose_index.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_the_next'
@@ -776,6 +777,57 @@ MUTANTS = {
             'isinstance(fault, (UnicodeDecodeError, Altered))',
             'isinstance(fault, Altered)',
             f'{OPENING}a_damaged_index_is_set_aside_and_built_anew[message]',
+        ),
+    ],
+    'index faults': [
+        Mutant(
+            'only what SQLite calls damage is damage when an index is opened',
+            'index/_opening.py',
+            '            if is_damage_at_opening(fault):',
+            '            if is_damage(fault):',
+            f'{FAULTS}a_byte_changed_in_the_header_costs_a_rebuilding_at_most[stats]',
+        ),
+        Mutant(
+            'a header that forbids to write is an error of the disk',
+            'index/_opening.py',
+            'elif is_damage(fault) or is_read_only_by_its_header(fault, self.path):',
+            'elif is_damage(fault):',
+            f'{FAULTS}a_byte_changed_in_the_header_costs_a_rebuilding_at_most[write]',
+        ),
+        Mutant(
+            'cells of any type reach whoever asks',
+            'index/_entries.py',
+            '    if kinds not in _known:',
+            '    if False:',
+            f'{FAULTS}a_row_may_hold_anything[path-error]',
+        ),
+        Mutant(
+            'a collection is known by its folder alone',
+            'registry.py',
+            ' or self._has_rows(name):',
+            ':',
+            f'{FAULTS}rows_without_a_folder_are_known_by_their_collection',
+        ),
+        Mutant(
+            'without a temporary folder nothing can be read',
+            'index/_reading.py',
+            '                built = self._built_in_memory()',
+            '                raise',
+            f'{FAULTS}where_nothing_can_be_written_rows_are_read_all_the_same[index]',
+        ),
+        Mutant(
+            'building is tried again and again on a full disk',
+            'index/_opening.py',
+            '        if self._refusal is not None and time.monotonic() < self._refusal[0]:',
+            '        if False:',
+            f'{FAULTS}what_could_not_be_built_after_long_is_not_tried_at_once_again',
+        ),
+        Mutant(
+            'what is closed during a rebuilding stays open',
+            'index/__init__.py',
+            '        close_kept_later()\n',
+            '',
+            f'{FAULTS}what_is_closed_during_a_rebuilding_is_closed_when_that_is_over',
         ),
     ],
     'whose index': [

@@ -72,7 +72,7 @@ class Project(Indexed):
             reindex.require_project(self._base)
 
     def _make_parts(self) -> None:
-        self._registry = Registry(self._base)
+        self._registry = Registry(self._base, self._has_rows)
         self._store = Store(
             self._base,
             self._open_index,

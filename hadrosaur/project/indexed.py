@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import canonical, directory, mounts, reindex, settle
-from ..errors import HadrosaurWarning, IndexFault, ResourceError
+from .. import canonical, compute, directory, mounts, reindex, settle
+from ..errors import HadrosaurWarning, IndexFault, InvalidIdent, ResourceError, UnknownCollection
 from ..fetcher import not_found
 from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
 
@@ -107,8 +107,11 @@ class Indexed:
 
     def _with_frame(self, group: ErrorGroup) -> ErrorGroup:
         """The user's own place in the code stands in the record of the example."""
-        known = self._registry.get_any(group.collection)
-        folder = directory.find_folder(known.task.path, group.example)
+        try:
+            known = self._registry.get_any(group.collection)
+            folder = directory.find_folder(known.task.path, group.example)
+        except (UnknownCollection, InvalidIdent):  # a row that was written by hand
+            return group
         frame = (self._store.record(known, folder) or {}).get('error_frame')
         return group._replace(frame=frame if isinstance(frame, str) else None)
 
@@ -216,6 +219,15 @@ class Indexed:
 
     def _index(self) -> Index:
         return self._store.up_to_date()
+
+    def _has_rows(self, collection: str) -> bool:
+        """Has a collection rows, though nobody registered it and its folder is gone?"""
+        if compute.in_worker or compute.current() is not None:
+            return False
+        try:
+            return bool(self._index().find(collection, limit=1))
+        except (IndexFault, OSError):
+            return False
 
     def _index_file(self) -> str:
         return self._index_path or self._base.index_elsewhere() or self._base.index_path
