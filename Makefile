@@ -28,7 +28,8 @@ mutants: $(VENV)/dev               ## break the package in one line at a time; a
 
 torture: $(VENV)/dev               ## what is promised, for an hour or two; some promises: make torture PROMISE="P1 P3"
 	HADROSAUR_TORTURE=1 HADROSAUR_SEED=$(SEED) $(BIN)/python -m pytest -s -o timeout=0 --hypothesis-seed=$(SEED) \
-		$(foreach promise,$(or $(PROMISE),P*),tests/torture/$(subst P,p,$(promise))_*.py)
+		$(foreach promise,$(or $(PROMISE),P*),tests/torture/$(subst P,p,$(promise))_*.py) \
+		$(if $(PROMISE),,tests/test_narrow_places.py)
 
 lint: $(VENV)/dev                  ## style, formatting, types
 	$(BIN)/ruff check .

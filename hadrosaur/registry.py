@@ -14,6 +14,7 @@ from .errors import (
     DuplicateCollection,
     InvalidArgs,
     InvalidIdent,
+    ProjectError,
     ResourceError,
     UnknownCollection,
     VersionChangedWarning,
@@ -156,7 +157,7 @@ class Registry:
         """The registered collection of that name, or None: the fast way."""
 
     def add(self, collection: Collection) -> None:
-        """Register a collection and make its folder. Raises ValueError or DuplicateCollection.
+        """Register a collection and make its folder. Raises ValueError, DuplicateCollection or ProjectError.
 
         The same function again is fine: a notebook cell or a module may be run twice (see `sameness`).
         """
@@ -169,9 +170,19 @@ class Registry:
                 hint='give one of the two collections another name',
             )
         if not compute.in_worker:
-            with contextlib.suppress(PermissionError):  # a base that can only be read
-                os.makedirs(collection.task.path, exist_ok=True)
+            self._make_folder(collection)
         self._known[collection.name] = collection
+
+    def _make_folder(self, collection: Collection) -> None:
+        try:
+            os.makedirs(collection.task.path, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ProjectError(
+                f'{collection.task.path!r} is no folder, so the collection {collection.name!r} has no place',
+                hint='move away what stands there',
+            )
+        except OSError:  # a base that can only be read, a full disk: a fetch that has to compute says so
+            pass
 
     def get(self, name: str) -> Collection:
         """A registered collection, ready to be computed. Raises UnknownCollection."""

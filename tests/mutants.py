@@ -138,6 +138,22 @@ MUTANTS = {
             'test_leaves_no_trace.py::test_an_inline_run_leaves_nothing_changed',
         ),
     ],
+    'odd places': [
+        Mutant(
+            'a file in the place of a collection is passed over',
+            'registry.py',
+            'except (FileExistsError, NotADirectoryError):',
+            'except NotADirectoryError:',
+            'test_places_taken.py::test_a_collection_whose_place_is_taken[file]',
+        ),
+        Mutant(
+            'idents of a command are what the locale makes of them',
+            'cli/arguments.py',
+            "return text.encode('utf-8', 'surrogateescape').decode()",
+            'return text',
+            'test_narrow_places.py::test_a_place[ASCII]',
+        ),
+    ],
     'forks and the collector': [
         Mutant(
             'an index that is collected waits for the gate',

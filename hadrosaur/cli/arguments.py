@@ -24,6 +24,22 @@ _UNITS = {'s': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0, 'w': 604800.0}
 _SPAN = re.compile(r'(\d+(?:\.\d+)?)\s*([smhdw])').fullmatch
 
 
+class Name(Type):
+    """The ident of a resource or the name of a collection: UTF-8, whatever the locale takes it for."""
+
+    name = 'text'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Text; under ``LC_ALL=C`` Python has escapes in the place of the bytes that are not ASCII."""
+        text = str(value)
+        if text.isascii():
+            return text
+        try:
+            return text.encode('utf-8', 'surrogateescape').decode()
+        except UnicodeError:  # it is no text at all, and is refused by its name later
+            return text
+
+
 class Span(Type):
     """Seconds: ``90``, ``90s``, ``5m``, ``2h``, ``7d``."""
 
@@ -97,10 +113,12 @@ def _refuse(word: str) -> Any:
 
 BASE = click.argument('base', type=click.Path(file_okay=False))
 TARGET = click.argument('target', metavar='MODULE:PROJ', type=click.Path())
-COLL = click.argument('collection', metavar='COLL', shell_complete=names.collections)
-SOME_COLL = click.argument('collection', metavar='[COLL]', required=False, shell_complete=names.collections)
-IDENT = click.argument('ident', metavar='IDENT', shell_complete=names.idents)
-IDENTS = click.argument('idents', metavar='[IDENT]…', nargs=-1, shell_complete=names.idents)
+COLL = click.argument('collection', type=Name(), metavar='COLL', shell_complete=names.collections)
+SOME_COLL = click.argument(
+    'collection', type=Name(), metavar='[COLL]', required=False, shell_complete=names.collections
+)
+IDENT = click.argument('ident', type=Name(), metavar='IDENT', shell_complete=names.idents)
+IDENTS = click.argument('idents', type=Name(), metavar='[IDENT]…', nargs=-1, shell_complete=names.idents)
 IDENTS_FROM = click.option(
     '--idents-from',
     'source',
@@ -127,7 +145,9 @@ STATUS = click.option(
     '--status', type=click.Choice(STATUSES), multiple=True, help='Of this status; may be repeated.'
 )
 FILTERS = together(
-    click.option('--ident', metavar='GLOB', multiple=True, help='Ident, with * ? [ab]; may be repeated.'),
+    click.option(
+        '--ident', type=Name(), metavar='GLOB', multiple=True, help='Ident, with * ? [ab]; may be repeated.'
+    ),
     click.option('--error-type', metavar='NAME', multiple=True, help='Its class; may be repeated.'),
     click.option('--error', metavar='TEXT', multiple=True, help='Part of the error; may be repeated.'),
     click.option('--args', type=Pair(), metavar='K=V', multiple=True, help='An arg; all must hold.'),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import HadrosaurError
 from ..shown import visible
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _imported(name: str, shown: str) -> ModuleType:
     """Import a module. It is other people's code and may raise anything, which is theirs to see."""
     try:
         return importlib.import_module(name)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, HadrosaurError):  # ours says in one sentence what is wrong
         raise
     except SystemExit as error:
         raise click.UsageError(

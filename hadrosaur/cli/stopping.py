@@ -9,7 +9,7 @@ import click
 
 from ..errors import Cancelled, ResourceNotFound
 from . import output
-from .arguments import BASE, COLL, JSON
+from .arguments import BASE, COLL, JSON, Name
 from .ending import DONE, NOT_FOUND
 from .projects import opened
 
@@ -30,7 +30,7 @@ Examples:
 )
 @BASE
 @COLL
-@click.argument('ident', required=False)
+@click.argument('ident', type=Name(), required=False)
 @JSON
 def cancel(base: str, collection: str, ident: str | None, as_json: bool) -> int:
     """Stop what another process computes.
