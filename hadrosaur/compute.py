@@ -484,19 +484,14 @@ def _described(entry: Entry, error: BaseException) -> tuple[Entry, str | None, s
     """The row, the user's own place in the code, and the error.log of a failed run."""
     from . import fingerprint
 
-    kind, message = fingerprint.type_name(error), fingerprint.summary(error)
+    cause = fingerprint.cause(error)
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.__name__, 'the run was interrupted (Ctrl-C)'
-    elif isinstance(error, SystemExit):
-        message = f'the function asked to exit: {message}' if message else 'the function asked to exit'
-    frame = fingerprint.user_frame(error.__traceback__)
-    entry = entry.change(
-        status='error',
-        error_type=kind,
-        error=message,
-        error_group=fingerprint.fingerprint(kind, message, frame),
-    )
-    return entry, frame, _traceback_text(error, kind, message)
+        cause = cause._replace(
+            type=kind, message=message, group=fingerprint.fingerprint(kind, message, cause.frame)
+        )
+    entry = entry.change(status='error', error_type=cause.type, error=cause.message, error_group=cause.group)
+    return entry, cause.frame, _traceback_text(error, cause.type, cause.message)
 
 
 def _traceback_text(error: BaseException, kind: str, message: str) -> str:

@@ -16,7 +16,7 @@ import os
 import re
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import HadrosaurError
 
@@ -31,6 +31,9 @@ LONGEST_PATTERN = 500
 
 LOOKED_AT = 10_000
 """Characters that are looked at, on either end of a message; some hold a whole array or document."""
+
+MOST_LEAVES = 1000
+"""Exceptions of a group that are looked at."""
 
 # ------------------------------------------------------------------------------------- the message
 
@@ -74,6 +77,63 @@ def _cut(line: str, length: int) -> str:
     """Cut out the middle: both ends of a message tell its cause, and quotes and brackets stay closed."""
     tail = length // 3
     return line if len(line) <= length else f'{line[: length - tail - 3]} … {line[-tail:]}'
+
+
+# --------------------------------------------------------------------------------------- the cause
+
+
+class Cause(NamedTuple):
+    """What a failure is called: the type and message of its row, the user's place, the fingerprint."""
+
+    type: str
+    message: str
+    frame: str | None
+    group: str
+
+
+def cause(exc: BaseException) -> Cause:
+    """Return the cause of a failure.
+
+    An exception group is named after what is in it, not after the word that a task group has for all: its
+    only leaf, or the one cause that all leaves share; else ``ExceptionGroup(KeyError, OSError)``, with the
+    message of a leaf of each cause.
+    """
+    leaves = _leaves(exc)
+    causes = {found.group: found for found in map(_cause_of_one, leaves)}
+    if len(causes) == 1:
+        (only,) = causes.values()
+        more = len(leaves) - 1
+        return (
+            only
+            if not more
+            else only._replace(message=_cut(f'{only.message} (and {more} more)', LONGEST_SUMMARY))
+        )
+    found = sorted(causes.values())
+    kind = f'{type_name(exc)}({", ".join(dict.fromkeys(one.type for one in found))})'
+    message = '; '.join(f'{one.type}: {one.message}' for one in found)
+    frame = user_frame(exc.__traceback__)
+    group = fingerprint(kind, ' '.join(one.group for one in found), frame)
+    return Cause(_cut(kind, LONGEST_SUMMARY), _cut(message, LONGEST_SUMMARY), frame, group)
+
+
+def _cause_of_one(exc: BaseException) -> Cause:
+    kind, message, frame = type_name(exc), summary(exc), user_frame(exc.__traceback__)
+    if isinstance(exc, SystemExit):
+        message = f'the function asked to exit: {message}' if message else 'the function asked to exit'
+    return Cause(kind, message, frame, fingerprint(kind, message, frame))
+
+
+def _leaves(exc: BaseException) -> list[BaseException]:
+    """Return what is in an exception group and the groups in it; the exception itself where it is none."""
+    leaves: list[BaseException] = []
+    groups = [exc]
+    while groups and len(leaves) < MOST_LEAVES:
+        inner = groups.pop()
+        if isinstance(inner, BaseExceptionGroup):
+            groups.extend(reversed(BaseExceptionGroup.exceptions.__get__(inner)))
+        else:
+            leaves.append(inner)
+    return leaves
 
 
 # --------------------------------------------------------------------------------- what varies in it

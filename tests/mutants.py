@@ -1160,6 +1160,13 @@ MUTANTS = {
             'test_siblings.py::test_workers_are_let_go_as_programs_end',
         ),
         Mutant(
+            'an exception group is its own cause',
+            'fingerprint.py',
+            '        if isinstance(inner, BaseExceptionGroup):',
+            '        if False:',
+            'test_failures_by_cause.py::test_what_is_in_an_exception_group_is_the_cause[inline]',
+        ),
+        Mutant(
             'a worker keeps the environment of its template',
             'executors/template.py',
             "    os.environb.update(state['environ'])",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_cli_tools import call
 
-from hadrosaur import Project
+from hadrosaur import Project, fingerprint
 
 
 @pytest.fixture(scope='module')
@@ -103,3 +103,71 @@ def test_the_same_bug_is_the_same_cause_everywhere(tmp_path):
             assert group.count == 2
             groups.add(group.group)
     assert len(groups) == 1
+
+
+# --- exception groups --------------------------------------------------------------------------------
+
+
+def raised(*errors):
+    """Exceptions that were raised in a function of their own, in a group in a group."""
+
+    def fail(error):
+        raise error
+
+    caught = []
+    for error in errors:
+        try:
+            fail(error)
+        except BaseException as one:
+            caught.append(one)
+    return ExceptionGroup('unhandled errors in a TaskGroup', [ExceptionGroup('inner', caught)])
+
+
+@pytest.mark.parametrize('executor', ['inline', 'processes'])
+def test_what_is_in_an_exception_group_is_the_cause(proj, executor):
+    """Three bugs inside task groups are three groups, and rows are found by type and message of the bug."""
+
+    def compute(ident, args, subdir):
+        kind, number = ident.split('-')
+        errors = {
+            'price': [ValueError(f'row {number} has no price')],
+            'key': [KeyError(f'column {number}')] * 3,
+            'both': [OSError(f'host {number} is gone'), KeyError(number)][:: int(number) % 2 * 2 - 1],
+        }
+        raise raised(*errors[kind])
+
+    proj.resource('coll')(compute)
+    idents = [f'{kind}-{number}' for kind in ('price', 'key', 'both') for number in range(4)]
+    proj.fetch_many('coll', idents, executor=executor, workers=1).wait()
+
+    assert sorted((group.type, group.count) for group in proj.error_groups()) == [
+        ('ExceptionGroup(KeyError, OSError)', 4),
+        ('KeyError', 4),
+        ('ValueError', 4),
+    ]
+    assert {entry.ident for entry in proj.query(error_type='ValueError', error='no price')} == {
+        f'price-{number}' for number in range(4)
+    }
+    assert proj.query(ident='key-1')[0].error == "'column 1' (and 2 more)"
+    both = proj.query(ident='both-3')[0].error
+    assert 'OSError: host 3 is gone' in both
+    assert "KeyError: '3'" in both
+    assert 'raise error' in proj.get('coll', 'price-0').error
+
+
+def test_a_hostile_exception_group_is_described_all_the_same():
+    """Deep, huge, and with a property that raises: the cause is named, in bounded time."""
+    deep = ValueError('at the bottom')
+    for _ in range(10_000):
+        deep = ExceptionGroup('level', [deep])
+    assert fingerprint.cause(deep)[:2] == ('ValueError', 'at the bottom')
+
+    huge = ExceptionGroup('many', [KeyError(n) for n in range(100_000)])
+    assert fingerprint.cause(huge).type == 'KeyError'
+
+    class Lying(ExceptionGroup):
+        @property
+        def exceptions(self):
+            raise RuntimeError('no')
+
+    assert fingerprint.cause(Lying('lies', [OSError('in it')])).type == 'OSError'
