@@ -562,15 +562,17 @@ def test_an_unpicklable_function_is_named(proj):
 
 
 def test_a_function_that_cannot_be_loaded_fails_by_name(program):
-    """A module that the slot cannot import is each resource's error, and says which."""
+    """A module that a worker cannot import is each resource's error, and says which."""
     program(
         PRELUDE
         + """
-        import types
-        module = types.ModuleType('vanished')
-        exec('def compute(ident, args, subdir): return 1', module.__dict__)
-        sys.modules['vanished'] = module
-        proj.resource('coll')(module.compute)
+        Path('vanished.py').write_text(
+            "import os\\nif os.environ['PROGRAM'] != str(os.getpid()): raise ImportError('vanished')\\n"
+            'def compute(ident, args, subdir): return 1\\n'
+        )
+        os.environ['PROGRAM'] = str(os.getpid())
+        import vanished
+        proj.resource('coll')(vanished.compute)
         found = list(proj.fetch_many('coll', ['a', 'b'], workers=1))
         assert len(found) == 2
         for res in found:

@@ -352,14 +352,22 @@ class Crew:
     def _dispatch(self) -> None:
         """Send waiting orders to whoever has room, the least busy first, making slots as needed."""
         while self._waiting:
-            slot = min(
-                (slot for slot in self._slots if slot.has_room()), key=lambda s: len(s.queue), default=None
-            )
+            generation = self._waiting[0].generation
+            self._let_go_of_others(generation)
+            free = [slot for slot in self._slots if slot.generation == generation and slot.has_room()]
+            slot = min(free, key=lambda s: len(s.queue), default=None)
             if (slot is None or slot.queue) and len(self._slots) < self._workers:
-                slot = self._new_slot() or slot
+                slot = self._new_slot(generation) or slot
             if slot is None:
                 return
             self._supply(slot)
+
+    def _let_go_of_others(self, generation: int) -> None:
+        """Idle workers that have loaded other code than what waits is to be computed by end."""
+        for slot in [slot for slot in self._slots if slot.generation != generation and not slot.queue]:
+            self._slots.remove(slot)
+            self._retired.append(slot)
+            slot.let_go()
 
     def _supply(self, slot: Worker) -> None:
         frames = []
@@ -367,6 +375,8 @@ class Crew:
         if not slot.queue:
             slot.start_head()
         while self._waiting and share and (not slot.queue or slot.has_room()):
+            if self._waiting[0].generation != slot.generation:
+                break
             share -= 1
             ticket = self._waiting.popleft()
             if ticket.order.run not in self._tickets:
@@ -396,10 +406,10 @@ class Crew:
         with contextlib.suppress(KeyError, ValueError):  # it is dead, and will be buried
             self._selector.modify(slot.connection, events, slot)
 
-    def _new_slot(self) -> Worker | None:
+    def _new_slot(self, generation: int) -> Worker | None:
         """None where no more processes can be started now and there are some; one of them will do."""
         try:
-            slot = Worker()
+            slot = Worker(generation)
         except OSError:
             if not self._slots:
                 raise

@@ -42,19 +42,21 @@ TELLS_ITS_END = template.IS_USED or HAS_PIDFD
 class Ticket:
     """An order on its way through the pool."""
 
-    __slots__ = ('deaths', 'is_cancelled', 'number', 'order')
+    __slots__ = ('deaths', 'generation', 'is_cancelled', 'number', 'order')
 
-    def __init__(self, order: WorkOrder, number: int) -> None:
+    def __init__(self, order: WorkOrder, number: int, generation: int = 0) -> None:
         self.order = order
+        self.generation = generation  # of the code it is to be computed by
         self.number = number  # of its task, as the slots know it
         self.deaths = 0
         self.is_cancelled = False  # and a slot has it: dropped when that says that it was not begun
 
 
 class Worker:
-    """The caller's side of one worker process."""
+    """The caller's side of one worker process; it has loaded code of one ``generation``."""
 
-    def __init__(self) -> None:
+    def __init__(self, generation: int = 0) -> None:
+        self.generation = generation
         ours, theirs = socket.socketpair()
         self.connection = ours
         self.queue: deque[Ticket] = deque()

@@ -7,7 +7,6 @@ blames exactly the resource that failed, logs stay apart, the same files are lef
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import sys
@@ -20,7 +19,7 @@ from ..errors import ExecutorFault, HadrosaurWarning
 from ..records import Outcome, WorkOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     Function = Callable[[str, dict[str, Any], str], Any]
 
@@ -60,6 +59,9 @@ class Executor(ABC):
     def step(self) -> bool:
         """Do some work in the caller's own thread; True if there was any. Most executors have none."""
         return False
+
+    def renew(self) -> None:  # noqa: B027  most executors live for one batch
+        """From now on, functions are computed as they are now; an executor of one batch need not care."""
 
     @abstractmethod
     def cancel(self, runs: Collection[str]) -> None:
@@ -105,16 +107,14 @@ def pack(function: Function) -> Packed:
 
     Raises ExecutorFault, naming the function, where it holds something that cannot be pickled.
     """
-    import cloudpickle
-
     from . import _source
 
     global _packing
     name = getattr(function, '__qualname__', repr(function))
     try:
-        with _guard, _main_by_value(cloudpickle):
+        with _guard:
             _packing = True
-            payload = _source.dumps(function)
+            payload, folders = _source.dumps(function)
     except Exception as error:  # reducers are other people's code and raise what they like
         raise ExecutorFault(
             f'the function {name} cannot be sent to another process: {error}',
@@ -129,20 +129,7 @@ def pack(function: Function) -> Packed:
             HadrosaurWarning,
             stacklevel=2,
         )
-    return Packed(hashlib.blake2b(payload, digest_size=16).hexdigest(), payload, _own_path())
-
-
-@contextlib.contextmanager
-def _main_by_value(cloudpickle: Any) -> Iterator[None]:
-    """In a process that multiprocessing has spawned, the script is a module of a name that only it knows."""
-    script = sys.modules.get('__mp_main__')
-    if script is not None:
-        cloudpickle.register_pickle_by_value(script)
-    try:
-        yield
-    finally:
-        if script is not None:
-            cloudpickle.unregister_pickle_by_value(script)
+    return Packed(hashlib.blake2b(payload, digest_size=16).hexdigest(), payload, [*_own_path(), *folders])
 
 
 def _own_path() -> list[str]:
@@ -153,6 +140,24 @@ def _own_path() -> list[str]:
         for entry in ours
         if not entry.startswith((sys.prefix, sys.base_prefix)) and 'site-packages' not in entry
     ]
+
+
+_INSTALLED = (sys.prefix, sys.base_prefix, os.path.dirname(os.__file__))
+_own_modules: tuple[int, list[str]] = (0, [])  # how many modules there were, and which are the user's own
+
+
+def loaded_code() -> dict[str, Any]:
+    """The user's own modules by name, each as something that is another once it was loaded again."""
+    global _own_modules
+    if _own_modules[0] != len(sys.modules):
+        own = [
+            name
+            for name, module in list(sys.modules.items())
+            if not (getattr(module, '__file__', None) or sys.prefix).startswith(_INSTALLED)
+        ]
+        _own_modules = (len(sys.modules), own)
+    found = {name: sys.modules.get(name) for name in _own_modules[1]}
+    return {name: getattr(module, '__spec__', None) or module for name, module in found.items()}
 
 
 def processors() -> int:

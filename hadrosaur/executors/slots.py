@@ -7,6 +7,7 @@ decides is in `Crew`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import socket
 import threading
@@ -20,12 +21,14 @@ from ..records import Outcome, Task, WorkOrder
 from . import _slot
 from ._crew import GRACE, Crew
 from ._worker import DEEPEST, Ticket, require_python
-from .base import Executor, Listener, Packed, pack, processors
+from .base import Executor, Listener, Packed, loaded_code, pack, processors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from .base import Function
+
+MOST_FUNCTIONS = 100  # that a pool which lives on keeps, before it begins with new workers
 
 
 class SlotPool(Executor):
@@ -39,6 +42,7 @@ class SlotPool(Executor):
         self._tickets: dict[str, Ticket] = {}
         self._packed: dict[tuple[Task, int], tuple[Packed, Function]] = {}
         self._numbers: dict[tuple[Task, str], int] = {}
+        self._count = itertools.count()
         self._frames: dict[int, bytes] = {}
         self._inbox: deque[tuple[str, Any]] = deque()
         self._results: list[Outcome] = []
@@ -58,6 +62,8 @@ class SlotPool(Executor):
             drop=self._drop,
             started=listener.started,
         )
+        self._code = loaded_code()
+        self._generation = 0  # of the code that functions are made of, see `renew`
         self._asleep = True
         self._closing = False
         self._idle = threading.Condition(self._guard)
@@ -72,17 +78,32 @@ class SlotPool(Executor):
             self._packed[key] = (pack(function), function)  # kept alive, so that its id is not used again
         self.submit_packed(orders, self._packed[key][0], delay=delay)
 
+    def renew(self) -> None:
+        """Send functions as they are now, and where a module was loaded again, to workers that load it, too.
+
+        For a pool that lives on while the program around it changes, in a notebook or after a reload.
+        """
+        self._packed.clear()
+        code = loaded_code()
+        is_changed = any(code.get(name) is not spec for name, spec in self._code.items())
+        if is_changed or (len(self._numbers) > MOST_FUNCTIONS and not self.busy):
+            self._generation += 1
+            self._numbers.clear()
+            if not self.busy:
+                self._frames.clear()
+        self._code = code
+
     def submit_packed(self, orders: Sequence[WorkOrder], packed: Packed, *, delay: float = 0.0) -> None:
         """Take orders whose function was packed elsewhere."""
         number = self._number(orders[0].task, packed)
-        tickets = [Ticket(order, number) for order in orders]
+        tickets = [Ticket(order, number, self._generation) for order in orders]
         self._ask('submit', (tickets, delay))
 
     def _number(self, task: Task, packed: Packed) -> int:
         """Slots know each (task, function) by a number; the function's bytes go to each slot once."""
         key = (task, packed.digest)
         if key not in self._numbers:
-            number = self._numbers[key] = len(self._numbers)
+            number = self._numbers[key] = next(self._count)
             self._frames[number] = _slot.pack_frame('task', number, tuple(task), packed.payload, packed.path)
         return self._numbers[key]
 

@@ -47,6 +47,7 @@ class Background(Guarded):
                 return
             try:
                 self._store.queue([order])  # first: a pending folder that no living session owns is settled
+                dispatcher.executor.renew()
                 if compute.enqueue(order):
                     dispatcher.take([Flight(collection, order, args)])
                 else:
