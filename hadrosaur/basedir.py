@@ -48,7 +48,7 @@ INDEXES = 'indexes'
 SESSIONS = 'sessions'
 UNWRITTEN = '.unwritten'  # ends the name of a session's mark that rows of it are not in the index
 CANCEL = 'cancel'
-REQUEST_LIFE = 60.0  # seconds; then nobody is there to answer it
+REQUEST_LIFE = 60.0  # seconds that we have seen a request; then nobody is there to answer it
 FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
 LOCKS = ('folder', 'file')
@@ -400,18 +400,26 @@ def request_cancel(base: str, path: str, queued_at: str) -> None:
         diskio.replace(_request_name(path), f'{path}\n{queued_at}'.encode(), folder)
 
 
+_first_seen: dict[tuple[str, str, int], float] = {}
+"""Requests by their base, name and time: since when we know them. By our clock alone: the one that the
+file's time comes from may be off by hours, and whom a request is for may not have seen it yet."""
+
+
 def cancel_requests(base: str) -> set[tuple[str, str]]:
     """Which runs somebody wants cancelled: (directory relative to the base, when it was queued)."""
-    wanted = set()
+    wanted, there = set(), set()
     nothing = contextlib.suppress(OSError)  # none was ever made, or is just answered
     with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
         for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
             with contextlib.suppress(OSError):
-                made = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+                made = (base, name, os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
                 if name[0] != '.' and (request := _request(name, folder)):
                     wanted.add(request)
-                if time.time() - made > REQUEST_LIFE:
+                if time.monotonic() - _first_seen.setdefault(made, time.monotonic()) > REQUEST_LIFE:
                     diskio.remove(name, folder)
+                there.add(made)
+        for gone in [each for each in list(_first_seen) if each[0] == base and each not in there]:
+            _first_seen.pop(gone, None)
     return wanted
 
 

@@ -88,11 +88,11 @@ class Fetcher:
         found = look(path, folder, with_record=compared)
         if found.state != 'completed':
             return found.state, None
-        if compared and collection.is_outdated(ident, found.record, args):
-            return found.state, None
-        if found.damage is not None:
+        if found.damage is not None:  # there is nothing that a policy could keep
             self._live.warn_of_damage(collection, ident, folder, found.damage)
             return 'damaged', None
+        if compared and collection.is_outdated(ident, found.record, args):
+            return found.state, None
         resource = self._live.resource(collection, ident, folder, 'completed', found.value, seen=found)
         return found.state, resource
 
@@ -131,7 +131,7 @@ class Fetcher:
         if settled.busy and settled.spoiled is None:
             return Look('pending'), None
         found = look(collection.task.path, folder)
-        if settled.is_known or found.state not in ('pending', 'damaged'):
+        if not settled.is_foreseen or found.state not in ('pending', 'damaged'):
             return found, None
         foreseen = settled.foreseen
         if foreseen is None:
@@ -258,7 +258,7 @@ class Fetcher:
         folder = directory.find_folder(path, ident)
         if not self._is_to_come(collection, ident, look(path, folder).state):
             return True
-        with self._published(collection, ident, end):
+        with self.published([(collection.name, ident)], end):
             pause, probed = _POLL, time.monotonic()
             while self._is_to_come(collection, ident, look(path, folder).state):
                 now = time.monotonic()
@@ -272,19 +272,24 @@ class Fetcher:
                 pause = min(pause * 1.5, _POLL_MOST)
         return True
 
-    def _published(
-        self, collection: Collection, ident: str, end: float | None
+    def published(
+        self, wanted: list[tuple[str, str]], end: float | None
     ) -> contextlib.AbstractContextManager[None]:
-        """Inside a function others must know who waits for whom; not where the wait ends by itself."""
+        """Inside a function others must know who waits for whom; not where the wait ends by itself.
+
+        ``wanted``: (collection, ident) of what is waited for.
+        """
         running = compute.current()
         if running is None:
             return contextlib.nullcontext()
         chain = compute.chain_of(running)
-        step = (collection.task.base, collection.name, ident)
-        if step in chain:
-            raise waiting.itself(chain, step)
-        waits = waiting.Waits(self._base.hidden, chain) if end is None else None
-        return waiting.waiting_for(waits, step)
+        steps = [(self._base.path, *key) for key in wanted]
+        for step in steps:
+            if step in chain:
+                raise waiting.itself(chain, step)
+        if end is not None:
+            return contextlib.nullcontext()
+        return waiting.waiting_for(self._base.hidden, chain, steps)
 
     def _is_to_come(self, collection: Collection, ident: str, state: State) -> bool:
         """Is it pending? So is what is queued and not begun, and a failed run that is to be tried again.

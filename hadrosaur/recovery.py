@@ -7,11 +7,10 @@ its caller; its row stays pending.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from . import canonical, directory, settle
-from .errors import HadrosaurWarning, IndexFault, Interrupted, InvalidIdent
+from .errors import IndexFault, Interrupted, InvalidIdent, warn
 from .reindex import reindex
 from .settle import Settled
 from .store import GROUP
@@ -39,10 +38,8 @@ def recover(store: Store) -> int:
     store.unsettled.clear()
     entries = index.pending(dead)
     if len(entries) > MANY:
-        warnings.warn(
+        warn(
             f'settling {len(entries)} resources that were left pending by processes which are gone; once',
-            HadrosaurWarning,
-            stacklevel=2,
         )
     for start in range(0, len(entries), GROUP):
         found = [(entry, _settled(store, entry)) for entry in entries[start : start + GROUP]]

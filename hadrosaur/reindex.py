@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import operator
 import os
-import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import canonical, directory, diskio, settle
 from .basedir import BaseDirectory
-from .errors import BaseIsNotADirectory, HadrosaurError, HadrosaurWarning, InvalidIdent, NotAProject
+from .errors import BaseIsNotADirectory, HadrosaurError, InvalidIdent, NotAProject, warn
 from .records import COLUMNS, CheckReport, Entry, Finding, ReindexReport
 from .registry import collection_folders, collection_of
 
@@ -218,12 +217,10 @@ def refill(base: BaseDirectory, index: Index) -> None:
             rows.clear()
     index.merge(rows, [])
     if unread:
-        warnings.warn(
+        warn(
             f'{len(unread)} resources of {base.given!r} could not be read and are not in its new index, such '
             f'as {unread[0].name} ({unread[0].problem}); once they can be read, '
             f'`hadrosaur reindex {base.given}` adds them',
-            HadrosaurWarning,
-            stacklevel=2,
         )
 
 

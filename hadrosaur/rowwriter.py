@@ -19,12 +19,11 @@ import shlex
 import sys
 import threading
 import time
-import warnings
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .errors import HadrosaurWarning, IndexBusy, IndexFault
+from .errors import HadrosaurWarning, IndexBusy, IndexFault, warn
 from .locks import Guarded, at_most, start_without_signals
 from .rowevents import READER, Event, apply, outlook
 
@@ -336,7 +335,7 @@ class RowWriter(Guarded):
             return
         self._said.add(sentence)
         try:
-            warnings.warn(sentence, HadrosaurWarning, stacklevel=3)
+            warn(sentence)
         except HadrosaurWarning:  # turned into an error, for which there may be no caller in this thread
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 print(f'HadrosaurWarning: {sentence}', file=sys.stderr)

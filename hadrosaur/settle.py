@@ -13,6 +13,7 @@ left alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from typing import Any, NamedTuple
@@ -30,13 +31,15 @@ class Settled(NamedTuple):
 
     ``entry`` is its row, or None where it was never begun (or is not there); ``busy`` says that
     someone is computing it now; ``run`` is the run id in its record; ``spoiled`` says why it cannot be
-    settled, and ``foreseen`` is the row that it would have then (None: it was never begun).
+    settled. Where it cannot be changed at all, ``is_foreseen`` is true, and ``foreseen`` the row that it
+    would have (None: it was never begun).
     """
 
     entry: Entry | None
     busy: bool = False
     run: str | None = None
     spoiled: str | None = None
+    is_foreseen: bool = False
     foreseen: Entry | None = None
 
     @property
@@ -75,8 +78,8 @@ def settle(
     except (FileNotFoundError, NotADirectoryError):
         return Settled(None)
     except PermissionError as error:
-        seen = _foreseen(collection, ident, collection_path, folder, error_type, reason)
-        return Settled(None, busy=True, spoiled=str(error), foreseen=seen)
+        spoiled = Settled(None, busy=True, spoiled=str(error))
+        return _with_foreseen(spoiled, collection, ident, collection_path, folder, error_type, reason)
     except OSError:  # not ours to change (a link): left alone
         return Settled(None, busy=True)
     if claim is None:
@@ -84,26 +87,52 @@ def settle(
     try:
         return _Settling(claim, collection, ident, error_type, reason).settle(only_run)
     except OSError as error:  # a folder stands where a file should be, the disk is full or read-only
-        seen = _foreseen(collection, ident, collection_path, folder, error_type, reason)
-        return Settled(None, spoiled=str(error), foreseen=seen)
+        spoiled = Settled(None, spoiled=str(error))
+        if error.errno not in _LASTING:
+            return spoiled
+        return _with_foreseen(spoiled, collection, ident, collection_path, folder, error_type, reason)
     finally:
         claim.release()
 
 
-def _foreseen(
-    collection: str, ident: str, collection_path: str, folder: str, error_type: str, reason: str
-) -> Entry | None:
-    """The row of a folder that cannot be changed now, as it would be if it could; None: never begun."""
+_LASTING = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.ENOTEMPTY,
+        errno.EEXIST,
+    }
+)
+"""A folder that cannot be changed for one of these is not changed the next moment either."""
+
+
+def _with_foreseen(
+    spoiled: Settled,
+    collection: str,
+    ident: str,
+    collection_path: str,
+    folder: str,
+    error_type: str,
+    reason: str,
+) -> Settled:
+    """Add the row that a folder would have if it could be changed, where its files can be read."""
     with contextlib.suppress(OSError), diskio.opened_below(collection_path, folder) as opened:
         record = directory.read_record(opened)
         state = directory.believed(directory.read_status(opened), record, opened)
         path = f'{os.path.basename(collection_path)}/{folder}'
         if state == 'pending':
             entry = directory.entry_of(collection, ident, path, 'pending', opened, record)
-            return _cut_off(entry, error_type, reason)
+            return spoiled._replace(is_foreseen=True, foreseen=_cut_off(entry, error_type, reason))
         if state in ('completed', 'error'):
-            return directory.entry_of(collection, ident, path, state, opened, record)
-    return None
+            entry = directory.entry_of(collection, ident, path, state, opened, record)
+            return spoiled._replace(is_foreseen=True, foreseen=entry)
+        return spoiled._replace(is_foreseen=True)
+    return spoiled
 
 
 def _cut_off(entry: Entry, error_type: str, reason: str) -> Entry:

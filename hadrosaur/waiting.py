@@ -149,14 +149,12 @@ class Waits:
 
 
 @contextlib.contextmanager
-def waiting_for(waits: Waits | None, step: Step) -> Iterator[None]:
-    """Publish that one resource is waited for. Raises CycleError where that would close a ring."""
-    if waits is None:
-        yield
-        return
+def waiting_for(hidden: str, chain: tuple[Step, ...], wanted: Iterable[Step]) -> Iterator[None]:
+    """Publish that these are waited for. Raises CycleError where that would close a ring."""
+    waits = Waits(hidden, chain)
     try:
-        if waits.publish([step]):
-            raise ring(waits._chain, step)
+        for step in waits.publish(wanted):
+            raise ring(chain, step)
         yield
     finally:
         waits.withdraw()

@@ -53,9 +53,9 @@ NOT_STARTED, ONE_VALUE, OWN = (
     'test_one_value.py::test_',
     'test_own_files.py::test_',
 )
-ALIKE = 'test_fetching_alike.py::test_'
 FAULTS = 'test_index_faults.py::test_'
 NOTES, WHOSE = 'test_notes_of_ours.py::test_', 'test_whose_index.py::test_'
+ALIKE, ASKED = 'test_fetching_alike.py::test_', 'test_what_was_asked_for.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_the_next'
 FILTER = f'{QUERY}filters_give_what_python_gives'
@@ -265,6 +265,127 @@ MUTANTS = {
             '            self._exit_hook = atexit.register(at_exit)',
             '            self._exit_hook = at_exit',
             f'{FETCH}test_interpreter_exit_waits_for_background_work',
+        ),
+    ],
+    'asked for': [
+        Mutant(
+            'a result from the future never expires',
+            'compute.py',
+            '        return abs(time.time()',
+            '        return (time.time()',
+            f'{ASKED}a_result_from_another_time_expires[94608000]',
+        ),
+        Mutant(
+            'a batch takes every run for its own',
+            'runner/batch.py',
+            'isinstance(run, str) and run.startswith(self._name)',
+            'isinstance(run, str)',
+            f'{ASKED}what_a_batch_is_asked_for_needs_no_clock[inline-300]',
+        ),
+        Mutant(
+            'a batch does not know its own runs',
+            'runner/batch.py',
+            'isinstance(run, str) and run.startswith(self._name)',
+            'False',
+            f'{ASKED}what_a_batch_is_asked_for_needs_no_clock[inline-300]',
+        ),
+        Mutant(
+            'a request to cancel is as old as its file',
+            'basedir.py',
+            '_first_seen.setdefault(made, time.monotonic()) > REQUEST_LIFE',
+            'made[2] / 1e9 > REQUEST_LIFE',
+            f'{ASKED}a_request_to_cancel_outlives_a_clock_that_is_wrong',
+        ),
+        Mutant(
+            "background work takes somebody else's run for its own",
+            'runner/dispatcher.py',
+            "if self._keep or outcome.fresh or outcome.entry.status != 'completed':",
+            'if True:',
+            f'{ASKED}background_work_that_was_computed_meanwhile_is_computed_anew',
+        ),
+        Mutant(
+            "a batch takes somebody else's run for its own",
+            'runner/batch.py',
+            'if not (outcome.fresh or outcome.not_started) and self',
+            'if False and self',
+            f'{ASKED}the_policies_hold_for_a_run_that_was_waited_for[args-recompute-many]',
+        ),
+        Mutant(
+            'who has waited takes whatever there is',
+            'fetcher.py',
+            "        if asked is not None and state == 'completed':",
+            '        if False:',
+            f'{ASKED}the_policies_hold_for_a_run_that_was_waited_for[args-warn-fetch]',
+        ),
+        Mutant(
+            "somebody else's failure with other args is ours",
+            'fetcher.py',
+            "return asked.args is not None and (directory.recorded_args(record) or '{}') != asked.args",
+            'return False',
+            f'{ASKED}a_failure_with_other_args_is_not_ours',
+        ),
+        Mutant(
+            'fetch_many is silent about a damaged result',
+            'runner/batch.py',
+            '            self._store.warn_of_damage(self._collection, ident, folder, found.damage)',
+            '            pass',
+            f'{ASKED}fetch_and_fetch_many_warn_alike_of_a_damaged_result[None]',
+        ),
+        Mutant(
+            'what only the loop could run is waited for in its body',
+            'project/__init__.py',
+            'return self._is_flying(collection, ident, even_stepped=False)',
+            'return self._is_flying(collection, ident)',
+            f'{ASKED}the_body_of_an_inline_loop_does_not_wait_for_its_own_retry[fetch]',
+        ),
+        Mutant(
+            'close() inside a function ends the batch',
+            'project/__init__.py',
+            '        self._refuse_inside()\n',
+            '',
+            f'{ASKED}close_inside_a_function_is_refused[inline]',
+        ),
+        Mutant(
+            'a batch that was closed says nothing',
+            'runner/batch.py',
+            '        if self._cut:\n',
+            '        if False:\n',
+            f'{ASKED}a_batch_that_somebody_closes_says_so',
+        ),
+        Mutant(
+            'an error that leaves the with block waits for background work',
+            'project/__init__.py',
+            'self.close(cancel=error is not None and not is_end)',
+            'self.close()',
+            f'{ASKED}leaving_a_with_block[ValueError()]',
+        ),
+        Mutant(
+            'a dry run does not know --recompute',
+            'cli/running.py',
+            'given, recompute=how.recompute)',
+            'given)',
+            f'{ASKED}a_dry_run_says_what_the_run_does',
+        ),
+        Mutant(
+            'explain does not know the policy that refuses',
+            'fetcher.py',
+            "policy == 'recompute', reason, code, policy == 'error')",
+            "policy == 'recompute', reason, code)",
+            f'{ASKED}explain_says_what_a_fetch_does[error-completed]',
+        ),
+        Mutant(
+            'what cannot be changed stays pending for ever',
+            'settle.py',
+            '        if error.errno not in _LASTING:\n            return spoiled\n',
+            '        return spoiled\n',
+            'test_waiting_ends.py::test_on_a_base_that_can_only_be_read_waiting_ends',
+        ),
+        Mutant(
+            'a warning points into the package',
+            'errors.py',
+            '    while frame.f_back is not None and _is_ours(frame.f_code.co_filename):',
+            '    while False:',
+            f'{ASKED}warnings_point_at_the_users_line',
         ),
     ],
     'fetching alike': [
@@ -1309,8 +1430,8 @@ MUTANTS = {
         Mutant(
             'requests to cancel expire unread',
             'basedir.py',
-            "                if name[0] != '.' and (request",
-            '                if time.time() - made <= REQUEST_LIFE and (request',
+            "if name[0] != '.' and (request := _request(name, folder)):",
+            'if made in _first_seen and (request := _request(name, folder)):',
             f'{HARD}old_requests_to_cancel_are_read_before_they_go',
         ),
         Mutant(
@@ -1836,8 +1957,8 @@ MUTANTS = {
         Mutant(
             'a saved result opens the index',
             'fetcher.py',
-            "        if found.state != 'completed':\n            return found.state, None\n        if comp",
-            '        self._live.index.get(collection.name, ident)\n        if comp',
+            "        if found.state != 'completed':\n            return found.state, None\n        if found",
+            '        self._live.index.get(collection.name, ident)\n        if found',
             'test_architecture.py::test_cached_fetch_loads_no_sqlalchemy',
         ),
     ],

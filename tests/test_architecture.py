@@ -82,6 +82,13 @@ def test_imports_go_only_downward(path):
         )
 
 
+@pytest.mark.parametrize('path', SOURCES, ids=module_name)
+def test_warnings_go_through_the_one_that_finds_the_users_line(path):
+    """A warning points at the line of whoever called us: `hadrosaur.errors.warn` sees to that."""
+    if module_name(path) != 'errors':
+        assert 'warnings.warn(' not in path.read_text('utf-8')
+
+
 def modules_after(statement):
     """Names of the modules that are loaded after a statement, in a fresh interpreter."""
     program = f'{statement}\nimport json, sys; print(json.dumps(sorted(sys.modules)))'

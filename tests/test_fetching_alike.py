@@ -301,6 +301,30 @@ def test_asking_for_itself_through_another_base_is_a_cycle_error(proj, tmp_path)
     other.close()
 
 
+def test_a_function_that_waits_for_background_work_is_part_of_the_ring(proj, tmp_path):
+    """``proj.wait()`` inside a function waits for what may wait for that function."""
+    began = str(tmp_path / 'began')
+
+    @proj.resource('back', background=True)
+    def back(ident, args, subdir):
+        await_file(began)
+        return proj.fetch('outer', 'x').status
+
+    @proj.resource('outer')
+    def outer(ident, args, subdir):
+        return proj.wait()
+
+    back_pending = proj.fetch('back', 'y')
+    found = threading.Thread(target=lambda: proj.fetch('outer', 'x'))
+    found.start()
+    await_that(lambda: os.path.exists(f'{proj.path}/outer/x/status.json'))
+    open(began, 'w').close()
+    found.join()
+    ended = {proj.get('outer', 'x').entry.error_type, back_pending.wait().entry.error_type}
+
+    assert ended == {'CycleError', None}
+
+
 def test_what_the_dead_waited_for_counts_for_nothing(proj, tmp_path):
     """A file in ``waiting/`` that nobody holds is no ring, and is swept."""
     folder = tmp_path / 'base/.hadrosaur/waiting'

@@ -73,8 +73,9 @@ def _state(project: Project, collection: str | None) -> dict[str, Any]:
 def _rate(project: Project, collection: str) -> float | None:
     """Resources finished per second of late."""
     last = project.query(collection, order_by='-finished_at', limit=SAMPLE)
-    now = time.time()
-    ages = sorted(now - entry.finished_at.timestamp() for entry in last if entry.finished_at is not None)
+    ends = [entry.finished_at.timestamp() for entry in last if entry.finished_at is not None]
+    now = max([time.time(), *ends])  # whoever computed them may have a clock that is ahead
+    ages = sorted(now - end for end in ends)
     for window in (RECENT, LESS_RECENT):
         recent = [age for age in ages if age <= window]
         if len(recent) > 1:

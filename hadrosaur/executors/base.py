@@ -11,11 +11,10 @@ import hashlib
 import os
 import sys
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import ExecutorFault, HadrosaurWarning
+from ..errors import ExecutorFault, warn
 from ..records import Outcome, WorkOrder
 
 if TYPE_CHECKING:
@@ -123,11 +122,9 @@ def pack(function: Function) -> Packed:
     finally:
         _packing = False
     if len(payload) > LARGE_FUNCTION:
-        warnings.warn(
+        warn(
             f'the function {name} drags {len(payload) / 1e6:.0f} MB along to every worker; '
             'load such data inside the function',
-            HadrosaurWarning,
-            stacklevel=2,
         )
     return Packed(hashlib.blake2b(payload, digest_size=16).hexdigest(), payload, [*_own_path(), *folders])
 

@@ -16,10 +16,9 @@ import shlex
 import sqlite3
 import threading
 import time
-import warnings
 from typing import TYPE_CHECKING
 
-from ..errors import HadrosaurWarning, IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed
+from ..errors import IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed, warn
 from . import _building
 from ._connection import (
     PARTS,
@@ -390,11 +389,9 @@ class IndexFile:
     def _set_aside(self, why: str, reason: str) -> None:
         aside = _building.aside(self.path, why)
         self._rebuild(aside)
-        warnings.warn(
+        warn(
             f'{self.path} was {_WAS.get(why, why)} and is now {os.path.basename(aside)} ({reason}); '
             'a new index was built from the directories',
-            HadrosaurWarning,
-            stacklevel=2,
         )
 
     def _rebuild(self, aside: str | None) -> None:

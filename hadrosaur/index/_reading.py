@@ -14,13 +14,12 @@ import shutil
 import sqlite3
 import tempfile
 import time
-import warnings
 import weakref
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .. import diskio
-from ..errors import HadrosaurWarning, IndexBusy
+from ..errors import IndexBusy, warn
 from ..records import COLUMNS
 from ._building import build
 from ._connection import MEMORY, Held, close, configure, connect, contents, main_inode, uri_of
@@ -123,11 +122,9 @@ class ReadOnlyFile:
     def distrust(self, reason: str) -> None:
         """The index proved damaged: read from one that is built for the moment, until it changes."""
         self._distrusted = contents(self._path)
-        warnings.warn(
+        warn(
             f'{self._path} is damaged ({reason}) and cannot be replaced here; '
             'the directories are read instead',
-            HadrosaurWarning,
-            stacklevel=2,
         )
 
     def _copied(self) -> str:

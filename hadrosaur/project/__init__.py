@@ -385,7 +385,8 @@ class Project(Indexed):
         if collection is not None:
             self._registry.get_any(collection)
         text = None if ident is None else canonical.ident_text(ident)
-        return self._background.wait(collection, text, timeout)
+        with self._fetcher.published(self._background.keys(collection, text), timeout):
+            return self._background.wait(collection, text, timeout)
 
     def cancel(self, collection: str, ident: str | int | None = None) -> int:
         """Stop computing a resource, or all of a collection's; returns how many were on their way.

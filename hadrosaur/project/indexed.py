@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import canonical, compute, directory, mounts, reindex, settle
-from ..errors import HadrosaurWarning, IndexFault, InvalidIdent, ResourceError, UnknownCollection
+from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
 from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
 
@@ -241,7 +240,7 @@ class Indexed:
             if path != self._base.index_path:
                 _make_folder_of(path)
             for sentence in mounts.mistrust(self._base.path, path):
-                warnings.warn(f'{self._base.given!r}: {sentence}', HadrosaurWarning, stacklevel=2)
+                warn(f'{self._base.given!r}: {sentence}')
         return Index(
             path,
             lock_path=self._base.index_lock_path,

@@ -67,6 +67,11 @@ class Background(Guarded):
             self._made = (os.getpid(), dispatcher)
         return dispatcher
 
+    def keys(self, collection: str | None, ident: str | None) -> list[tuple[str, str]]:
+        """What is under way of this: (collection, ident) of each."""
+        dispatcher = self.dispatcher
+        return [flight.order.key for flight in dispatcher.flying(collection, ident)] if dispatcher else []
+
     def wait(self, collection: str | None, ident: str | None, timeout: float | None) -> bool:
         """Wait until nothing of this is under way; False if that took longer than ``timeout`` seconds."""
         dispatcher = self.dispatcher

@@ -312,9 +312,7 @@ class Batch(Iterator[Resource]):
         if found.state == 'completed':
             if self._recompute and not self._was_asked_here(ident, folder, found):
                 return False
-            if found.record is not None and self._collection.is_outdated(ident, found.record, args):
-                return False
-            return self._reuse(ident, folder, found)
+            return self._reuse(ident, args, folder, found)
         if found.state == 'error' and (not self._retry_errors or self._was_asked_here(ident, folder, found)):
             failed = self._store.resource(self._collection, ident, folder, 'error', seen=found)
             self._add(failed, None, reused=True)
@@ -337,9 +335,12 @@ class Batch(Iterator[Resource]):
         run = record.get('run') if record else None
         return isinstance(run, str) and run.startswith(self._name)
 
-    def _reuse(self, ident: str, folder: str, found: Look) -> bool:
+    def _reuse(self, ident: str, args: str | None, folder: str, found: Look) -> bool:
+        """Yield what is saved; False where it is damaged, or outdated by the collection's policies."""
         if found.damage is not None:
             self._store.warn_of_damage(self._collection, ident, folder, found.damage)
+            return False
+        if found.record is not None and self._collection.is_outdated(ident, found.record, args):
             return False
         resource = self._store.resource(self._collection, ident, folder, 'completed', found.value, seen=found)
         self._add(resource, None, reused=True)
