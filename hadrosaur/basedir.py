@@ -5,7 +5,8 @@
     base_directory/
         index.sqlite3          the index, visible so that SQL tools find it
         .hadrosaur/
-            format.json        format of the directory, and what is locked (see `BaseDirectory.lock`)
+            format.json        format of the directory, what is locked (see `BaseDirectory.lock`), and the
+                               number that an index of this base has (`BaseDirectory.identity`)
             indexes/           where a machine has its index, if not here: one file each
             index.lock         shared by writers of the index, exclusive for its rebuilding
             cancel/            requests to whoever computes a resource, one file each

@@ -7,46 +7,63 @@ by whoever shows or compares it; and a path that leads out of the base by whoeve
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import canonical
 from ..errors import InvalidIdent
 from ..records import COLUMNS, STATUSES, Entry
 from ._examining import Altered
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-_NUMBERS = frozenset({'attempt', 'pid', 'max_rss', 'seen_mtime_ns'})
-_SECONDS = frozenset({'duration', 'cpu_seconds'})
-_REQUIRED = frozenset({'collection', 'ident', 'status'})
+_TEXT = frozenset({str, type(None)})
+_NUMBER = frozenset({int, type(None)})
+_SECONDS = frozenset({float, int, type(None)})
+_KINDS = {
+    **dict.fromkeys(COLUMNS, _TEXT),
+    **dict.fromkeys(('collection', 'ident', 'status'), frozenset({str})),
+    **dict.fromkeys(('attempt', 'pid', 'max_rss', 'seen_mtime_ns'), _NUMBER),
+    **dict.fromkeys(('duration', 'cpu_seconds'), _SECONDS),
+}
+_STATUSES = frozenset(STATUSES)
 _STATUS = COLUMNS.index('status')
 _PATH = COLUMNS.index('path')
-
 _OUTSIDE = re.compile(r'\A/|(?:\A|/)\.\.?(?:/|\Z)')
 """What is in a path that may lead anywhere but into a folder of a collection."""
 
-_known: set[tuple[type, ...]] = set()  # types of the cells of rows that were found to be good
+
+def entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
+    """An entry for each row. Raises `Altered`, which is met as all damage is.
+
+    Looked at by columns: that is many times as fast as looking at each row.
+    """
+    if not rows:
+        return []
+    columns = list(zip(*rows, strict=True))
+    for name, column in zip(COLUMNS, columns, strict=True):
+        kinds = _KINDS[name]
+        if not _is_plainly(kinds, column) and not kinds.issuperset(map(type, column)):
+            raise Altered(f'the column {name} of a row holds what hadrosaur does not write there')
+    if not _STATUSES.issuperset(columns[_STATUS]):
+        raise Altered('a row has a status that there is not')
+    paths = '\n' + '\n'.join(filter(None, columns[_PATH]))
+    if '/.' in paths or '\n.' in paths or '\n/' in paths:
+        rows = list(map(_inside, rows))
+    return list(map(Entry, rows))
 
 
-def entries(rows: Iterable[tuple[Any, ...]]) -> list[Entry]:
-    """An entry for each row. Raises `Altered`, which is met as all damage is."""
-    return [entry(row) for row in rows]
+def _is_plainly(kinds: frozenset[Any], column: tuple[Any, ...]) -> bool:
+    """Does one quick step show that the whole column is as it should be? Else it has to be looked through."""
+    try:
+        if str in kinds:
+            ''.join(column)
+            return True
+        return type(sum(column)) in kinds
+    except TypeError:
+        return column[0] is None and type(None) in kinds and column.count(None) == len(column)
 
 
 def entry(row: tuple[Any, ...]) -> Entry:
     """The entry of a row."""
-    kinds = tuple(map(type, row))
-    if kinds not in _known:
-        for name, value in zip(COLUMNS, row, strict=True):
-            _check(name, value)
-        _known.add(kinds)
-    if row[_STATUS] not in STATUSES:
-        raise Altered(f'a row has the status {row[_STATUS]!r}')
-    path = row[_PATH]
-    if path is not None and _OUTSIDE.search(path):
-        row = (*row[:_PATH], _path_of(row), *row[_PATH + 1 :])
-    return Entry(row)
+    return entries([row])[0]
 
 
 def text(value: Any) -> str:
@@ -56,19 +73,13 @@ def text(value: Any) -> str:
     return value
 
 
-def _check(name: str, value: Any) -> None:
-    wanted: tuple[type, ...] = (str,)
-    if name in _NUMBERS:
-        wanted = (int,)
-    elif name in _SECONDS:
-        wanted = (float, int)
-    if not (type(value) in wanted or (value is None and name not in _REQUIRED)):
-        raise Altered(f'the column {name} of a row holds {type(value).__name__}')
-
-
-def _path_of(row: tuple[Any, ...]) -> str | None:
-    """The folder that collection and ident have."""
+def _inside(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row; where its path may lead out of the base, with the one that collection and ident have."""
+    path = row[_PATH]
+    if path is None or not _OUTSIDE.search(path):
+        return row
     try:
-        return f'{canonical.collection_folder(row[0])}/{canonical.folder_name(row[1])}'
+        path = f'{canonical.collection_folder(row[0])}/{canonical.folder_name(row[1])}'
     except InvalidIdent:
-        return None
+        path = None
+    return (*row[:_PATH], path, *row[_PATH + 1 :])
