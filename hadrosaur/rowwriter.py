@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.1
 """Seconds that a thread waits for an index which somebody else has locked, before its rows wait instead."""
-GATHER = 0.005  # seconds to let events come together, for one transaction
+GATHER = 0.02  # seconds to let events come together, for one transaction
 GROUP = 500  # rows in one transaction
 MOST = 200_000  # rows that wait; beyond that the folders are read again instead, when the index is back
 LINGER = 0.5  # seconds that the thread waits for more, before it ends
@@ -129,11 +129,11 @@ class RowWriter(Guarded):
         try:
             with at_most(PATIENCE):
                 self._index()  # opening it may have rows of its own to write
-            while self._events:
-                if self._given_up or self._waiting > GROUP:
-                    return False  # so many are the thread's
-                self._apply_some()
-            self._apply([event])
+                while self._events:
+                    if self._given_up or self._waiting > GROUP:
+                        return False  # so many are the thread's
+                    self._apply_some()
+                self._apply([event])
         except Exception as fault:
             if getattr(fault, 'is_lasting', False) or not _is_trouble(fault):
                 raise
@@ -276,11 +276,12 @@ class RowWriter(Guarded):
             self._applier = threading.get_ident()
             try:
                 self._take_up()
-                while (self._events and (target is None or self._done < target)) or self._given_up:
-                    if self._waiting > MOST or self._given_up:
-                        self._read_folders_instead()
-                    else:
-                        self._apply_some()
+                with at_most(PATIENCE):
+                    while (self._events and (target is None or self._done < target)) or self._given_up:
+                        if self._waiting > MOST or self._given_up:
+                            self._read_folders_instead()
+                        else:
+                            self._apply_some()
             except Exception as fault:
                 self._failed(fault)
                 return fault
@@ -346,10 +347,9 @@ class RowWriter(Guarded):
             self._done += len(self._events)
             self._events.clear()
             self._waiting, self._given_up = 0, True
-        with at_most(PATIENCE):
-            index = self._index()
-            index.show({})
-            index.merge([], [('', '', '')])  # can it be written again?
+        index = self._index()
+        index.show({})
+        index.merge([], [('', '', '')])  # can it be written again?
         self._catch_up()
         self._given_up = False
 
@@ -389,12 +389,11 @@ class RowWriter(Guarded):
         return group
 
     def _apply(self, group: list[Event]) -> None:
-        with at_most(PATIENCE):
-            try:
-                again = apply(self._index(), group, self._base, self._is_sent_off)
-            except OSError:  # a function may have closed the index's descriptors
-                self._reopen()
-                again = apply(self._index(), group, self._base, self._is_sent_off)
+        try:
+            again = apply(self._index(), group, self._base, self._is_sent_off)
+        except OSError:  # a function may have closed the index's descriptors
+            self._reopen()
+            again = apply(self._index(), group, self._base, self._is_sent_off)
         if again is not None:
             self._mark()
             pause = min(PAUSE * 2**again.tries, LONGEST_PAUSE)

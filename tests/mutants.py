@@ -56,6 +56,7 @@ NOT_STARTED, ONE_VALUE, OWN = (
 FAULTS = 'test_index_faults.py::test_'
 NOTES, WHOSE = 'test_notes_of_ours.py::test_', 'test_whose_index.py::test_'
 ALIKE, ASKED = 'test_fetching_alike.py::test_', 'test_what_was_asked_for.py::test_'
+ROWS = 'test_rows_are_best_effort.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_the_next'
 FILTER = f'{QUERY}filters_give_what_python_gives'
@@ -193,6 +194,43 @@ MUTANTS = {
             "        if os.path.lexists(f'{known.task.path}/{folder}'):\n",
             '        if False:\n',
             'test_cut_off.py::test_a_removal_that_is_cut_off_leaves_no_row_that_is_wrong',
+        ),
+    ],
+    'rows are best effort': [
+        Mutant(
+            'rows are written by the thread that looks at clocks and deaths',
+            'store.py',
+            '        hand_over = self.rows.put if soon else self.rows.write',
+            '        hand_over = lambda event: self.index.finish(event.rows)',
+            f'{ROWS}a_timeout_kills_while_the_index_is_locked',
+        ),
+        Mutant(
+            'a program that is killed leaves no mark of its unwritten rows',
+            'rowwriter.py',
+            '            self._is_marked = True\n            self._base.mark_unwritten()',
+            '            self._is_marked = True',
+            f'{ROWS}rows_that_a_program_left_unwritten_are_written_by_the_next[killed-reads]',
+        ),
+        Mutant(
+            'a forked child writes the rows of its parent',
+            'rowwriter.py',
+            '        super()._in_child()\n        self._make_new()',
+            '        super()._in_child()',
+            f'{ROWS}a_child_that_is_forked_while_rows_wait',
+        ),
+        Mutant(
+            'what is wrong with the index is said again and again',
+            'rowwriter.py',
+            '        self._said.add(sentence)\n',
+            '',
+            f'{ROWS}what_is_wrong_is_said_once',
+        ),
+        Mutant(
+            'rows that wait are not shown',
+            'store.py',
+            '**({} if is_written else self.rows.unwritten())',
+            '**{}',
+            'test_full_disk.py::test_an_index_that_may_not_grow[by the next]',
         ),
     ],
     'documented fetch': [

@@ -70,12 +70,13 @@ class IndexLock:
         if patience.seconds is None:
             fcntl.flock(self._fd, how)
             return
-        deadline = time.monotonic() + patience.seconds
+        deadline = 0.0
         while True:
             try:
                 fcntl.flock(self._fd, how | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
+                deadline = deadline or time.monotonic() + patience.seconds
                 if time.monotonic() >= deadline:
                     raise IndexBusy('the index is being opened or replaced', hint='try again') from None
                 time.sleep(_POLL)
