@@ -92,8 +92,7 @@ class Resource(dict[str, Any]):
         self._entry = entry
         self._traceback = traceback
         self._cause = cause  # what the function raised, where it was called in this process
-        # Without the value, which this dict may be the only one to hold.
-        self._seen = seen._replace(value=None) if seen is not None else None
+        self._seen = seen
 
     # The documentation calls the mapping by both names, and a JSON dump shows it once.
 
@@ -251,7 +250,8 @@ class Resource(dict[str, Any]):
         return html_table(('', ''), shown, f'{self.collection} / {self.ident}')
 
     def __reduce__(self) -> tuple[Any, ...]:
-        more = (self._entry, self._traceback, self._seen)
+        seen = self._seen._replace(value=None) if self._seen is not None else None
+        more = (self._entry, self._traceback, seen)
         return (_rebuilt, (self.collection, self.ident, dict(self), self._at, *more))
 
 

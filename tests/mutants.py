@@ -48,8 +48,9 @@ class Mutant(NamedTuple):
 FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 'test_fetch_many.py::'
 INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
-NOT_STARTED, ONE_VALUE, OWN = (
+NOT_STARTED, DISK, ONE_VALUE, OWN = (
     'test_not_started.py::test_',
+    'test_failing_disk.py::test_',
     'test_one_value.py::test_',
     'test_own_files.py::test_',
 )
@@ -596,6 +597,48 @@ MUTANTS = {
             '            directory.sweep(folder)',
             '            pass',
             f'{OWN}what_a_killed_replacement_left_is_swept[True]',
+        ),
+        Mutant(
+            'what is torn in the record is not put back',
+            'diskio.py',
+            '        write_all(fd, before)\n        os.ftruncate(fd, len(before))\n',
+            '        pass\n',
+            f'{DISK}the_args_that_were_asked_for_outlive_every_failure[completed-1000000000-False-write]',
+        ),
+        Mutant(
+            'a recompute that was queued is not taken for one of a completed resource',
+            'compute.py',
+            "was_completed=look.believed == 'completed'",
+            "was_completed=look.on_disk == 'completed'",
+            f'{DISK}a_recompute_that_was_queued_waits_for_the_disk_as_an_inline_one',
+        ),
+        Mutant(
+            'a recompute does not try whether it has the descriptors that it needs',
+            'directory/claim.py',
+            'spare=_SPARE if self._was_completed else 0',
+            'spare=0',
+            f'{DISK}as_many_descriptors_as_a_run_needs_are_there_before_it_begins',
+        ),
+        Mutant(
+            'what cannot be read for want of descriptors is not there',
+            'handle.py',
+            'diskio.is_no_file(error):\n        return _ABSENT\n    raise error',
+            'diskio.is_no_file(error):\n        pass\n    return _ABSENT',
+            f'{DISK}what_is_completed_and_cannot_be_read_is_not_an_error_of_it[fetch-24]',
+        ),
+        Mutant(
+            'durable does not wait for storage',
+            'directory/claim.py',
+            '            syncing.sync_storage(STORAGE, self.folder, self.path)',
+            '            pass',
+            f'{DISK}durable_waits_for_storage_and_for_the_names_above[True]',
+        ),
+        Mutant(
+            'durable does not wait for the names above',
+            'directory/claim.py',
+            '                        syncing.sync_above(collection_path)',
+            '                        pass',
+            f'{DISK}durable_waits_for_storage_and_for_the_names_above[False]',
         ),
         Mutant(
             'a lock file that is shared by hard links is locked',
