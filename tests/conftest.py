@@ -1,5 +1,6 @@
 """What tests share: a project in a fresh folder, programs run as a user would, and no stray processes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def await_that(is_so, seconds=30):
+HANG = 300  # seconds: a limit that only a hang reaches, however busy the machine is
+
+
+def await_that(is_so, seconds=HANG):
     """Wait for something to be so; the test fails if it does not come."""
     end = time.monotonic() + seconds
     while not (found := is_so()):
@@ -59,18 +64,19 @@ def proj(base):
 @pytest.fixture
 def program(tmp_path):
     """Run (or start) a Python program given as text, in its own process, as a user would."""
-    started = []
+    started, mark = [], uuid.uuid4().hex
 
     def run(source, *args, flags=(), start=False, check=True, **more):
         path = tmp_path / f'program{len(started)}.py'
         path.write_text(textwrap.dedent(source), encoding='utf-8')
         command = [sys.executable, *flags, str(path), *map(str, args)]
         more.setdefault('cwd', tmp_path)
+        more['env'] = {**(more.get('env') or os.environ), 'HADROSAUR_TEST_PROGRAM': mark}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
         started.append(process)
         if start:
             return process
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=HANG)
         done = subprocess.CompletedProcess(command, process.returncode, out, err)
         if check:
             assert done.returncode == 0, done.stderr
@@ -80,7 +86,20 @@ def program(tmp_path):
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+    end_strays(f'HADROSAUR_TEST_PROGRAM={mark}')
+    for process in started:
+        process.wait(HANG)
+        for pipe in (process.stdout, process.stderr, process.stdin):
+            if pipe is not None:
+                pipe.close()  # unread: whoever still holds the other end is not waited for
+
+
+def end_strays(mark):
+    """Kill what bears the mark in its environment: grandchildren too, in whatever session they are."""
+    for at in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (at / 'environ').read_bytes().split(b'\0'):
+                os.kill(int(at.name), signal.SIGKILL)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from conftest import HANG
+
 from hadrosaur import Project
 
 PROGRAM = """
@@ -27,7 +29,7 @@ PROGRAM = """
 
 def hadrosaur(tmp_path, *words):
     command = [sys.executable, '-m', 'hadrosaur', *words]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG)
 
 
 def await_file(path, process):
@@ -51,7 +53,7 @@ def test_cancel_one_running_in_another_process(program, tmp_path):
     state = subprocess.run(['ps', '-p', str(pid), '-o', 'stat='], capture_output=True, text=True).stdout
     assert state[:1] in ('', 'Z')
     hadrosaur(tmp_path, 'cancel', 'base', 'coll')
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=HANG) == 0
 
 
 def test_cancel_a_whole_collection(program, tmp_path):
@@ -59,7 +61,7 @@ def test_cancel_a_whole_collection(program, tmp_path):
     process = program(PROGRAM, start=True)
     await_file(tmp_path / 'pid.slow', process)
     done = hadrosaur(tmp_path, 'cancel', 'base', 'coll')
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=HANG)
     with Project(tmp_path / 'base', create=False) as proj:
         rows = {entry.ident: (entry.status, entry.error_type) for entry in proj.query()}
 
@@ -91,7 +93,7 @@ def test_what_cannot_be_stopped_was_not_stopped(program, tmp_path):
     )
     await_file(tmp_path / 'began', process)
     done = hadrosaur(tmp_path, 'cancel', 'base', 'coll')
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=HANG)
 
     assert out == 'Counts(total=1, completed=1, error=0, pending=0, reused=0)\n'
     assert (done.returncode, done.stdout) == (0, '0 stopped\n')

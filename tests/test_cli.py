@@ -9,6 +9,7 @@ import sys
 import warnings
 
 import pytest
+from conftest import HANG
 from test_cli_tools import HOSTILE, call, command, hadro, stocked
 
 import hadrosaur
@@ -41,7 +42,7 @@ main()
         capture_output=True,
         text=True,
         env={**os.environ, **env},
-        timeout=60,
+        timeout=HANG,
     )
     names = re.search('loaded: (.*)', done.stderr)[1].split()
     return HEAVY & set(names), done
@@ -326,7 +327,7 @@ def test_broken_pipe_is_quiet(form, much):
     said = process.stderr.read()
     process.stderr.close()
 
-    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+    assert process.wait(timeout=HANG) == 128 + signal.SIGPIPE
     assert said == b''
 
 
@@ -340,7 +341,7 @@ def test_broken_pipe_at_the_end_is_quiet(base):
         env=BUFFERED,
         stdout=writer,
         stderr=subprocess.PIPE,
-        timeout=60,
+        timeout=HANG,
     )
     os.close(writer)
 
@@ -354,7 +355,7 @@ def test_closed_standard_output(base):
         ['sh', '-c', 'exec "$@" >&-', 'sh', *command('status', 'base')],
         cwd=base.parent,
         capture_output=True,
-        timeout=60,
+        timeout=HANG,
     )
 
     assert done.returncode == 0

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from conftest import HANG
 from test_cli_tools import HOSTILE, JOBS, call, command, on_terminal, stocked, wait_for
 
 from hadrosaur import Project
@@ -195,7 +196,7 @@ def test_rm_refuses_what_runs(tmp_path):
             assert shown.exit_code == 2
             assert 'is being computed' in shown.stderr
         (tmp_path / 'go').touch()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=HANG) == 0
     finally:
         process.kill()
         process.wait()

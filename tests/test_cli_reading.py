@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import HANG
 from test_cli_tools import HOSTILE, JOBS, call, command, files, on_terminal, stocked, wait_for
 
 from hadrosaur import Project
@@ -98,7 +99,7 @@ def test_status_tells_rate_and_eta(started, tmp_path):
     row = table('status', tmp_path / 'base')[0]
     (tmp_path / 'go').touch()
 
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=HANG) == 0
     assert counts['pending'] == 1
     assert counts['rate'] > 0
     assert counts['eta_seconds'] == pytest.approx(1 / counts['rate'], rel=0.1, abs=0.1)
@@ -133,7 +134,7 @@ def test_watch_looks_again_until_interrupted(started, base):
     for _ in range(6):
         process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG)
 
     assert process.returncode == 130
     assert said.strip() == ''
@@ -353,8 +354,8 @@ def test_logs_are_followed_until_the_end(started, tmp_path):
     os.truncate(log, 0)  # as a recompute does
     (tmp_path / 'go').touch()
     assert follower.stdout.read() == 'end\n'
-    assert follower.wait(timeout=60) == 0
-    assert run.wait(timeout=60) == 0
+    assert follower.wait(timeout=HANG) == 0
+    assert run.wait(timeout=HANG) == 0
 
 
 def test_followed_log_that_is_interrupted(started, tmp_path):
@@ -367,10 +368,10 @@ def test_followed_log_that_is_interrupted(started, tmp_path):
     follower.stdout.readline()
     follower.send_signal(signal.SIGINT)
 
-    assert follower.wait(timeout=60) == 130
+    assert follower.wait(timeout=HANG) == 130
     assert follower.stderr.read().strip() == ''
     (tmp_path / 'go').touch()
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=HANG) == 0
 
 
 def test_log_that_is_replaced(tmp_path, capfdbinary):

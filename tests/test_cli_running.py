@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import HANG
 from test_cli_tools import HOSTILE, JOBS, command, files, hadro, on_terminal, wait_for
 
 from hadrosaur import Project
@@ -172,7 +173,7 @@ def test_interrupted(place):
     log = place / 'base/books/slow/stdout.log'
     wait_for(lambda: log.exists() and log.read_text(), 'the run')
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANG)
 
     assert process.returncode == 130
     assert 'interrupted: 0 completed' in err
@@ -408,7 +409,7 @@ def test_reproduce_interrupted(place):
     )  # fmt: skip
     assert process.stdout.readline() == 'reading slow\n'
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG)
 
     assert process.returncode == 130
     assert rows(place)['slow'].status == 'completed'

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import await_that
+from conftest import HANG, await_that
 
 import hadrosaur
 from hadrosaur import Project, canonical, compute, directory, diskio
@@ -31,7 +31,7 @@ PRELUDE = """
 
         proj = Project('base')
 
-        def await_file(path, seconds=30):
+        def await_file(path, seconds=300):
             end = time.monotonic() + seconds
             while not os.path.exists(path):
                 assert time.monotonic() < end, path
@@ -352,7 +352,7 @@ def test_logs_are_streamed_while_the_function_runs(program, tmp_path, where):
     assert json.loads((folder / 'status.json').read_text()) == PENDING
     (tmp_path / 'go').touch()
 
-    _, err = started.communicate(timeout=30)
+    _, err = started.communicate(timeout=HANG)
     assert started.returncode == 0, err
     assert (folder / 'stdout.log').read_text() == 'a line\nthe end\n'
 
@@ -502,7 +502,7 @@ def test_threads_that_are_the_first_to_fetch(program):
         def work(project, start, k):
             start.wait()
             try:
-                assert project.fetch('coll', k % 3, wait=30).status == 'completed'
+                assert project.fetch('coll', k % 3, wait=300).status == 'completed'
             except BaseException as error:
                 faults.append(repr(error))
 
@@ -597,7 +597,7 @@ def test_computed_by_one_only(program, index):
         def ask(seed):
             random.Random(seed).shuffle(idents)
             for ident in idents:
-                res = proj.fetch('coll', ident, wait=30)
+                res = proj.fetch('coll', ident, wait=300)
                 assert res['result'] == ident, (ident, res, res.error)
 
         def delete():
@@ -687,7 +687,7 @@ def test_the_lock_is_free_once_its_process_is_dead(program, tmp_path, how):
     """After kill -9 it is free at once, though a child, daemon or subprocess lives on."""
     try:
         killed = program(PRELUDE + HELD + "        proj.fetch('coll', 'one')", how, 'killed', start=True)
-        assert killed.wait(timeout=30) == -signal.SIGKILL, killed.stderr.read()
+        assert killed.wait(timeout=HANG) == -signal.SIGKILL, killed.stderr.read()
         with Project(tmp_path / 'base') as proj:
             proj.resource('coll')(lambda ident, args, subdir: 'second')
             assert proj.get('coll', 'one').entry.error_type == 'Interrupted'
@@ -770,10 +770,10 @@ def test_a_stopped_worker_is_not_dead(program, tmp_path):
                 proj.remove('coll', 'one')
             (tmp_path / 'go').touch()
             os.kill(stopped.pid, signal.SIGCONT)
-            assert proj.fetch('coll', 'one', wait=30)['result'] == 'mine'
+            assert proj.fetch('coll', 'one', wait=300)['result'] == 'mine'
     finally:
         os.kill(stopped.pid, signal.SIGCONT)
-    assert stopped.wait(timeout=30) == 0, stopped.stderr.read()
+    assert stopped.wait(timeout=HANG) == 0, stopped.stderr.read()
 
 
 @pytest.mark.parametrize('how', ['no', 'yes', 'fails'])
@@ -1034,7 +1034,7 @@ def test_cut_off_while_queueing_in_the_background(program):
             work = lambda: opened(path).fetch('coll', 'one', {'v': 'new'}, recompute=True, background=True)
             cut = cut_at(k, work)
             with opened(path) as project:
-                kind = kind_of(project, project.fetch('coll', 'one', wait=30))
+                kind = kind_of(project, project.fetch('coll', 'one', wait=300))
                 assert kind in ('old', 'new', 'again'), kind
                 seen.add(kind)
                 assert [row[0] for row in rows(project)] == ['completed']
@@ -1604,7 +1604,7 @@ def test_a_queued_long_ident_survives_its_caller(program, tmp_path):
         """,
         start=True,
     )
-    assert killed.wait(timeout=30) == -signal.SIGKILL, killed.stderr.read()
+    assert killed.wait(timeout=HANG) == -signal.SIGKILL, killed.stderr.read()
     with Project(tmp_path / 'base') as proj:
         proj.resource('coll')(lambda ident, args, subdir: len(ident))
         with pytest.raises(hadrosaur.ResourceNotFound):
@@ -1737,7 +1737,7 @@ def test_going_parallel_as_the_original_did(program):
             assert proj.fetch('coll', n).status == 'pending'
         assert [e.status for e in proj.query()] == ['pending'] * 4
         open('go', 'w').close()
-        for process in work: process.join(30)
+        for process in work: process.join(300)
         assert [process.exitcode for process in work] == [0] * 4
         for n in range(4):
             assert proj.fetch('coll', n)['result'] == n

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import HANG, ROOT
 
 from hadrosaur import Project
 from hadrosaur.cli import app
@@ -95,7 +95,7 @@ def test_sql_recipes_run(example, line):
         pytest.skip(f'{words[0]} is not installed')
     if 'datasette' in words[0]:
         words += ['--get', '/index/errors.json?_shape=array']  # one request instead of a server
-    done = subprocess.run(words, cwd=example, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=example, capture_output=True, text=True, timeout=HANG)
 
     assert (done.returncode, done.stderr) == (0, '')
     assert done.stdout.strip() or 'from running' in line

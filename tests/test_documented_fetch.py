@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from conftest import HANG
 
 import hadrosaur
 from hadrosaur import Project
@@ -318,7 +319,7 @@ def test_interpreter_exit_waits_for_background_work(program, tmp_path):
     assert started.stdout.readline() == 'ending\n'
     (tmp_path / 'go').touch()
 
-    assert started.wait(timeout=60) == 0, started.stderr.read()
+    assert started.wait(timeout=HANG) == 0, started.stderr.read()
     with contextlib.closing(sqlite3.connect(tmp_path / 'base/index.sqlite3')) as index:
         # As that program left it: a Project settles what its opening finds.
         assert index.execute('SELECT ident, status FROM resources').fetchall() == [('one', 'completed')]
@@ -349,14 +350,14 @@ def test_computed_elsewhere_is_pending(program, tmp_path):
             res = proj.fetch('coll', 'one')
             assert res.status == 'pending', res
             open('go', 'w').close()
-            done = proj.fetch('coll', 'one', wait=30)
+            done = proj.fetch('coll', 'one', wait=300)
             assert done.status == 'completed' and done['result'] != os.getpid(), done
             assert len(proj.query(status='completed')) == 1
     """
     first = program(source, 'first', start=True)
     program(source, 'second')
 
-    assert first.wait(timeout=60) == 0
+    assert first.wait(timeout=HANG) == 0
 
 
 def test_attributes_are_read_from_the_directory(proj, calls):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from conftest import HANG
 from torture.faults import CHANGES, Faults
 
 PROGRAM = """
@@ -38,7 +39,7 @@ def faults(tmp_path):
 def run(faults, tmp_path, source=PROGRAM):
     command = [sys.executable, '-I', '-c', textwrap.dedent(source)]
     return subprocess.run(
-        command, cwd=tmp_path, env=faults.environment(), capture_output=True, text=True, timeout=60
+        command, cwd=tmp_path, env=faults.environment(), capture_output=True, text=True, timeout=HANG
     )
 
 

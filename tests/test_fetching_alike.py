@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import await_that
+from conftest import HANG, await_that
 
 import hadrosaur
 from hadrosaur import Project, waiting
@@ -23,7 +23,7 @@ WAYS = ['fetch', 'value', 'many', 'waited']
 EXECUTORS = ['threads', 'processes', 'ThreadPoolExecutor']
 
 
-def await_file(path, seconds=60):
+def await_file(path, seconds=HANG):
     """In a function, which may run in another process."""
     end = time.monotonic() + seconds
     while not os.path.exists(path):
@@ -250,7 +250,7 @@ print(proj.fetch('ring', mine).entry.error_type)
         for pair in ('ab', 'ba')
     ]
     try:
-        found = [process.communicate(timeout=120)[0].strip() for process in started]
+        found = [process.communicate(timeout=HANG)[0].strip() for process in started]
     finally:
         for process in started:
             process.kill()

@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from conftest import await_that
+from conftest import HANG, await_that
 
 from hadrosaur import (
     Counts,
@@ -207,7 +207,7 @@ def test_closing_while_the_driver_is_about_to_wait(proj, monkeypatch):
     closing.start()
     await_that(lambda: pool._closing)
     go_on.set()
-    closing.join(20)
+    closing.join(HANG)
 
     assert not closing.is_alive()
     batch.wait()
@@ -267,7 +267,7 @@ def test_the_driver_rests_while_a_killed_worker_takes_its_time(proj, tmp_path, m
     worker.kill_at = time.monotonic() - 1
     assert crew._next_moment(worker, time.monotonic()) > time.monotonic() + 0.5
     kill()
-    waiting.join(60)
+    waiting.join(HANG)
 
 
 def test_an_import_that_hangs_ends(proj, monkeypatch):
@@ -485,7 +485,7 @@ def test_what_was_cancelled_behind_a_slot_that_retires_is_not_run(proj, base, tm
     await_that((base / 'coll/slow/status.json').exists)
     assert proj.cancel('coll', 'victim') == 1
     go.touch()
-    waiting.join(60)
+    waiting.join(HANG)
 
     assert batch.counts[:3] == (101, 101, 0)
     assert not (base / 'coll/victim').exists()
@@ -513,7 +513,7 @@ def test_a_batch_that_ends_leaves_another_ones_workers_alone(proj, tmp_path):
         await_that(lambda: proj.query('long', status='pending'))
         assert proj.fetch_many('short', list('abc'), executor=other).wait() == Counts(3, 3, 0, 0, 0)
         go.touch()
-        waiting.join(60)
+        waiting.join(HANG)
 
         assert counts == [Counts(2, 2, 0, 0, 0)]
 
@@ -530,7 +530,7 @@ class TellsAtOnce(Executor):
         telling = threading.Thread(target=self._tell.deliver, args=(failed,))
         telling.start()
         if orders[0].attempt == 1:  # of a retry it is told by the thread that holds the lock of it
-            telling.join(10)
+            telling.join(HANG)
             self.was_told.append(not telling.is_alive())
 
     def cancel(self, runs):
@@ -651,7 +651,7 @@ def queued(proj, tmp_path):
     await_that(lambda: len(proj.query(status='pending')) == 2)
     yield proj
     (tmp_path / 'go').touch()
-    waiting.join(60)
+    waiting.join(HANG)
 
 
 @pytest.mark.parametrize('who', ['the same', 'another'])
@@ -778,7 +778,7 @@ def test_ctrl_c_while_the_program_waits_at_its_end(program, tmp_path):
     )
     assert running.stderr.readline() == 'waiting for 1 resource in the background; Ctrl-C ends that\n'
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=HANG)
 
     assert (out, err) == ('', '')
     with Project(tmp_path / 'base', create=False) as proj:

@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from conftest import HANG
 from test_index import asked, done, statuses
 
 from hadrosaur import schema
@@ -110,7 +111,7 @@ def wait():
 
 def finished(process, sent=''):
     """What a program said, once it has ended well."""
-    out, err = process.communicate(sent, timeout=60)
+    out, err = process.communicate(sent, timeout=HANG)
     assert process.returncode == 0, err
     return out.split()
 

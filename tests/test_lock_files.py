@@ -5,7 +5,7 @@ import sqlite3
 import threading
 
 import pytest
-from conftest import await_that
+from conftest import HANG, await_that
 
 from hadrosaur import Project, diskio, settle
 from hadrosaur.directory.claim import Claim
@@ -53,7 +53,7 @@ def test_what_is_computed_is_locked_everywhere(proj, base, tmp_path):
             assert other.check().findings == []
     finally:
         go.touch()
-        running.join(60)
+        running.join(HANG)
     assert proj.get('dep', 'x')['result'] == 'x'
     assert len(list(tmp_path.glob('began *'))) == 1
 

@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+from conftest import HANG
 from test_index import asked, done
 
 from hadrosaur import HadrosaurWarning, Project, recovery, settle
@@ -20,7 +21,7 @@ def in_child(action):
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)  # the patience of the test, not of the code
+        signal.alarm(300)  # the patience of the test, not of the code
         code = 1
         try:
             action()
@@ -99,7 +100,7 @@ def test_nobody_enters_sqlite_while_a_fork_waits():
     late.join(0.05)  # as long as it takes to be let in by mistake
     go_deeper.set()
     for thread in (inside, fork, late):
-        thread.join(60)
+        thread.join(HANG)
 
     assert events == ['deeper', 'fork', 'late']
 
@@ -122,7 +123,7 @@ def test_closing_a_project_while_threads_fetch(proj):
     for thread in threads:
         thread.start()
     for _ in range(80):
-        assert fetched.acquire(timeout=60)
+        assert fetched.acquire(timeout=HANG)
         proj.close()
     for thread in threads:
         thread.join()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import HANG
 
 from hadrosaur import HadrosaurError, Project, basedir
 from hadrosaur.errors import ProjectError
@@ -43,7 +44,7 @@ def _bind(path):
 def hadrosaur(*words):
     """The command, as a user types it; only a hang reaches the timeout."""
     command = [sys.executable, '-m', 'hadrosaur', *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
 
 
 @pytest.fixture

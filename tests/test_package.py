@@ -6,7 +6,7 @@ import tarfile
 import zipfile
 
 import pytest
-from conftest import ROOT
+from conftest import HANG, ROOT
 
 pytest.importorskip('hatchling', reason='hatchling builds the package')
 
@@ -16,7 +16,7 @@ def built(tmp_path_factory):
     """The folder with the wheel and the sdist."""
     folder = tmp_path_factory.mktemp('dist')
     command = [sys.executable, '-m', 'hatchling', 'build', '-d', str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     return folder
 

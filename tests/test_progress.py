@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import HANG
 
 from hadrosaur import Counts
 
@@ -48,7 +49,7 @@ def test_piped_progress_is_plain_lines(program):
 
 def test_piped_progress_ends_with_the_final_counts(program):
     """A batch that is done before the first line is due is told of all the same, in one line."""
-    done = program(PROGRAM.replace('progress._Plain.interval = 0', ''))
+    done = program(PROGRAM.replace('progress._Plain.interval = 0', 'progress._Plain.interval = 1000'))
 
     assert [line.partition(',')[0] for line in done.stderr.splitlines()] == ['coll: 6/6 done']
 
@@ -81,7 +82,7 @@ def test_terminal_shows_a_live_line(program, tmp_path):
         shown += data
     os.close(theirs)
 
-    assert process.wait(timeout=60) == started.returncode == 0
+    assert process.wait(timeout=HANG) == started.returncode == 0
     assert b'6/6' in shown
     assert b'1 failed' in shown
     assert b'number [red]three[/red]' in shown

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import HANG, ROOT
 
 README = (ROOT / 'README.md').read_text('utf-8')
 
@@ -27,7 +27,7 @@ def tutorial(tmp_path_factory):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     return folder
@@ -57,7 +57,7 @@ def test_shell_lines_run_on_the_tutorial(tutorial, command):
     words = shlex.split(command)
     if words[0] == 'hadrosaur':
         words[:1] = [sys.executable, '-m', 'hadrosaur']
-    done = subprocess.run(words, cwd=tutorial, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=tutorial, capture_output=True, text=True, timeout=HANG)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or 'agree' in done.stderr

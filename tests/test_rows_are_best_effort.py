@@ -7,7 +7,7 @@ import time
 import warnings
 
 import pytest
-from conftest import await_that
+from conftest import HANG, await_that
 
 from hadrosaur import Counts, HadrosaurWarning, Project, rowwriter
 
@@ -191,7 +191,7 @@ def test_ctrl_c_is_heard_while_the_index_is_locked(program, base, held):
     )
     assert fetching.stdout.readline() == '1\n'
     fetching.send_signal(signal.SIGINT)
-    _, err = fetching.communicate(timeout=60)  # the index is locked all the while
+    _, err = fetching.communicate(timeout=HANG)  # the index is locked all the while
     release()
 
     assert 'KeyboardInterrupt' in err
@@ -362,7 +362,7 @@ def test_a_child_that_is_forked_while_rows_wait(program, base, held):
     )
     assert forked.stdout.readline() == 'fetched\n'
     release()
-    _, err = forked.communicate('go\n\n', timeout=60)
+    _, err = forked.communicate('go\n\n', timeout=HANG)
 
     assert forked.returncode == 0, err
     assert rows(base) == dict.fromkeys(['before', 'parent', 'parent again', 'child'], 'completed')

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import await_that
+from conftest import HANG, await_that
 
 from hadrosaur.executors import template
 
@@ -211,7 +211,7 @@ def test_an_idle_template_ends(proj):
     """Some seconds after its last worker; the next batch starts another."""
     proj.resource('coll')(look_around)
     [first] = proj.fetch_many('coll', ['first'], workers=1)
-    await_that(lambda: not is_running(first.result['parent']), seconds=90)
+    await_that(lambda: not is_running(first.result['parent']), seconds=HANG)
     [second] = proj.fetch_many('coll', ['second'], workers=1)
     assert second.result['parent'] != first.result['parent']
 
@@ -240,5 +240,5 @@ def test_who_reads_the_programs_stderr_need_not_wait(tmp_path):
         "proj.resource('coll')(lambda ident, args, subdir: ident)\n"
         "proj.fetch_many('coll', ['a'], workers=1).wait()\nos._exit(0)\n"
     )
-    done = subprocess.run([sys.executable, '-c', source], cwd=tmp_path, capture_output=True, timeout=300)
+    done = subprocess.run([sys.executable, '-c', source], cwd=tmp_path, capture_output=True, timeout=HANG)
     assert (done.returncode, done.stderr) == (0, b'')

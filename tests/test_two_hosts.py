@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from conftest import await_that
+from conftest import HANG, await_that
 
 from hadrosaur import Project, mounts
 from hadrosaur.directory.claim import Claim
@@ -58,7 +58,7 @@ def test_two_hosts_compute_nothing_twice(program, tmp_path, index):
         program(source, host, index, seed, start=True) for seed in range(2) for host in ('node', 'node-1')
     ]
     for process in started:
-        _, err = process.communicate(timeout=110)
+        _, err = process.communicate(timeout=HANG)
         assert process.returncode == 0, err
     assert len(list(tmp_path.glob('ran-*'))) == 60
     assert lock_of(tmp_path / 'base') == 'file'

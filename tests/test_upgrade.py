@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import HANG, ROOT
 
 import hadrosaur
 from hadrosaur import Project, schema
@@ -39,7 +39,7 @@ def contents(path):
 def alembic(*words):
     """Plain alembic, from the checkout."""
     command = [sys.executable, '-m', 'alembic', *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
 
 
 def fresh(path):
@@ -130,7 +130,7 @@ def test_eight_openers_at_once(program, tmp_path):
     for process in started:
         process.stdin.write('.')
         process.stdin.flush()
-    answers = [process.communicate(timeout=60) for process in started]
+    answers = [process.communicate(timeout=HANG) for process in started]
 
     assert [out for out, _ in answers] == ["['bad', 'one', 'two']\n"] * 8, answers
     assert stored_revision(path) == schema.HEAD

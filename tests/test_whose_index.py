@@ -9,6 +9,7 @@ import sys
 import warnings
 
 import pytest
+from conftest import HANG
 
 from hadrosaur import HadrosaurError, HadrosaurWarning, Project, basedir
 from hadrosaur.errors import IndexFault, NotOurIndex
@@ -36,7 +37,7 @@ def idents_of(base, **more):
 def hadrosaur(*words):
     """The command, as a user types it; only a hang reaches the timeout."""
     command = [sys.executable, '-m', 'hadrosaur', *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
 
 
 def note(base, path):

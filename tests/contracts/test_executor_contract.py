@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import HANG
 
 from hadrosaur import ExecutorFault, Project
 
@@ -101,7 +102,7 @@ def cluster(tmp_path_factory):
     yield address
     for process in reversed(started):  # dask's own way of ending waits now and then for ever
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=20)
+        process.wait(timeout=HANG)
 
 
 @pytest.fixture(params=KINDS)
@@ -422,7 +423,7 @@ def is_alive(pid):
         return False
 
 
-def wait_until(true, seconds=20):
+def wait_until(true, seconds=HANG):
     """Wait for an event; fails if it does not come."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -586,12 +587,12 @@ def test_a_worker_that_cannot_see_the_base(tmp_path):
 def test_the_dask_example(cluster, tmp_path):
     """examples/compression_on_dask.py runs on a real cluster, and its second run computes nothing."""
     command = [sys.executable, str(EXAMPLE), str(tmp_path / 'base'), cluster]
-    first = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    first = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=True)
     with Project(tmp_path / 'base', create=False) as proj:
         counts = proj.stats()['compression']
         rows = [entry.as_json() for entry in proj.query()]
         assert proj.check(deep=True).findings == []
-    second = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=True)
     with Project(tmp_path / 'base', create=False) as proj:
         assert [entry.as_json() for entry in proj.query()] == rows
 
