@@ -77,9 +77,10 @@ _ending: list[Ender] = []  # those that were asked, and may not be done
 
 def await_enders() -> None:
     """Wait until everything is ended that finalisers asked for."""
-    while _ending:
-        with contextlib.suppress(IndexError):  # another thread was faster
-            _ending.pop().join()
+    for ender in list(_ending):
+        ender.join()
+        with contextlib.suppress(ValueError):  # another thread was faster
+            _ending.remove(ender)
 
 
 def _end(asked: queue.SimpleQueue[Callable[[], object] | None]) -> None:

@@ -64,6 +64,15 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'hosted workers': [
+        Mutant(
+            'a hosted worker outlives its batch',
+            'executors/_host.py',
+            'now - host.idle_since >= IDLE]',
+            'now - host.idle_since >= 1000 * IDLE]',
+            'test_hosted_workers.py::test_workers_end_with_the_batch',
+        ),
+    ],
     'two hosts': [
         Mutant(
             'folders are locked on a disk that nobody knows',

@@ -156,7 +156,7 @@ def test_saved_results_are_not_held_whole(proj):
 
 
 def test_an_infinite_source_can_be_left(proj):
-    """Breaking out of an endless generator ends the batch at once."""
+    """Breaking out of an endless generator ends the batch; who looks then sees what has become of it."""
     proj.resource('coll')(lambda ident, args, subdir: int(ident))
 
     def idents():

@@ -1,7 +1,9 @@
 """The far end of a foreign executor: a chunk of orders comes in, a slot on this machine runs it.
 
 So a function that kills its process costs one resource and never a worker that is not ours, its
-output is caught by descriptors, and timeouts hold. One slot is kept warm for each thread that hosts.
+output is caught by descriptors, and timeouts hold. One slot is kept warm for each thread that hosts, while
+chunks come: nobody tells a process that is not ours when a batch ends, so a slot that had nothing to do for
+`IDLE` seconds is ended, and all end with the process that hosts them.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from typing import NamedTuple
 
 from ..basedir import cancel_requests
 from ..errors import ExecutorFault
+from ..locks import start_without_signals
 from ..records import Outcome, WorkOrder
 from .base import Listener, Packed
 from .slots import SlotPool
 
+IDLE = 1.0  # seconds without a chunk after which a slot is ended; to start another costs a hundredth or two
 BUDGET = 0.05  # seconds after which a chunk hands back what it has not begun
 
 
@@ -46,6 +50,7 @@ class _Host:
 
     def __init__(self) -> None:
         self.owner = ''
+        self.idle_since: float | None = None  # None: it has a chunk
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         listener = Listener(
             deliver=lambda outcomes: self._answers.put((outcomes, [])),
@@ -89,6 +94,8 @@ class _Host:
 
 _hosts: dict[tuple[int, int], _Host] = {}  # by process and thread
 _guard = threading.Lock()
+_changed = threading.Condition(_guard)
+_watcher: threading.Thread | None = None
 
 
 def run_chunk(chunk: Chunk) -> ChunkResult:
@@ -98,14 +105,43 @@ def run_chunk(chunk: Chunk) -> ChunkResult:
         host = _hosts.get(key)
         if host is None:
             host = _hosts[key] = _Host()
-        host.owner = chunk.owner
+        host.owner, host.idle_since = chunk.owner, None
+        _watch()
     try:
-        return host.run(chunk)
+        result = host.run(chunk)
+        host.idle_since = time.monotonic()
+        return result
     except BaseException:  # its slot has failed, or cannot be started: the next chunk gets another
         with _guard:
             _hosts.pop(key, None)
         host.close()
         raise
+
+
+def _watch() -> None:
+    """Have somebody look after idle slots, as long as there are any. Called with the guard held."""
+    global _watcher
+    if _watcher is None:
+        watcher = threading.Thread(target=_end_idle, name='hadrosaur-hosts', daemon=True)
+        start_without_signals(watcher)
+        _watcher = watcher
+
+
+def _end_idle() -> None:
+    global _watcher
+    while True:
+        with _guard:
+            mine = {key: host for key, host in _hosts.items() if key[0] == os.getpid()}
+            if not mine:
+                _watcher = None
+                return
+            now = time.monotonic()
+            late = [key for key, host in mine.items() if host.idle_since and now - host.idle_since >= IDLE]
+            ended = [_hosts.pop(key) for key in late]
+            if not ended:
+                _changed.wait(IDLE / 4)
+        for host in ended:
+            host.close()
 
 
 @atexit.register
@@ -114,14 +150,21 @@ def close_hosts(owner: str | None = None) -> None:
     with _guard:
         ended = [key for key, host in _hosts.items() if owner in (None, host.owner)]
         hosts = [_hosts.pop(key) for key in ended]
+        watcher = _watcher if ended and not _hosts else None
+        _changed.notify_all()
+    if watcher is not None:
+        watcher.join()
     for (process, _), host in zip(ended, hosts, strict=True):
         if process == os.getpid():
             host.close()
 
 
 def _in_child() -> None:
-    global _guard
+    global _guard, _changed, _watcher
     _guard = threading.Lock()
+    _changed = threading.Condition(_guard)
+    _watcher = None
+    _hosts.clear()  # the parent's: their sockets are closed here
 
 
 os.register_at_fork(after_in_child=_in_child)

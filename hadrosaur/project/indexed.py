@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import canonical, compute, directory, mounts, reindex, settle
+from .. import canonical, compute, directory, locks, mounts, reindex, settle
 from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
 from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
@@ -184,7 +184,7 @@ class Indexed:
         """
         if collection is not None:
             self._registry.get_any(collection)
-        self._store.rows.flush()
+        self._settle_down()
         self._store.index.show({})
         if fresh:
             self._store.rebuild()
@@ -201,7 +201,7 @@ class Indexed:
             fix: Mend what can be mended.
             deep: Compare checksums too: lists results that were edited or damaged. Reads every result.
         """
-        self._store.rows.flush()
+        self._settle_down()
         self._store.index.show({})
         return reindex.check(self._store, fix=fix, deep=deep)
 
@@ -216,7 +216,13 @@ class Indexed:
         path = self._index_file()
         return (stored_revision(path) if os.path.lexists(path) else None), HEAD
 
+    def _settle_down(self) -> None:
+        """Who looks sees what this process has done, and what came of the batches that it dropped."""
+        locks.await_enders()
+        self._store.rows.flush()
+
     def _index(self) -> Index:
+        locks.await_enders()
         return self._store.up_to_date()
 
     def _has_rows(self, collection: str) -> bool:
