@@ -412,8 +412,7 @@ class _Checking:
         if record.get('collection', entry.collection) != entry.collection or (
             record.get('ident', entry.ident) != entry.ident
         ):
-            detail = f'{directory.RECORD} was written for {record.get("collection")}/{record.get("ident")}'
-            self._note('foreign-record', entry.collection, entry.ident, detail)
+            # A copy made by hand, which is a resource of its folder's name: no disagreement.
             self._misrecorded.append((entry.collection, entry.ident, found.name))
 
     def _adopt(self) -> None:

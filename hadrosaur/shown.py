@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +25,43 @@ def visible(text: str) -> str:
 
 def _escaped(char: str) -> str:
     return char.encode('unicode_escape').decode()
+
+
+# What sets colours and weights, and does not hide text (8): all that it changes is how text looks.
+_COLOUR = re.compile(r'\x1b\[(?:(?!0*8[;:m])[0-9]{0,3}[;:]?){0,24}m')
+_BEGUN = re.compile(r'\x1b(?:\[[0-9;:]{0,96})?\Z')  # perhaps a colour, whose end is still to come
+
+
+class Harmless:
+    """A log for a terminal, piece by piece: lines, tabs and colours stay, all else is made visible."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder('utf-8')('backslashreplace').decode
+        self._held = ''
+        self._is_coloured = False
+
+    def __call__(self, data: bytes, *, end: bool = False) -> str:
+        """The next piece; ``end``: nothing more will come, and the terminal gets its own colours back."""
+        text = self._held + self._decode(data, end)
+        begun = None if end else _BEGUN.search(text)
+        cut = begun.start() if begun else len(text)
+        if not end and not begun and text.endswith('\r'):  # of a line end, perhaps
+            cut -= 1
+        text, self._held = text[:cut], text[cut:]
+        shown, at = [], 0
+        for colour in _COLOUR.finditer(text):
+            shown += [_lines(text[at : colour.start()]), colour[0]]
+            at, self._is_coloured = colour.end(), True
+        shown.append(_lines(text[at:]))
+        if end and self._is_coloured:
+            shown.append('\x1b[0m')
+        return ''.join(shown)
+
+
+def _lines(text: str) -> str:
+    """Each line visible, tabs kept; a carriage return that is no part of a line's end would write over it."""
+    lines = text.replace('\r\n', '\n').split('\n')
+    return '\n'.join('\t'.join(map(visible, line.split('\t'))) for line in lines)
 
 
 def html_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = '') -> str:

@@ -64,6 +64,29 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'shown': [
+        Mutant(
+            'a colour that hides text is passed on',
+            'shown.py',
+            '(?!0*8[;:m])',
+            '',
+            'test_shown_on_terminals.py::test_a_log_on_a_terminal_can_do_no_harm',
+        ),
+        Mutant(
+            'a log on a terminal is passed on as it is',
+            'cli/one.py',
+            'raw=raw or not output.is_terminal()',
+            'raw=True',
+            'test_shown_on_terminals.py::test_logs_are_harmless_on_a_terminal_and_exact_in_a_pipe',
+        ),
+        Mutant(
+            'an executor is looked at when there is work for it',
+            'project/__init__.py',
+            '        check_executor(executor, workers)\n',
+            '',
+            'test_shown_on_terminals.py::test_an_executor_that_is_none_is_refused_at_the_call',
+        ),
+    ],
     'hosted workers': [
         Mutant(
             'a hosted worker outlives its batch',
@@ -2201,11 +2224,6 @@ MUTANTS = {
                     'an edited result',
                     "self._note('checksum', entry.collection, entry.ident, detail)",
                     'change_result',
-                ),
-                (
-                    'a copied folder',
-                    "self._note('foreign-record', entry.collection, entry.ident, detail)",
-                    'copy_folder',
                 ),
                 (
                     'a changed row',

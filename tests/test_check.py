@@ -100,7 +100,7 @@ WAYS = {  # what was done: (which problems are found, words of the first, what t
     cut_off: (['cut-off'], 'begun, and cut off half way', 'error'),
     damage_status: (['damaged'], 'status.json is damaged', 'completed'),
     damage_record: (['damaged', 'details'], 'record.json is damaged', 'completed'),
-    copy_folder: (['missing-row', 'foreign-record'], 'no row does', 'completed'),
+    copy_folder: (['missing-row'], 'no row does', 'completed'),
 }
 LEFT = {  # only a person, or a fetch, can tell what is right
     damage_result: (['damaged'], 'result.json does not parse', 'completed'),

@@ -29,7 +29,7 @@ from hadrosaur import Project
 proj = Project('base')
 
 def until(name):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not os.path.exists(name) and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -65,7 +65,7 @@ def command(*args):
 
 def hadro(*args, cwd, **more):
     """Run the command line as a user would."""
-    more = {'text': True, 'timeout': 100, **more}
+    more = {'text': True, 'timeout': 300, **more}
     return subprocess.run(command(*args), cwd=cwd, capture_output=True, **more)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..shown import visible
+from ..shown import Harmless, visible
 from . import output
 from .arguments import ARGS, BASE, COLL, IDENT, JSON
 from .projects import opened
@@ -110,19 +110,25 @@ Examples:
 @click.option('-f', '--follow', is_flag=True, help='Go on while it is pending.')
 @click.option('--stderr', 'name', flag_value='stderr', help='What it wrote to standard error.')
 @click.option('--error', 'name', flag_value='error', help='The traceback of the last run.')
-def logs(base: str, collection: str, ident: str, follow: bool, name: str | None) -> None:
+@click.option('--raw', is_flag=True, help='Byte for byte on a terminal too.')
+def logs(base: str, collection: str, ident: str, follow: bool, name: str | None, raw: bool) -> None:
     """Print what one resource printed.
 
-    Byte for byte, as it printed it. With -f, what is appended is printed too, until the resource is
-    completed or ends in error; if it is computed anew, the new log follows the old one.
+    In a pipe or a file byte for byte. On a terminal colours stay, and every other control sequence is
+    shown instead of obeyed: it might move the cursor, retitle the window or type for you. With -f, what is
+    appended is printed too, until the resource is completed or ends in error; if it is computed anew, the
+    new log follows the old one.
     """
     with opened(base) as project:
         resource = project.get(collection, ident)
-        log = _Log(resource.paths[name or 'stdout'])
-        log.pass_on()
-        while follow and resource.status == 'pending':
-            resource = _after_a_while(project, resource, log)
+        log = _Log(resource.paths[name or 'stdout'], raw=raw or not output.is_terminal())
+        try:
             log.pass_on()
+            while follow and resource.status == 'pending':
+                resource = _after_a_while(project, resource, log)
+                log.pass_on()
+        finally:
+            log.end()
 
 
 def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
@@ -137,8 +143,9 @@ def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
 class _Log:
     """A growing file. One that is emptied or replaced is read from its beginning again."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, raw: bool) -> None:
         self._path = path
+        self._harmless = None if raw else Harmless()
         self._offset = 0
         self._inode = -1
 
@@ -160,7 +167,17 @@ class _Log:
         self._inode = found.st_ino
         while data := os.pread(file, CHUNK, self._offset):
             self._offset += len(data)
-            sys.stdout.buffer.write(data)
+            self._write(data)
+        sys.stdout.buffer.flush()
+
+    def _write(self, data: bytes, *, end: bool = False) -> None:
+        if self._harmless is not None:
+            data = self._harmless(data, end=end).encode(sys.stdout.encoding, 'backslashreplace')
+        sys.stdout.buffer.write(data)
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._write(b'', end=True)
         sys.stdout.buffer.flush()
 
 

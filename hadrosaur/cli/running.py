@@ -11,6 +11,7 @@ import click
 
 from .. import diskio
 from ..rowwriter import LAST
+from ..runner import check_executor
 from ..shown import visible
 from . import output
 from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, TARGET, filters, together
@@ -133,6 +134,7 @@ def retry(
 
 def _compute(project: Project, collection: str, items: Iterable[Any], how: How) -> int:
     registered(project, collection)
+    check_executor(how.executor, how.workers)
     if how.dry_run:
         return _say_what_would_be_done(project, collection, items, how)
     started = time.monotonic()

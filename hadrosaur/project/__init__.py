@@ -19,7 +19,7 @@ from ..handle import Resource, failure, free_frames
 from ..records import Counts, Entry, Task
 from ..recovery import recover
 from ..registry import Collection, Registry
-from ..runner import Background, Batch
+from ..runner import Background, Batch, check_executor
 from ..store import Store
 from .indexed import Indexed
 
@@ -291,6 +291,7 @@ class Project(Indexed):
             A `Batch`: iterate it, or call ``.wait()``.
         """
         known = self._registry.get(collection)
+        check_executor(executor, workers)
         store = self._fetcher.store()
         is_nested = store is not self._store
         display = self._display(progress, collection, idents)

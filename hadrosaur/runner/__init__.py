@@ -7,6 +7,6 @@ resources that are computed while the program goes on.
 
 from .background import Background
 from .batch import Batch
-from .dispatcher import EXECUTORS
+from .dispatcher import EXECUTORS, check_executor
 
-__all__ = ['EXECUTORS', 'Background', 'Batch']
+__all__ = ['EXECUTORS', 'Background', 'Batch', 'check_executor']

@@ -39,10 +39,21 @@ def make_executor(executor: Any, listener: Listener, workers: int | None) -> Exe
 
     Raises UnknownExecutor, ExecutorUnavailable, or ValueError for a bad number of workers.
     """
+    path = check_executor(executor, workers)
+    if path in EXECUTORS.values():
+        return _load(path)(listener, workers)
+    return _load(path)(listener, workers, executor)
+
+
+def check_executor(executor: Any, workers: int | None) -> str:
+    """The import path of the class that drives it; nothing is loaded or reached.
+
+    Raises UnknownExecutor, or ValueError for a bad number of workers.
+    """
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ValueError(f'workers must be a whole number from 1 up, not {workers!r}')
     if isinstance(executor, str) and executor in EXECUTORS:
-        return _load(EXECUTORS[executor])(listener, workers)
+        return EXECUTORS[executor]
     path = _foreign(executor)
     if path is None:
         raise UnknownExecutor(
@@ -50,7 +61,7 @@ def make_executor(executor: Any, listener: Listener, workers: int | None) -> Exe
             hint=f"choose one of {', '.join(map(repr, EXECUTORS))}, 'dask:tcp://host:port', a dask Client, "
             'or a concurrent.futures.Executor',
         )
-    return _load(path)(listener, workers, executor)
+    return path
 
 
 def _foreign(executor: Any) -> str | None:
