@@ -332,14 +332,14 @@ def test_what_the_dead_waited_for_counts_for_nothing(proj, tmp_path):
     steps = [[proj.path, 'coll', name] for name in ('inner', 'outer')]
     (folder / 'dead').write_text(json.dumps({'chain': steps[:1], 'waits_for': steps[1:]}))
     (folder / 'nonsense').write_text('{')
-    go = str(tmp_path / 'go')
+    began = str(tmp_path / 'began')
 
     @proj.resource('coll')
     def compute(ident, args, subdir):
         if ident == 'outer':
-            open(go, 'w').close()
+            await_file(began)
             return proj.fetch('coll', 'inner')['result']
-        await_file(go)
+        open(began, 'w').close()
         await_that(lambda: not os.path.exists(folder / 'dead'))
         return 42
 
