@@ -97,7 +97,7 @@ class _Descriptors:
     def __exit__(self, *_: object) -> None:
         self._warnings.__exit__(None, None, None)
         _flush(*_ours)
-        _flush(*(stream for stream in _standing() if stream not in _ours))
+        _flush(*(stream for stream in _standing() if all(stream is not one for one in _ours)))
         _flush_c()
         sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', self._stdio)
         for fd, saved in zip((1, 2), self._saved, strict=True):
@@ -127,7 +127,7 @@ def _flush(*streams: TextIO | None) -> None:
     for stream in streams:
         try:
             stream.flush()  # type: ignore[union-attr]
-        except (OSError, ValueError, AttributeError):  # closed, None, or anything that was put there
+        except Exception:  # closed, None, or anything that a function put there, which may raise anything
             continue
 
 

@@ -107,6 +107,10 @@ def look_for(base: str, collection: str, ident: str) -> Folder | None:
             return _Visit(collection, folder, parent)(directory.find_folder(path, ident), None)
     except (FileNotFoundError, InvalidIdent):  # a row that was written by hand may have any name
         return None
+    except OSError as error:
+        if diskio.is_no_file(error):  # a link or a file stands in the place of the collection
+            return None
+        raise
 
 
 class _Visit(NamedTuple):

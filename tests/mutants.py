@@ -174,6 +174,20 @@ MUTANTS = {
     ],
     'odd places': [
         Mutant(
+            'a link in the place of a collection ends reindex',
+            'reindex.py',
+            'if diskio.is_no_file(error):  # a link or a file stands in the place of the collection',
+            'if diskio.is_ours(error):  # a link or a file stands in the place of the collection',
+            'test_places_taken.py::test_a_collection_that_was_replaced_by_a_link',
+        ),
+        Mutant(
+            'streams that a function left may raise what they like',
+            'capture.py',
+            'except Exception:  # closed, None, or anything',
+            'except (OSError, ValueError, AttributeError):  # closed, None, or anything',
+            'test_streams_that_raise.py::test_the_next_one_never_notices[inline]',
+        ),
+        Mutant(
             'a file in the place of a collection is passed over',
             'registry.py',
             'except (FileExistsError, NotADirectoryError):',

@@ -43,3 +43,18 @@ def test_of_a_command(tmp_path):
     assert 'Traceback' not in done.stderr
     assert 'is no folder' in done.stderr
     assert 'move away what stands there' in done.stderr
+
+
+def test_a_collection_that_was_replaced_by_a_link(tmp_path):
+    """Its resources are gone from there: reindex drops their rows, and nothing is followed."""
+    base = tmp_path / 'base'
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', 'a')
+    os.rename(base / 'coll', tmp_path / 'elsewhere')
+    (base / 'coll').symlink_to(tmp_path / 'elsewhere')
+    with Project(base, create=False) as proj:
+        assert [found.problem for found in proj.check().findings]
+        proj.reindex()
+        assert len(proj.query()) == 0
+    assert (tmp_path / 'elsewhere/a/status.json').exists()

@@ -78,8 +78,10 @@ class ReadOnlyFile:
             return self._open_built()
         try:
             found = self._open_itself()
-        except (OSError, sqlite3.Error) as fault:
+        except (PermissionError, sqlite3.Error) as fault:
             raise told(fault, self._path, 'check permissions')
+        except OSError:  # no room for a copy of index and -wal: the directories are there
+            return self._open_built()
         if isinstance(found, Held):
             return found
         if found.kind == 'damaged':
