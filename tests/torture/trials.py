@@ -252,7 +252,7 @@ def mixtures(base, when):
 
 
 def lost(before, told, after, proj, scenario):
-    """What was there before or was given back is there still."""
+    """What was there before or was given back is there still; `told` are [collection, ident, status, …]."""
     given = dict(before)
     for word, *said in told:
         if word == 'coll' and said[1] == 'completed':
@@ -260,23 +260,19 @@ def lost(before, told, after, proj, scenario):
                 yield f'{said[0]} was given back as completed without its value'
             else:
                 given[said[0]] = said[2]['nonce']
+    acknowledged = {said[1] for said in told if said[2:3] == ['completed']}
+    again = {'long'} - acknowledged if scenario == 'recompute' else set()
     for ident, nonce in given.items():
-        now = after.get(ident)
-        if scenario in ('remove', 'rm') and ident == 'old':
-            continue
-        if now == nonce or (scenario == 'recompute' and ident == 'long' and not told):
+        if after.get(ident) == nonce or (scenario in ('remove', 'rm') and ident == 'old'):
             continue
         res = None
         with suppress(HadrosaurError):
             res = proj.get('coll', ident)
-        if (
-            scenario == 'recompute'
-            and ident == 'long'
-            and res is not None
-            and res.status in ('error', 'completed')
-        ):
-            continue
-        yield f'{ident} was {nonce}, now it is {now} ({res and res.status}, {res and res.error})'
+        if res is not None and res.status == 'completed' and res.result['nonce'] == nonce:
+            continue  # settled by its record
+        if ident in again and res is not None and res.status in ('error', 'completed'):
+            continue  # asked for again, and nothing was given back: what there is, is one run's
+        yield f'{ident} was {nonce}, now it is {after.get(ident)} ({res and res.status}, {res and res.error})'
 
 
 def nonces(base):
