@@ -44,6 +44,7 @@ INDEX = 'index.sqlite3'
 HIDDEN = '.hadrosaur'
 """The folder of what is not for people."""
 FORMAT_FILE = 'format.json'
+_TRIES = 5  # to write it while sessions begin, which sweep up what was left of writing it
 INDEX_LOCK = 'index.lock'
 INDEXES = 'indexes'
 SESSIONS = 'sessions'
@@ -228,10 +229,13 @@ class BaseDirectory(Guarded):
         data = json.dumps(document).encode() + b'\n'
         try:
             with notes.as_project_error(f'{self.hidden}/{FORMAT_FILE}'), diskio.opened(self.hidden) as hidden:
-                if is_first:
-                    return notes.put_first(FORMAT_FILE, data, hidden)
-                diskio.replace(FORMAT_FILE, data, hidden)
-                return True
+                for _ in range(_TRIES):
+                    with contextlib.suppress(FileNotFoundError):  # swept away before it had its name
+                        if is_first:
+                            return notes.put_first(FORMAT_FILE, data, hidden)
+                        diskio.replace(FORMAT_FILE, data, hidden)
+                        return True
+                return False
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
@@ -274,6 +278,8 @@ class BaseDirectory(Guarded):
         name = f'{HOST}-{os.getpid()}-{os.urandom(4).hex()}'
         about = {'host': HOST, 'pid': os.getpid(), 'since': format_time(time.time())}
         fd: int | None = None
+        with contextlib.suppress(OSError), diskio.opened(self.hidden) as hidden:
+            notes.sweep(FORMAT_FILE, hidden)
         full = notes.where_there_is_space()  # else as on a base that can only be read
         with full, diskio.opened(f'{self.hidden}/{SESSIONS}') as sessions:
             while fd is None:

@@ -41,6 +41,15 @@ def read_note(name: str, folder: int) -> tuple[bytes, int]:
     return data, found.st_uid
 
 
+def sweep(name: str, folder: int) -> None:
+    """Remove what processes that were killed left of writing a file; one that is alive writes it again."""
+    with contextlib.suppress(OSError):
+        for other in os.listdir(folder):
+            if other.startswith(f'.{name}.') and other.endswith('.new'):
+                with contextlib.suppress(OSError):
+                    os.unlink(other, dir_fd=folder)
+
+
 def put_first(name: str, data: bytes, folder: int) -> bool:
     """Make a whole file of that name; False where somebody else was faster."""
     beside = f'.{name}.{os.getpid()}.{os.urandom(4).hex()}.new'

@@ -81,6 +81,7 @@ class RowWriter(Guarded):
         self._waiting = 0  # rows in the events
         self._given_up = False  # were there more rows than may wait?
         self._put = self._done = 0  # numbers of events
+        self._retried = 0  # of those put, and so of those done
         self._applying = threading.Lock()  # held by whoever applies events, so that their order holds
         self._applier = 0  # the thread that does
         self._news = threading.Condition(self._guard)
@@ -169,12 +170,12 @@ class RowWriter(Guarded):
 
     def flush(self, patience: float = READER) -> bool:
         """Write what waits by now; False where for so many seconds nothing could be written."""
-        target, done = self._put, self._done
+        target, done = self._put, self._done - self._retried
         deadline = time.monotonic() + patience
         while (self._done < target or self._later or self._given_up) and not self._is_applier():
             fault = self._drain(target)
-            if self._done > done:
-                done, deadline = self._done, time.monotonic() + patience
+            if self._done - self._retried > done:  # what is only tried again is no progress
+                done, deadline = self._done - self._retried, time.monotonic() + patience
             elif time.monotonic() >= deadline or (fault and not isinstance(fault, IndexBusy)):
                 return False
             else:
@@ -298,6 +299,7 @@ class RowWriter(Guarded):
         now = time.monotonic()
         due = [event for moment, event in self._later if moment <= now]
         self._later = [item for item in self._later if item[0] > now]
+        self._retried += len(due)
         for event in due:
             self.put(event)
 

@@ -2119,6 +2119,20 @@ MUTANTS = {
             'test_disk_faults.py::test_a_command_says_what_where_and_what_to_do[coll-kinds2-116-words2]',
         ),
         Mutant(
+            'what is tried again and again is taken for progress, and waited for without end',
+            'rowwriter.py',
+            '            if self._done - self._retried > done:',
+            '            if self._done > done:',
+            'test_disk_faults.py::test_a_batch_without_descriptors_ends[threads]',
+        ),
+        Mutant(
+            'what a killed process left of writing format.json stays for good',
+            'basedir.py',
+            '            notes.sweep(FORMAT_FILE, hidden)',
+            '            pass',
+            'test_disk_faults.py::test_what_a_killed_process_left_of_format_json_is_swept_up',
+        ),
+        Mutant(
             'an index is built without the folders that no descriptor was left for',
             'registry.py',
             '            raise\n        return False\n\n\ndef _has_status',

@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT
 from torture.faults import LOOKS, OPENS, Faults
 
+from hadrosaur import Project
+
 BASE = """
     import errno, os, warnings
     from torture.faults import OPENS, Faults
@@ -113,3 +115,32 @@ def test_a_command_says_what_where_and_what_to_do(program, tmp_path, path, kinds
     assert len(done.stderr.splitlines()) == 2, done.stderr
     for word in words:
         assert word in done.stderr
+
+
+@pytest.mark.parametrize('executor', ['threads', 'processes'])
+def test_a_batch_without_descriptors_ends(faulty, executor):
+    """With too many open files until the end, every resource gets its error, and nothing waits for ever."""
+    faulty(f"""
+    warnings.simplefilter('ignore')
+    batch = proj.fetch_many('coll', ['x', 'y'], workers=2, executor={executor!r})
+    faults.arm('fail', 1, errno.EMFILE, every=True, kinds=OPENS, path='coll/*')
+    counts = batch.wait()
+    assert (counts.total, counts.error) == (2, 2), counts
+    proj.close()
+    faults.disarm()
+    with Project('base') as proj:
+        assert len(proj.query('coll', status='pending')) == 0
+    """)
+
+
+def test_what_a_killed_process_left_of_format_json_is_swept_up(base):
+    """Whoever computes next removes it, and one that is just being written is written again."""
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', 'a')
+    left = base / '.hadrosaur/.format.json.1.abcd.new'
+    left.write_text('{"form')
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', 'b')
+    assert not left.exists()

@@ -9,6 +9,7 @@ may follow. It prints a line of JSON for each trial.
 
 import ctypes
 import errno
+import faulthandler
 import json
 import os
 import random
@@ -416,6 +417,7 @@ class Trials:
 
         def work():
             told, said = [], ''
+            faulthandler.dump_traceback_later(PATIENCE / 2, exit=False)
             arm()
             try:
                 with warnings.catch_warnings(record=True):
@@ -432,7 +434,7 @@ class Trials:
         violations = [f'left running: {command}' for command in left]
         err = (self.place / 'act.err').read_text(errors='replace')
         if code is None:
-            violations.append(f'it hangs {err[-300:]}')
+            violations.append(f'it hangs {err[-3000:]}')
         elif code not in (0, -signal.SIGKILL):
             violations.append(f'it ends with {code}: {err[-300:]}')
         if said.startswith('RAW'):
