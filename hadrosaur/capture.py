@@ -12,6 +12,9 @@ Two ways, and which one was used stands in record.json:
 
 Descriptor capture with other threads alive swallowed 168 lines of an innocent thread in a test, hence
 `choose`.
+
+In a worker (`in_worker`) threads that a function leaves behind go on writing to the log of the resource
+that started them, by whatever name they know its streams; only what bypasses these is a later resource's.
 """
 
 from __future__ import annotations
@@ -20,16 +23,20 @@ import contextlib
 import contextvars
 import errno
 import functools
+import io
 import os
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, TextIO, cast
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from .locks import has_other_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from .lastwords import LastWords
 
 WAYS = ('auto', 'descriptors', 'streams', 'off')
 
@@ -56,20 +63,92 @@ def capturing(way: str, logs: tuple[int, int]) -> contextlib.AbstractContextMana
     return contextlib.nullcontext()
 
 
-def _text_stream(fd: int, *, closefd: bool = False) -> TextIO:
-    """Line-buffered, so that ``tail -f`` shows what is printed; never a reason for a function to fail."""
-    return open(fd, 'w', buffering=1, encoding='utf-8', errors='backslashreplace', closefd=closefd)
+class _Direct(io.BufferedWriter):
+    """Bytes go on at once; what a file takes only in part is written to its end."""
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self.flush()
+        return written
+
+
+class _Lines(io.TextIOWrapper):
+    """Text goes on line by line, so that ``tail -f`` shows it; never a reason for a function to fail."""
+
+    def __init__(self, fd: int, position: int, *, closefd: bool = False) -> None:
+        raw = io.FileIO(fd, 'w', closefd=closefd)
+        super().__init__(_Direct(raw), 'utf-8', 'backslashreplace', line_buffering=True)
+        self._position = position
+        self._goes_at_once = bool(os.environ.get('PYTHONUNBUFFERED'))
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if '\n' in text or '\r' in text:
+            if _last_words is not None:
+                _last_words.clear(self._position)
+        elif self._goes_at_once and not _is_child and threading.active_count() == 1:
+            self.flush()  # as is asked for; among several, whole lines matter more
+        elif _last_words is not None and not _last_words.add(self._position, text):
+            self.flush()
+        return written
+
+    def flush(self) -> None:
+        super().flush()
+        if _last_words is not None:
+            _last_words.clear(self._position)
+
+    def lead_elsewhere(self, fd: int) -> None:
+        """Write to another descriptor from now on, which is the stream's own."""
+        self.flush()
+        raw = cast('Any', self.buffer).raw
+        raw.__init__(fd, 'w', closefd=True)  # which lets go of the one before, that it does not own
+
+    def is_sound(self) -> bool:
+        """Is it as it was made? A function may have closed, detached or reconfigured it."""
+        try:
+            return (
+                not self.closed
+                and self.line_buffering
+                and (self.encoding, self.errors) == ('utf-8', 'backslashreplace')
+            )
+        except ValueError:  # detached
+            return False
+
+
+_last_words: LastWords | None = None
+_in_worker = _is_child = False
+
+
+def in_worker(last_words: LastWords | None) -> None:
+    """Be a worker from now on: every thread that a function starts belongs to its resource, for good.
+
+    Args:
+        last_words: Where unfinished lines are kept, for the caller to find.
+    """
+    global _last_words, _in_worker, _is_child
+    _last_words, _in_worker, _is_child = last_words, True, False
+    _carry_contexts()
+
+
+def _in_child() -> None:
+    """A child that a function forks shares the memory, and is not to write there."""
+    global _last_words, _is_child
+    _last_words, _is_child = None, True
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 # --- descriptors -----------------------------------------------------------------------------------
 
-_ours: list[TextIO] = []  # streams on descriptors 1 and 2, made once per process (8 µs a pair)
+_ours: list[_Lines] = []  # streams on descriptors 1 and 2, made once per process (8 µs a pair)
+_left_alive: list[weakref.ref[threading.Thread]] = []  # threads that functions have left in this worker
 
 
 class _Descriptors:
     """Point descriptors 1 and 2 to the logs, and put back what was there."""
 
-    __slots__ = ('_logs', '_saved', '_stdio', '_warnings')
+    __slots__ = ('_logs', '_mine', '_saved', '_stdio', '_token', '_warnings')
 
     def __init__(self, logs: tuple[int, int]) -> None:
         self._logs = logs
@@ -85,20 +164,46 @@ class _Descriptors:
             if first is not None:
                 os.close(first)
             raise
-        os.dup2(self._logs[0], 1)
-        os.dup2(self._logs[1], 2)
-        if not _ours or _ours[0].closed or _ours[1].closed:
-            _ours[:] = [_text_stream(1), _text_stream(2)]
-        sys.stdout, sys.stderr = _ours
+        self._lead_to_logs()
+        if not _ours or not all(stream.is_sound() for stream in _ours):
+            _ours[:] = [_Lines(1, 0), _Lines(2, 1)]
+        self._mine = _Owner(tuple(_ours))
+        self._token = _logs_here.set(self._mine) if _in_worker else None
+        if _last_words is not None:
+            _last_words.begin()
+        sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', self._routed())
         # Entering it forgets which warnings were shown, so that each resource's log has its own.
         self._warnings = warnings.catch_warnings()
         self._warnings.__enter__()
 
+    def _lead_to_logs(self) -> None:
+        os.dup2(self._logs[0], 1)
+        os.dup2(self._logs[1], 2)
+
+    def _routed(self) -> tuple[Any, Any]:
+        """Our streams; routers to them where a thread of an earlier resource could print."""
+        if not _in_worker or not _left_alive:
+            return self._mine.streams
+        _left_alive[:] = [known for known in _left_alive if (thread := known()) and thread.is_alive()]
+        if not _left_alive:
+            return self._mine.streams
+        for router, stream in zip(_routers, self._mine.streams, strict=True):
+            router.original = stream
+        return _routers
+
     def __exit__(self, *_: object) -> None:
         self._warnings.__exit__(None, None, None)
-        _flush(*_ours)
-        _flush(*(stream for stream in _standing() if all(stream is not one for one in _ours)))
+        if not _flush(*_standing(), *self._mine.streams):  # the function may have closed 1 or 2
+            with contextlib.suppress(OSError):
+                self._lead_to_logs()
+            if not _flush(*self._mine.streams):
+                _ours.clear()
         _flush_c()
+        if _last_words is not None:
+            _last_words.end()
+        if self._token is not None:
+            _logs_here.reset(self._token)
+            self._let_threads_go_on()
         sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', self._stdio)
         for fd, saved in zip((1, 2), self._saved, strict=True):
             if saved is None:
@@ -107,6 +212,28 @@ class _Descriptors:
             else:
                 os.dup2(saved, fd)
                 os.close(saved)
+
+    def _let_threads_go_on(self) -> None:
+        """What threads that stay still write is this resource's: its streams, by then in many hands, too."""
+        if threading.active_count() == 1:
+            return
+        known = {thread for left in _left_alive if (thread := left())}
+        left = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+        new = [thread for thread in left if thread not in known]
+        _left_alive.extend(map(weakref.ref, new))
+        if new:
+            _ours.clear()
+            for stream, log in zip(self._mine.streams, self._logs, strict=True):
+                with contextlib.suppress(OSError, ValueError):  # closed by the function, too many open files
+                    stream.lead_elsewhere(os.dup(log))
+
+
+class _Owner(NamedTuple):
+    """The streams of a run in a worker, for the threads that it starts; see `_Logs` for other ways."""
+
+    streams: tuple[Any, ...]
+    guard: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    ended: bool = False
 
 
 def _standing() -> tuple[Any, Any]:
@@ -123,12 +250,15 @@ def _duplicate(fd: int) -> int | None:
         raise
 
 
-def _flush(*streams: TextIO | None) -> None:
+def _flush(*streams: TextIO | None) -> bool:
+    """Flush what can be flushed; False where something of ours could not."""
+    is_done = True
     for stream in streams:
         try:
             stream.flush()  # type: ignore[union-attr]
-        except Exception:  # closed, None, or anything that a function put there, which may raise anything
-            continue
+        except Exception:  # closed, None, or anything that a function has put there, with a flush of its own
+            is_done &= not isinstance(stream, _Lines)
+    return is_done
 
 
 @functools.cache
@@ -145,14 +275,16 @@ def _flush_c() -> None:
 
 # --- streams ---------------------------------------------------------------------------------------
 
-_logs_here: contextvars.ContextVar[_Logs | None] = contextvars.ContextVar('hadrosaur_logs', default=None)
+_logs_here: contextvars.ContextVar[_Logs | _Owner | None] = contextvars.ContextVar(
+    'hadrosaur_logs', default=None
+)
 
 
 class _Logs:
     """The two logs of one call. Descriptors of their own, so that late output never meets a stranger's."""
 
     def __init__(self, logs: tuple[int, int]) -> None:
-        self.streams = tuple(_text_stream(os.dup(log), closefd=True) for log in logs)
+        self.streams = tuple(_Lines(os.dup(log), n, closefd=True) for n, log in enumerate(logs))
         self.guard = threading.RLock()
         self.ended = False
 
@@ -186,6 +318,11 @@ class _Router:
         written: int = self.original.write(text)
         return written
 
+    def detach(self) -> Any:
+        """The buffer below, for a stream that the function makes of it: the log goes on by itself."""
+        target = self._target()
+        return io.BufferedWriter(io.FileIO(os.dup(target.fileno()), 'w'))
+
     def flush(self) -> None:
         """Flush the same."""
         _flush(self._target())
@@ -218,6 +355,18 @@ class _Routing:
             if self._users == 1:
                 self._undo = _install()
 
+    def restore(self, logs: _Logs) -> None:
+        """Put the routers back where a function has put something of its own run in their place.
+
+        In the main thread it was the function; elsewhere perhaps somebody else, on purpose.
+        """
+        is_main = threading.current_thread() is threading.main_thread()
+        for name, router, stream in zip(('stdout', 'stderr'), _routers, logs.streams, strict=True):
+            standing = getattr(sys, name, None)
+            if standing is not router and (is_main or _is_dead(standing) or _writes_to(standing, stream)):
+                _flush(standing)
+                setattr(sys, name, router)
+
     def leave(self) -> None:
         with self._guard:
             self._users -= 1
@@ -230,6 +379,22 @@ def _install() -> Callable[[], None]:
     for router, standing in zip(_routers, _standing(), strict=True):
         if standing is not router:  # a child that was forked during a capture still has it in place
             router.original = standing
+    carry_no_more = _carry_contexts() if not _in_worker else lambda: None
+
+    def undo() -> None:
+        # Only what is still ours: another program may have put its own in place meanwhile.
+        if sys.stdout is out:
+            sys.stdout = out.original
+        if sys.stderr is err:
+            sys.stderr = err.original
+        carry_no_more()
+
+    sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', _routers)
+    return undo
+
+
+def _carry_contexts() -> Callable[[], None]:
+    """Have threads belong to the run that starts them; returns what undoes that."""
     start = threading.Thread.start
 
     @functools.wraps(start)
@@ -239,17 +404,26 @@ def _install() -> Callable[[], None]:
         start(thread)
 
     def undo() -> None:
-        # Only what is still ours: another program may have put its own in place meanwhile.
-        if sys.stdout is out:
-            sys.stdout = out.original
-        if sys.stderr is err:
-            sys.stderr = err.original
         if threading.Thread.start is start_in_context:
             threading.Thread.start = start  # type: ignore[method-assign]
 
-    sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', _routers)
     threading.Thread.start = start_in_context  # type: ignore[assignment, method-assign]
     return undo
+
+
+def _is_dead(stream: Any) -> bool:
+    try:
+        return stream is None or bool(stream.closed)
+    except Exception:  # anything may stand there
+        return True
+
+
+def _writes_to(stream: Any, log: Any) -> bool:
+    """Does a stream of the function's end in a log, as ``TextIOWrapper(sys.stdout.detach())`` does?"""
+    try:
+        return bool(os.path.sameopenfile(stream.fileno(), log.fileno()))
+    except Exception:  # anything may stand there
+        return False
 
 
 _routing = _Routing()
@@ -277,5 +451,6 @@ def _streams(logs: tuple[int, int]) -> Iterator[None]:
         yield
     finally:
         _logs_here.reset(token)
+        _routing.restore(mine)
         _routing.leave()
         mine.end()

@@ -59,6 +59,7 @@ def settle(
     error_type: str = Interrupted.__name__,
     reason: str = REASON,
     only_run: str | None = None,
+    last_words: tuple[bytes, bytes] = (b'', b''),
 ) -> Settled:
     """Settle the folder of a resource.
 
@@ -72,6 +73,7 @@ def settle(
         error_type: What a run that was cut off ended in.
         reason: The same in words.
         only_run: Blame only a run of this id; a run of another id is left as it is found.
+        last_words: What a run that was cut off had still to write into stdout.log and stderr.log.
     """
     try:
         claim = Claim.take(collection_path, folder, lock=lock, make=False, patience=patience)
@@ -85,7 +87,7 @@ def settle(
     if claim is None:
         return Settled(None, busy=True)
     try:
-        return _Settling(claim, collection, ident, error_type, reason).settle(only_run)
+        return _Settling(claim, collection, ident, error_type, reason, last_words).settle(only_run)
     except OSError as error:  # a folder stands where a file should be, the disk is full or read-only
         spoiled = Settled(None, spoiled=str(error))
         if error.errno not in _LASTING:
@@ -135,6 +137,15 @@ def _with_foreseen(
     return spoiled
 
 
+def _append(name: str, words: bytes, folder: int) -> None:
+    log = diskio.open_ours(name, folder, os.O_WRONLY | os.O_APPEND) if words else None
+    if log is not None:
+        try:
+            os.write(log, words)
+        finally:
+            os.close(log)
+
+
 def _cut_off(entry: Entry, error_type: str, reason: str) -> Entry:
     """The row of a run that was cut off."""
     return entry.change(
@@ -147,8 +158,18 @@ def _cut_off(entry: Entry, error_type: str, reason: str) -> Entry:
     )
 
 
-def blame(order: WorkOrder, error_type: str, reason: str, *, patience: float) -> Outcome | None:
-    """Settle the folder of an order whose worker is gone; None where the order was never begun."""
+def blame(
+    order: WorkOrder,
+    error_type: str,
+    reason: str,
+    *,
+    patience: float,
+    last_words: tuple[bytes, bytes] = (b'', b''),
+) -> Outcome | None:
+    """Settle the folder of an order whose worker is gone; None where the order was never begun.
+
+    ``last_words``: what the worker had printed of lines that it did not end, for the ends of the logs.
+    """
     found = settle(
         order.collection,
         order.ident,
@@ -159,6 +180,7 @@ def blame(order: WorkOrder, error_type: str, reason: str, *, patience: float) ->
         error_type=error_type,
         reason=reason,
         only_run=order.run,
+        last_words=last_words,
     )
     if found.entry is None or found.run != order.run:
         return None
@@ -212,6 +234,7 @@ class _Settling(NamedTuple):
     ident: str
     error_type: str
     reason: str
+    last_words: tuple[bytes, bytes] = (b'', b'')
 
     def settle(self, only_run: str | None) -> Settled:
         folder = self.claim.folder
@@ -259,6 +282,9 @@ class _Settling(NamedTuple):
 
     def _interrupt(self, record: dict[str, Any]) -> Entry:
         entry = _cut_off(self._entry('pending', record), self.error_type, self.reason)
+        for name, words in zip((directory.STDOUT, directory.STDERR), self.last_words, strict=True):
+            with contextlib.suppress(OSError):
+                _append(name, words, self.claim.folder)
         with contextlib.suppress(OSError):
             text = f'{self.error_type}: {self.reason}\n'.encode()
             diskio.replace(directory.ERROR, text, self.claim.folder)

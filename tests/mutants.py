@@ -59,6 +59,7 @@ NOTES, WHOSE = 'test_notes_of_ours.py::test_', 'test_whose_index.py::test_'
 ALIKE, ASKED = 'test_fetching_alike.py::test_', 'test_what_was_asked_for.py::test_'
 ROWS = 'test_rows_are_best_effort.py::test_'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
+LAST = 'test_last_words.py::test_'
 SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_the_next'
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
@@ -1448,6 +1449,55 @@ MUTANTS = {
             '            if self._by_value[name] and module is not None:',
             '            if False:',
             'test_code_of_now.py::test_functions_of_modules_that_no_name_finds[by_hand]',
+        ),
+        Mutant(
+            'the front of an unfinished line is lost with its worker',
+            'executors/_crew.py',
+            ', last_words=slot.last_words())',
+            ')',
+            f'{LAST}unfinished_lines_are_in_the_logs_of_what_was_killed[os._exit(3)]',
+        ),
+        Mutant(
+            'a line that was written out is told again',
+            'capture.py',
+            '            if _last_words is not None:\n                _last_words.clear(self._position)\n        elif',
+            '            if _last_words is not None:\n                pass\n        elif',
+            f'{LAST}lines_are_kept_whole_and_told_once',
+        ),
+        Mutant(
+            'a forked child writes into the memory of its parent',
+            'capture.py',
+            '    _last_words, _is_child = None, True',
+            '    _is_child = True',
+            f'{LAST}a_forked_child_of_a_function_has_words_of_its_own',
+        ),
+        Mutant(
+            'threads that stay write where their streams led once',
+            'capture.py',
+            '                    stream.lead_elsewhere(os.dup(log))',
+            '                    pass',
+            f'{LAST}threads_that_stay_write_to_the_log_of_their_resource',
+        ),
+        Mutant(
+            'threads that stay print to the log of another',
+            'capture.py',
+            '        if not _in_worker or not _left_alive:',
+            '        if True:',
+            f'{LAST}threads_that_stay_write_to_the_log_of_their_resource',
+        ),
+        Mutant(
+            'a stream that a function has detached is used again',
+            'capture.py',
+            '        except ValueError:  # detached\n            return False',
+            '        except ValueError:\n            return True',
+            f'{LAST}whatever_a_function_does_to_its_streams[inline]',
+        ),
+        Mutant(
+            'what a function puts in the place of a router stays',
+            'capture.py',
+            '        _routing.restore(mine)',
+            '        pass',
+            f'{LAST}whatever_a_function_does_to_its_streams[threads]',
         ),
         Mutant(
             'a worker keeps the environment of its template',

@@ -267,7 +267,7 @@ class Crew:
     def _blamed(self, slot: Worker, ticket: Ticket) -> bool:
         """Settle the head of a dead slot; False where its directory says that it was never begun."""
         why = slot.verdict or (WorkerDied.__name__, how_it_died(slot.process.returncode))
-        outcome = settle.blame(ticket.order, *why, patience=1.0)
+        outcome = settle.blame(ticket.order, *why, patience=1.0, last_words=slot.last_words())
         if outcome is not None:
             self._resolve(outcome)
         return outcome is not None

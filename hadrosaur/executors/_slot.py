@@ -4,7 +4,7 @@ Frames go both ways over one socket: four bytes of length, then `marshal` (the s
 at both ends, and it is four times as fast as pickle). The caller sends ``setup``, ``task``, ``order``
 and ``revoke``; the slot answers ``loaded`` (a function is there, its orders' clocks may start),
 ``outcome``, ``skipped`` (an order that was revoked in time), and ``retire`` (no more orders, please: a
-function left threads alive, whose late output would land in the next log).
+function left something that cannot be put back).
 
 The slot has one thread, so it looks into the socket only between orders. That is enough: a slot
 that hangs is killed, and an order that is revoked too late meets the lock and the run id.
@@ -21,11 +21,11 @@ import signal
 import socket
 import struct
 import sys
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .. import compute, diskio
+from .. import capture, compute, diskio
+from ..lastwords import LastWords
 from ..records import Entry, Outcome, Task, WorkOrder
 from ..unbegun import Unloadable
 from .worker_state import WorkerState
@@ -96,7 +96,7 @@ class Slot:
             task, function = self._tasks[number]
             outcome = compute.carry_out(WorkOrder(task, *fields), function)
             self._send('outcome', pack_outcome(outcome))
-            if self._is_spoiled or threading.active_count() > 1:
+            if self._is_spoiled:
                 self._send('retire')
                 return
 
@@ -183,9 +183,10 @@ def _on_interrupt(_signal: int, _frame: Any) -> None:
         raise KeyboardInterrupt
 
 
-def main(descriptor: int) -> None:
-    """Run a slot on an inherited socket."""
+def main(descriptor: int, last_words: int = -1) -> None:
+    """Run a slot on an inherited socket; ``last_words``: a descriptor of the memory for unfinished lines."""
     compute.in_worker = True
+    capture.in_worker(LastWords(last_words) if last_words >= 0 else None)
     signal.signal(signal.SIGINT, _on_interrupt)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # started by a thread that takes no signals
     connection = socket.socket(fileno=descriptor)

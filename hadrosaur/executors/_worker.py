@@ -124,6 +124,12 @@ class Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
+    def last_words(self) -> tuple[bytes, bytes]:
+        """What it had printed of lines that it did not end: for stdout.log and stderr.log."""
+        if isinstance(self.process, template.ForkedProcess):
+            return self.process.last_words.read()
+        return b'', b''
+
     def let_go(self) -> None:
         """Ask it to end as a program ends: with its exit handlers, and what it has buffered written."""
         with contextlib.suppress(OSError):

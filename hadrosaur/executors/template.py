@@ -33,9 +33,10 @@ import threading
 import time
 from typing import Any
 
-from .. import diskio
+from .. import diskio, lastwords
+from ..lastwords import LastWords
 
-IS_USED = sys.platform == 'linux' and hasattr(socket, 'send_fds')
+IS_USED = sys.platform == 'linux' and hasattr(socket, 'send_fds') and lastwords.IS_POSSIBLE
 """Is forking a process that has only imported modules safe here?"""
 
 IDLE = 5.0  # seconds without a worker, after which a template ends
@@ -74,8 +75,9 @@ class ForkedProcess:
         returncode: Its exit code, minus the signal's number where one killed it; None while it runs.
     """
 
-    def __init__(self, pid: int, status: Any) -> None:
+    def __init__(self, pid: int, status: Any, last_words: LastWords) -> None:
         self.pid = pid
+        self.last_words = last_words
         self.returncode: int | None = None
         self._status = status  # the reading end of the pipe that tells how it ended
         self._read = b''
@@ -110,6 +112,7 @@ class ForkedProcess:
     def close(self) -> None:
         """Give the descriptor back; the process may go on."""
         diskio.close(self._status)
+        self.last_words.close()
 
 
 class _Template:
@@ -140,11 +143,13 @@ class _Template:
         """A new worker at the other end of ``connection``. Raises TemplateError."""
         state = marshal.dumps(_state_of_this_process())
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        home = -1
+        home = words = -1
         status = open(reading, 'rb', buffering=0)  # noqa: SIM115
         try:
             home = os.open('.', diskio.LOOK)
-            fds = [connection.fileno(), writing, home]
+            words = lastwords.create()
+            last_words = LastWords(words)
+            fds = [connection.fileno(), writing, home, words]
             socket.send_fds(self._control, [_HEADER.pack(len(state))], fds)
             self._control.sendall(state)
             pid, number = struct.unpack('!ii', _receive(self._control, 8))
@@ -156,14 +161,14 @@ class _Template:
             self.end()
             raise
         finally:
-            os.close(writing)
-            if home >= 0:
-                os.close(home)
+            for fd in (writing, home, words):
+                if fd >= 0:
+                    os.close(fd)
         if number:
             status.close()
             raise OSError(number, f'a worker process cannot be started: {os.strerror(number)}')
         diskio.close_in_children(status)
-        return ForkedProcess(pid, status)
+        return ForkedProcess(pid, status, last_words)
 
     def end(self) -> None:
         """Let it end, once its workers have."""
@@ -279,16 +284,16 @@ def main(descriptor: int) -> None:
     for module in _WARM:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    connection = _serve(socket.socket(fileno=descriptor))
-    if connection is None:
+    fds = _serve(socket.socket(fileno=descriptor))
+    if fds is None:
         os._exit(0)  # nothing of ours is to be flushed or finalised
     from . import _slot
 
-    _slot.main(connection)
+    _slot.main(*fds)
 
 
-def _serve(control: socket.socket) -> int | None:
-    """Fork workers. Returns in each of them the descriptor of its connection, in the template None."""
+def _serve(control: socket.socket) -> tuple[int, int] | None:
+    """Fork workers. Returns in each of them the descriptors that `_slot.main` takes, in the template None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     heard, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
@@ -313,14 +318,14 @@ def _serve(control: socket.socket) -> int | None:
             if request is None:  # the program is gone, or has another: stay until the workers are collected
                 sources.remove(control.fileno())
                 continue
-            connection = _fork(control, workers, (heard, told), *request)
-            if connection is not None:
-                return connection
+            fds = _fork(control, workers, (heard, told), *request)
+            if fds is not None:
+                return fds
 
 
 def _next_request(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     try:
-        data, fds, _, _ = socket.recv_fds(control, _HEADER.size, 3)
+        data, fds, _, _ = socket.recv_fds(control, _HEADER.size, 4)
         data += _receive(control, _HEADER.size - len(data)) if data else b''
         if not data:
             return None
@@ -335,9 +340,9 @@ def _fork(
     own: tuple[int, int],
     state: dict[str, Any],
     fds: list[int],
-) -> int | None:
-    """Fork; in the worker, after it has become one: its connection."""
-    connection, status, home = fds
+) -> tuple[int, int] | None:
+    """Fork; in the worker, after it has become one: its connection, and the memory for its last words."""
+    connection, status, home, words = fds
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.fork()
@@ -354,10 +359,10 @@ def _fork(
             for fd in (control.detach(), *own, status, reading, writing, *workers.values()):
                 os.close(fd)
             _take_over(state, home)
-            return connection
+            return connection, words
         except BaseException:
             os._exit(1)
-    for fd in (connection, home, writing):
+    for fd in (connection, home, words, writing):
         os.close(fd)
     os.read(reading, 1)  # until it is the head of a group of its own, which can be signalled
     os.close(reading)
