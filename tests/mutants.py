@@ -1458,10 +1458,10 @@ MUTANTS = {
             f'{LAST}unfinished_lines_are_in_the_logs_of_what_was_killed[os._exit(3)]',
         ),
         Mutant(
-            'a line that was written out is told again',
+            'what was flushed is told again',
             'capture.py',
-            '            if _last_words is not None:\n                _last_words.clear(self._position)\n        elif',
-            '            if _last_words is not None:\n                pass\n        elif',
+            '        super().flush()\n        if _last_words is not None:',
+            '        super().flush()\n        if False:',
             f'{LAST}lines_are_kept_whole_and_told_once',
         ),
         Mutant(
@@ -1490,7 +1490,7 @@ MUTANTS = {
             'capture.py',
             '        except ValueError:  # detached\n            return False',
             '        except ValueError:\n            return True',
-            f'{LAST}whatever_a_function_does_to_its_streams[inline]',
+            f'{LAST}whatever_a_function_does_to_its_streams[processes]',
         ),
         Mutant(
             'what a function puts in the place of a router stays',
