@@ -103,16 +103,9 @@ class _Lines(io.TextIOWrapper):
         raw = cast('Any', self.buffer).raw
         raw.__init__(fd, 'w', closefd=True)  # which lets go of the one before, that it does not own
 
-    def is_sound(self) -> bool:
-        """Is it as it was made? A function may have closed, detached or reconfigured it."""
-        try:
-            return (
-                not self.closed
-                and self.line_buffering
-                and (self.encoding, self.errors) == ('utf-8', 'backslashreplace')
-            )
-        except ValueError:  # detached
-            return False
+    def is_as_made(self) -> bool:
+        """A function may have reconfigured it; one that it closed or detached does not outlive its run."""
+        return self.line_buffering and (self.encoding, self.errors) == ('utf-8', 'backslashreplace')
 
 
 _last_words: LastWords | None = None
@@ -165,7 +158,7 @@ class _Descriptors:
                 os.close(first)
             raise
         self._lead_to_logs()
-        if not _ours or not all(stream.is_sound() for stream in _ours):
+        if not _ours or not all(stream.is_as_made() for stream in _ours):
             _ours[:] = [_Lines(1, 0), _Lines(2, 1)]
         self._mine = _Owner(tuple(_ours))
         self._token = _logs_here.set(self._mine) if _in_worker else None

@@ -1488,8 +1488,8 @@ MUTANTS = {
         Mutant(
             'a stream that a function has detached is used again',
             'capture.py',
-            '        except ValueError:  # detached\n            return False',
-            '        except ValueError:\n            return True',
+            '                _ours.clear()\n        _flush_c()',
+            '                pass\n        _flush_c()',
             f'{LAST}whatever_a_function_does_to_its_streams[processes]',
         ),
         Mutant(

@@ -41,7 +41,7 @@ def test_unfinished_lines_are_in_the_logs_of_what_was_killed(proj, end):
         for _ in range(3):
             sys.stderr.write('.')
         sys.stdout.buffer.write(b'bytes')
-        exec(end, dict(os=os, time=time))
+        exec(end, {'os': os, 'time': time})
 
     proj.resource('coll', timeout=2)(compute)
     [res] = proj.fetch_many('coll', ['a'], workers=1)
@@ -197,7 +197,7 @@ BREAKS = {
     'stderr detached': 'sys.stderr = io.TextIOWrapper(sys.stderr.detach(), encoding="utf-8")',
     'closed': 'sys.stdout.close()',
     'wrapped': 'sys.stdout = io.TextIOWrapper(io.FileIO(sys.stdout.fileno(), "w", closefd=False))',
-    'reconfigured': 'sys.stdout.reconfigure(encoding="latin-1", line_buffering=False)',
+    'reconfigured': 'sys.stdout.reconfigure(encoding="utf-16", line_buffering=False)',
     'None': 'sys.stdout = sys.stderr = None',
     'gone': 'del sys.stdout',
     'hostile': 'sys.stdout = sys.stderr = Hostile()',
