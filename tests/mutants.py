@@ -2173,7 +2173,7 @@ MUTANTS = {
             'rowwriter.py',
             '            if self._done - self._retried > done:',
             '            if self._done > done:',
-            'test_disk_faults.py::test_a_batch_without_descriptors_ends[threads]',
+            'test_disk_faults.py::test_what_is_tried_again_is_no_progress',
         ),
         Mutant(
             'what a killed process left of writing format.json stays for good',

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from torture.faults import LOOKS, OPENS, Faults
 
-from hadrosaur import Project
+from hadrosaur import Project, rowwriter
 
 BASE = """
     import errno, os, warnings
@@ -144,3 +144,15 @@ def test_what_a_killed_process_left_of_format_json_is_swept_up(base):
         proj.resource('coll')(lambda ident, args, subdir: ident)
         proj.fetch('coll', 'b')
     assert not left.exists()
+
+
+def test_what_is_tried_again_is_no_progress(proj, monkeypatch):
+    """Rows that cannot be written yet are waited for no longer than was asked; later they are written."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    proj.fetch('coll', 'a')
+    monkeypatch.setattr(rowwriter, 'apply', lambda index, group, *more: group[0])
+    proj.fetch_many('coll', ['b'], executor='threads').wait()
+    assert proj._store.rows.flush(0.2) is False
+    monkeypatch.undo()
+    assert proj._store.rows.flush(20)
+    assert {entry.ident for entry in proj.query('coll', status='completed')} == {'a', 'b'}
