@@ -383,7 +383,7 @@ def _compute(
         claim.begin(
             directory.record_bytes(entry, 'begun', order.run, capture=way),
             look.on_disk,
-            was_completed=look.believed == 'completed',
+            was_completed=_holds_another_run(claim, order, look),
             keep_storage=task.keep_storage,
         )
     except OSError as error:
@@ -401,6 +401,22 @@ def _compute(
     entry = entry.change(status=status, finished_at=format_time(time.time()), **cost._asdict())
     outcome = _conclude(claim, order, entry, ended, way)
     return outcome._replace(nested=tuple(running._nested))
+
+
+def _holds_another_run(claim: Claim, order: WorkOrder, look: _Look) -> bool:
+    """May a power cut leave files of an older run beside this one's, so that they are to be kept apart?
+
+    A result, or a record of other args; or those of a run that was cut off, which did not wait for the
+    disk. What a run with the same args left that failed cannot be told from this one's, and never is served.
+    """
+    if claim.was_made:
+        return False
+    if look.believed == 'completed' or diskio.is_there(directory.RESULT, claim.folder):
+        return True
+    record = look.record
+    if record is None or record.get('state') == 'queued':
+        return False
+    return record.get('state') != 'error' or directory.recorded_args(record) != order.args
 
 
 def _next_attempt(order: WorkOrder, record: dict[str, Any] | None) -> int:

@@ -328,6 +328,15 @@ def is_alone(known: os.stat_result, name: str, folder: int) -> bool:
     return now.st_ino == known.st_ino and now.st_dev == known.st_dev and now.st_nlink == 1
 
 
+def is_there(name: str, folder: int) -> bool:
+    """Does anything stand under that name, be it a link to nowhere?"""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def sync_data(fd: int) -> None:
     """Wait until the file's bytes are on the disk."""
     _sync(fd, getattr(os, 'fdatasync', os.fsync))

@@ -290,6 +290,8 @@ class _Settling(NamedTuple):
             diskio.replace(directory.ERROR, text, self.claim.folder)
         with contextlib.suppress(OSError):  # of the run before, or half written
             diskio.remove(directory.RESULT, self.claim.folder)
+        # What the run removed is gone from the disk too, or the next one may find it there again.
+        diskio.sync_folder(self.claim.folder)
         self.claim.write_record(directory.record_bytes(entry, 'error', str(record.get('run'))))
         return entry.change(seen_mtime_ns=self.claim.set_status('error'))
 

@@ -58,6 +58,7 @@ FAULTS = 'test_index_faults.py::test_'
 NOTES, WHOSE = 'test_notes_of_ours.py::test_', 'test_whose_index.py::test_'
 ALIKE, ASKED = 'test_fetching_alike.py::test_', 'test_what_was_asked_for.py::test_'
 ROWS = 'test_rows_are_best_effort.py::test_'
+POWER = 'torture/p5_power.py::test_what_a_power_cut_leaves'
 HARD, LOCKFILE = 'test_hard_times.py::test_', 'test_lock_files.py::test_'
 LAST = 'test_last_words.py::test_'
 SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_the_next'
@@ -233,6 +234,92 @@ MUTANTS = {
             'None if name in sent else _lines_in_memory(name)',
             'None',
             'test_source_travels.py::test_lines_that_no_file_holds_travel_along',
+        ),
+    ],
+    'power cuts': [
+        Mutant(
+            'what a function printed is not synced',
+            'directory/claim.py',
+            '                diskio.sync_data(log)\n',
+            '                pass\n',
+            f'{POWER}[recompute-durable]',
+        ),
+        Mutant(
+            'what a function stored is not synced',
+            'directory/claim.py',
+            '            syncing.sync_storage(STORAGE, self.folder, self.path)\n',
+            '',
+            f'{POWER}[recompute-durable]',
+        ),
+        Mutant(
+            'the name of the result is not synced before the record',
+            'directory/claim.py',
+            "            diskio.sync_folder(self.folder)  # the result's name\n",
+            '            pass\n',
+            f'{POWER}[recompute-usual]',
+        ),
+        Mutant(
+            'the result is not synced before the record',
+            'directory/claim.py',
+            'diskio.create(RESULT, result, self.folder, durable=sync)',
+            'diskio.create(RESULT, result, self.folder)',
+            f'{POWER}[recompute-durable]',
+        ),
+        Mutant(
+            'the status is not synced',
+            'directory/claim.py',
+            '                if sync:\n                    diskio.sync_data(self._status)\n',
+            '',
+            f'{POWER}[recompute-usual]',
+        ),
+        Mutant(
+            'a record that is rewritten is not synced',
+            'directory/claim.py',
+            'diskio.overwrite(self._record, record, before, durable=self._is_synced)',
+            'diskio.overwrite(self._record, record, before)',
+            f'{POWER}[recompute-usual]',
+        ),
+        Mutant(
+            'a record that replaces another is not synced',
+            'directory/claim.py',
+            '            diskio.replace(RECORD, record, self.folder, durable=self._is_synced)\n',
+            '            diskio.replace(RECORD, record, self.folder)\n',
+            f'{POWER}[recompute-durable]',
+        ),
+        Mutant(
+            'the folders above a new resource are not synced',
+            'directory/claim.py',
+            '                        syncing.sync_above(collection_path)\n',
+            '                        pass\n',
+            f'{POWER}[first-durable]',
+        ),
+        Mutant(
+            'that a queued recompute is pending is not synced',
+            'directory/claim.py',
+            '            diskio.sync_data(self._status)\n        self._say_begun',
+            '            pass\n        self._say_begun',
+            f'{POWER}[queued recompute-usual]',
+        ),
+        Mutant(
+            'a status.json that was deleted may come back',
+            'directory/claim.py',
+            '            if self._is_synced:  # a status.json that was deleted by hand is',
+            '            if False:  #',
+            f'{POWER}[status deleted, again-usual]',
+        ),
+        Mutant(
+            'a run after one that was cut off is not kept apart from it',
+            'compute.py',
+            '    if claim.was_made:\n        return False\n    if look',
+            "    if look.believed != 'completed':\n        return False\n    if look",
+            f'{POWER}[status deleted, again-usual]',
+        ),
+        Mutant(
+            'a record of two runs mixed is believed',
+            'directory/__init__.py',
+            ' and not _is_torn(document, text) else {}',
+            ' else {}',
+            'test_cut_off.py::test_a_record_that_is_a_mixture_of_two_is_damaged',
         ),
     ],
     'cut off': [

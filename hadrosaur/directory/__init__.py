@@ -197,7 +197,19 @@ def parse_record(data: bytes) -> dict[str, Any]:
             json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return {}
-    return document if isinstance(document, dict) else {}
+    return document if isinstance(document, dict) and not _is_torn(document, text) else {}
+
+
+def _is_torn(document: dict[str, Any], text: str) -> bool:
+    """Are its args not those of its hash? A record is rewritten in place: a power cut may mix two of them.
+
+    Of what else may be mixed in a document that parses, nothing is believed that its status does not say.
+    """
+    args, known = document.get('args'), document.get('args_hash')
+    if not isinstance(args, dict) or not isinstance(known, str):
+        return False
+    written = text[text.rfind('"args": ') + 8 :].rstrip().removesuffix('\n}')
+    return known not in (canonical.args_hash(written), canonical.args_hash(recorded_args(document) or ''))
 
 
 def believed(state: State, record: dict[str, Any] | None, folder: int) -> State:

@@ -237,6 +237,8 @@ class Claim:
 
     def _say(self, ready: Ready, record: bytes, state: State) -> None:
         if state == 'absent':
+            if self._is_synced:  # a status.json that was deleted by hand is gone from the disk too
+                diskio.sync_folder(self.folder)
             self._say_begun(ready, record)
             self._say_pending(ready)
             return
@@ -329,15 +331,16 @@ class Claim:
             text = error.encode(errors='backslashreplace')
             with contextlib.suppress(OSError):  # on a full disk: the record says it in one line
                 os.close(diskio.create(ERROR, text, self.folder, durable=self._durable))
-        self.write_record(record)
-        if result is None and self._has_result:  # written, but then its record or its status could not be
-            diskio.remove(RESULT, self.folder)
+        # What the record tells of is on the disk before it: from then on a run that is cut off is believed.
         if self._durable:
             for log in self.logs:
                 diskio.sync_data(log)
             syncing.sync_storage(STORAGE, self.folder, self.path)
         if sync:
             diskio.sync_folder(self.folder)  # the result's name
+        self.write_record(record)
+        if result is None and self._has_result:  # written, but then its record or its status could not be
+            diskio.remove(RESULT, self.folder)
         return self._switch(status, sync=sync)
 
     def write_record(self, record: bytes) -> None:
