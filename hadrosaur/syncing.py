@@ -18,27 +18,30 @@ from .mounts import mount_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_above_synced: set[tuple[str, int]] = set()  # collections whose name, and whose base's, is on the disk
+_above_synced: set[tuple[str, int]] = set()  # collections whose name, and what is above, is on the disk
 
 
 def sync_above(collection_path: str) -> None:
-    """Wait until the names of what is in a collection's folder are on the disk, and its own and its base's.
+    """Wait until the names of what is in a collection's folder are on the disk, and those of all above it.
 
-    The latter two once for each process: from then on they are.
+    The latter once for each process: from then on they are.
     """
     with diskio.opened(collection_path) as folder:
         diskio.sync_folder(folder)
         key = (collection_path, os.fstat(folder).st_ino)
     if key in _above_synced:
         return
-    base = os.path.dirname(collection_path)
-    for path in (base, os.path.dirname(base)):
+    path, device = collection_path, os.stat(collection_path).st_dev
+    while path != os.path.dirname(path):  # the folders above the base may be new, too
+        path = os.path.dirname(path)
         try:
             # The base may be reached through a link, and so may what is above it.
             above = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except PermissionError:  # it may be entered and not be read, so we have made nothing in it
             continue
         try:
+            if os.fstat(above).st_dev != device:  # what is mounted was there
+                break
             diskio.sync_folder(above)
         finally:
             os.close(above)
