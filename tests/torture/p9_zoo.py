@@ -51,6 +51,11 @@ if not IS_FULL:  # some of each kind
     KILLERS = KILLERS[::5]
 
 
+def _last_name(kind):
+    """An error type without its module, and without what is in the group that it may be."""
+    return (kind or '').partition('(')[0].rpartition('.')[2]
+
+
 def judge(tally, kind, document):
     """One animal on one executor: states of its own, and siblings that never notice."""
     name = document['animal']
@@ -78,11 +83,7 @@ def judge(tally, kind, document):
         row = rows.get(ident)
         if len(states) != 1 or states[0][0] not in ('completed', 'error'):
             tally.wrong('no final state', f'{where}: {ident} was given as {states}')
-        elif (
-            None not in ends
-            and (states[0][1] or '').rpartition('.')[2] not in ends
-            and states[0][0] not in ends
-        ):
+        elif None not in ends and _last_name(states[0][1]) not in ends and states[0][0] not in ends:
             tally.wrong('another end', f'{where}: {states[0]}, not {ends}')
         elif row != states[0] and None not in ends:
             tally.wrong('the row says something else', f'{where}: given {states[0]}, row {row}')
