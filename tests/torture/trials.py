@@ -320,13 +320,13 @@ def examine(base, scenario, told, said, before, violations):
                 )
     again = []
     act(base, again)
-    for word, *said in again:
+    for word, *given in again:
         if word == 'code':
-            is_well = said[0] in ((0, 3) if scenario == 'rm' else (0,))
+            is_well = given[0] in ((0, 3) if scenario == 'rm' else (0,))
         else:
-            is_well = said[1] == 'completed' or (word == 'fail' and 'fails' in said[3])
+            is_well = given[1] == 'completed' or (word == 'fail' and 'fails' in given[3])
         if not is_well:
-            violations.append(f'again: {word} {said}')
+            violations.append(f'again: {word} {given}')
     violations += mixtures(base, 'again')
     with open_project(base) as proj:
         for ident in 'old', 'other', 'long':
