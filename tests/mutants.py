@@ -263,7 +263,7 @@ MUTANTS = {
             'directory/claim.py',
             'diskio.create(RESULT, result, self.folder, durable=sync)',
             'diskio.create(RESULT, result, self.folder)',
-            f'{POWER}[recompute-durable]',
+            f'{POWER}[first-durable]',
         ),
         Mutant(
             'the status is not synced',
