@@ -6,11 +6,13 @@ A test that never failed proves nothing. For each mutant below the checkout is c
 folder, one line is changed there, and the named test runs against the copy, which is first on PYTHONPATH, so
 that every program a test starts imports the copy too. The test must fail; one that hangs counts as failed.
 Before that, all named tests must pass without a mutant. With words, only mutants whose description holds one
-of them are tried. Exit code 1 if a mutant survived, or if any of this could not be shown.
+of them are tried. Exit code 1 if a mutant survived, or if any of this could not be shown. That each fits
+the code is seen in every run of the tests, by ``tests/test_mutants_fit.py``.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -22,7 +24,10 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
@@ -644,8 +649,8 @@ MUTANTS = {
         Mutant(
             'a folder that was made for a run that never began stays',
             'compute.py',
-            '            claim.unmake()',
-            '            pass',
+            '            claim.unmake()\n        claim.release()',
+            '            pass\n        claim.release()',
             f'{NOT_STARTED}a_function_that_cannot_be_loaded_begins_nothing[it asks to exit-False]',
         ),
         Mutant(
@@ -742,8 +747,8 @@ MUTANTS = {
         Mutant(
             'a recompute that was queued is not taken for one of a completed resource',
             'compute.py',
-            "was_completed=look.believed == 'completed'",
-            "was_completed=look.on_disk == 'completed'",
+            "if look.believed == 'completed' or diskio.is_there(directory.RESULT, claim.folder):",
+            "if look.on_disk == 'completed':",
             f'{DISK}a_recompute_that_was_queued_waits_for_the_disk_as_an_inline_one',
         ),
         Mutant(
@@ -821,8 +826,8 @@ MUTANTS = {
         Mutant(
             'logs are buffered in blocks',
             'capture.py',
-            "    return open(fd, 'w', buffering=1,",
-            "    return open(fd, 'w', buffering=8192,",
+            "'backslashreplace', line_buffering=True)",
+            "'backslashreplace', line_buffering=False)",
             f'{TRUTH}test_logs_are_streamed_while_the_function_runs[inline]',
         ),
         Mutant(
@@ -1149,7 +1154,7 @@ MUTANTS = {
         Mutant(
             'cells of any type reach whoever asks',
             'index/_entries.py',
-            '        if not kinds.issuperset(map(type, column)):',
+            '        if not _is_plainly(kinds, column) and not kinds.issuperset(map(type, column)):',
             '        if False:',
             f'{FAULTS}a_row_may_hold_anything[path-error]',
         ),
@@ -1377,13 +1382,6 @@ MUTANTS = {
             f'{LOCKFILE}a_lock_file_that_was_replaced_is_no_lock',
         ),
         Mutant(
-            'check looks at the lock of the folder, where files are locked',
-            'store.py',
-            "        if self.base.lock != 'folder':",
-            '        if False:',
-            f'{LOCKFILE}what_is_computed_is_locked_everywhere',
-        ),
-        Mutant(
             'a copied base uses the index of the original',
             'basedir.py',
             'is_there = mine and os',
@@ -1435,7 +1433,7 @@ MUTANTS = {
         Mutant(
             'a queued recompute forgets a result without a record',
             'compute.py',
-            '        _record_as_it_is(claim, order, directory.read_status(claim.folder), record)\n',
+            '    _record_as_it_is(claim, order, state, record)\n',
             '',
             f'{HARD}a_recompute_that_is_withdrawn_leaves_a_result_without_a_record',
         ),
@@ -1484,8 +1482,8 @@ MUTANTS = {
         Mutant(
             'a worker that cannot be put back goes on',
             'executors/_slot.py',
-            '            if self._is_spoiled or threading',
-            '            if threading',
+            '            if self._is_spoiled:',
+            '            if False:',
             'test_siblings.py::test_a_worker_whose_state_cannot_be_put_back_is_replaced',
         ),
         Mutant(
@@ -2006,9 +2004,9 @@ MUTANTS = {
         ),
         Mutant(
             'the script of a spawned process goes by its name',
-            'executors/base.py',
-            "sys.modules.get('__mp_main__')",
-            'None',
+            'executors/_source.py',
+            'isinstance(module, ModuleType) and not self',
+            "name != '__mp_main__' and isinstance(module, ModuleType) and not self",
             f'{MANY}test_functions_of_a_script_in_a_process_that_was_spawned',
         ),
         Mutant(
@@ -2077,8 +2075,8 @@ MUTANTS = {
         Mutant(
             'slots are left alive at the end',
             'executors/_crew.py',
-            '            slot.discard()\n        self._slots.clear()',
-            '            pass\n        self._slots.clear()',
+            '            slot.discard(max(0.0, deadline - time.monotonic()))',
+            '            pass',
             f'{MANY}test_nothing_is_left_afterwards',
         ),
         Mutant(
@@ -2089,10 +2087,10 @@ MUTANTS = {
             f'{MANY}test_two_callers_share_the_work',
         ),
         Mutant(
-            'a slot with threads left in it goes on: their output lands in the next log',
-            'executors/_slot.py',
-            '            if threading.active_count() > 1:',
-            '            if False:',
+            'what threads print that a function has left lands in the next log',
+            'capture.py',
+            '        if new:',
+            '        if False:',
             f'{MANY}test_a_function_that_leaves_threads',
         ),
         Mutant(
@@ -2214,8 +2212,8 @@ MUTANTS = {
         Mutant(
             'the worker loads SQLAlchemy',
             'executors/_slot.py',
-            'from .. import compute, diskio\n',
-            'from .. import compute, diskio, schema\n',
+            'from .. import capture, compute, diskio\n',
+            'from .. import capture, compute, diskio, schema\n',
             'test_architecture.py::test_light_imports[import hadrosaur.executors._slot]',
         ),
         Mutant(
@@ -2645,6 +2643,55 @@ def main(words: list[str]) -> int:
     counted = ', '.join(f'{number} {end}' for end, number in sorted(ends.items()))
     print(f'\n{len(chosen)} mutants: {counted}; {time.monotonic() - began:.0f} s')
     return 0 if ends.keys() <= {'killed'} else 1
+
+
+def misfits(known: set[str]) -> list[str]:
+    """What is wrong with the list itself, one line each.
+
+    Args:
+        known: Node ids of tests, below tests/. Where one that a mutant names is not among them, the tests
+            of its file are collected.
+    """
+    tests = known | {node.partition('[')[0] for node in known}
+    mutants = [mutant for mutants in MUTANTS.values() for mutant in mutants]
+    missing = sorted({mutant.test for mutant in mutants if mutant.test not in tests})
+    if missing:
+        found = collected({test.partition('::')[0] for test in missing})
+        tests |= found | {node.partition('[')[0] for node in found}
+    wrong = []
+    seen: set[tuple[str, ...]] = set()
+    for mutant in mutants:
+        for why in _misfit(mutant, tests, seen):
+            wrong.append(f'{mutant.broken!r} ({mutant.file}): {why}')
+        seen.add(mutant[1:])
+    return wrong
+
+
+def _misfit(mutant: Mutant, tests: set[str], seen: set[tuple[str, ...]]) -> Iterator[str]:
+    if mutant.test not in tests:
+        yield f'there is no test {mutant.test}'
+    if mutant[1:] in seen:
+        yield 'it is there already'
+    path = ROOT / 'hadrosaur' / mutant.file
+    if not path.is_file():
+        yield 'there is no such file'
+        return
+    text = path.read_text('utf-8')
+    if (found := text.count(mutant.old)) != 1:
+        yield f'{mutant.old!r} stands there {found} times, not once'
+    elif path.suffix == '.py':
+        try:
+            ast.parse(text.replace(mutant.old, mutant.new))
+        except SyntaxError as error:
+            yield f'it is no Python then, which every test notices: {error}'
+
+
+def collected(files: set[str]) -> set[str]:
+    """The node ids of the tests in these files, below tests/."""
+    command = [sys.executable, '-m', 'pytest', '--collect-only', '-q', '-p', 'no:cacheprovider']
+    command += [f'tests/{file}' for file in sorted(files) if (ROOT / 'tests' / file).is_file()]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False).stdout
+    return set(re.findall(r'^tests/(.+::.+)$', said, re.MULTILINE))
 
 
 def copy_of(source: Path, target: Path) -> None:
