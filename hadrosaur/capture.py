@@ -141,7 +141,7 @@ _left_alive: list[weakref.ref[threading.Thread]] = []  # threads that functions 
 class _Descriptors:
     """Point descriptors 1 and 2 to the logs, and put back what was there."""
 
-    __slots__ = ('_logs', '_mine', '_saved', '_stdio', '_token', '_warnings')
+    __slots__ = ('_logs', '_mine', '_running', '_saved', '_stdio', '_token', '_warnings')
 
     def __init__(self, logs: tuple[int, int]) -> None:
         self._logs = logs
@@ -158,9 +158,8 @@ class _Descriptors:
                 os.close(first)
             raise
         self._lead_to_logs()
-        if not _ours or not all(stream.is_as_made() for stream in _ours):
-            _ours[:] = [_Lines(1, 0), _Lines(2, 1)]
-        self._mine = _Owner(tuple(_ours))
+        self._mine = _Owner(self._streams())
+        self._running = threading.enumerate() if _in_worker and threading.active_count() > 1 else ()
         self._token = _logs_here.set(self._mine) if _in_worker else None
         if _last_words is not None:
             _last_words.begin()
@@ -168,6 +167,14 @@ class _Descriptors:
         # Entering it forgets which warnings were shown, so that each resource's log has its own.
         self._warnings = warnings.catch_warnings()
         self._warnings.__enter__()
+
+    def _streams(self) -> tuple[_Lines, ...]:
+        """Those of the last run, where they are free and as they were; a nested run has its own."""
+        if any(stream is standing for stream in _ours for standing in self._stdio):
+            return (_Lines(1, 0), _Lines(2, 1))
+        if not _ours or not all(stream.is_as_made() for stream in _ours):
+            _ours[:] = [_Lines(1, 0), _Lines(2, 1)]
+        return tuple(_ours)
 
     def _lead_to_logs(self) -> None:
         os.dup2(self._logs[0], 1)
@@ -210,9 +217,8 @@ class _Descriptors:
         """What threads that stay still write is this resource's: its streams, by then in many hands, too."""
         if threading.active_count() == 1:
             return
-        known = {thread for left in _left_alive if (thread := left())}
-        left = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
-        new = [thread for thread in left if thread not in known]
+        before = {threading.current_thread(), *self._running}
+        new = [thread for thread in threading.enumerate() if thread not in before]
         _left_alive.extend(map(weakref.ref, new))
         if new:
             _ours.clear()

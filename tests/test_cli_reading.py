@@ -377,7 +377,7 @@ def test_followed_log_that_is_interrupted(started, tmp_path):
 def test_log_that_is_replaced(tmp_path, capfdbinary):
     """A log that is emptied, or removed and made anew, is read from its beginning."""
     path = tmp_path / 'stdout.log'
-    log = _Log(str(path))
+    log = _Log(str(path), raw=True)
     log.pass_on()
     for text in ('first line\n', 'x\n'):
         path.write_text(text)  # truncates

@@ -50,7 +50,7 @@ def unreadable(monkeypatch):
     def flaky(path, flags, mode=0o777, *, dir_fd=None):
         if left.get(path) and not flags & (os.O_WRONLY | os.O_RDWR):
             left[path] -= 1
-            too_many_files()
+            raise left.get('fault', OSError(errno.EMFILE, 'Too many open files'))
         return real(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, 'open', flaky)
@@ -79,10 +79,16 @@ def test_a_folder_that_cannot_be_read_keeps_its_row(proj, base, unreadable):
     """Reindex and check name it, and the next ones find everything as it was."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     proj.fetch('coll', 'a')
+    unreadable['record.json'] = 1
+    with pytest.raises(OSError, match=r'Too many open files.*coll/a'):  # of ours, and none of the folder's
+        proj.reindex()
+    assert [entry.status for entry in proj.query()] == ['completed']
+
+    unreadable['fault'] = OSError(errno.EIO, 'Input/output error')
     unreadable['record.json'] = 2
     report = proj.reindex()
 
-    assert report.unreadable == [('coll/a', 'it cannot be read: Too many open files')]
+    assert report.unreadable == [('coll/a', 'it cannot be read: Input/output error')]
     assert [entry.status for entry in proj.query()] == ['completed']
     unreadable['record.json'] = 2
     found = proj.check(deep=True).findings
@@ -448,15 +454,23 @@ def test_sending_to_a_slot_never_waits():
         worker.discard()
 
 
-def leaves_a_thread(ident, args, subdir):
-    """A thread that outlives its function: the slot that ran it retires."""
+def spoil_this_worker():
+    """Leave something that cannot be put back: the worker retires after this run."""
+    from hadrosaur.executors.worker_state import WorkerState
+
+    WorkerState.put_back = lambda self: ['what the test says']
+
+
+def spoils_its_worker(ident, args, subdir):
+    """And a thread that keeps it from ending."""
     threading.Thread(target=time.sleep, args=(600,)).start()
+    spoil_this_worker()
     return ident
 
 
 def test_slots_whose_threads_never_end_are_not_kept_for_ever(proj):
-    """Of those that wait for threads which functions left behind, the oldest are killed."""
-    proj.resource('coll')(leaves_a_thread)
+    """Of those that retired and do not end, the oldest are killed."""
+    proj.resource('coll')(spoils_its_worker)
     batch = proj.fetch_many('coll', map(str, range(12)), workers=1)
     most = 0
     for res in batch:
@@ -467,13 +481,13 @@ def test_slots_whose_threads_never_end_are_not_kept_for_ever(proj):
 
 
 def test_what_was_cancelled_behind_a_slot_that_retires_is_not_run(proj, base, tmp_path):
-    """It was sent ahead, and comes back because a function left a thread; it stays cancelled."""
+    """It was sent ahead, and comes back because its worker could not be put back; it stays cancelled."""
     go = tmp_path / 'go'
 
     @proj.resource('coll')
     def compute(ident, args, subdir):
         if ident == 'slow':
-            threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+            spoil_this_worker()
             while not os.path.exists(args['go']):
                 time.sleep(0.01)
         return ident

@@ -91,7 +91,7 @@ def test_no_pickler_takes_the_file_away(forgetful):
         return Local().method()
 
     assert pickle.loads(cloudpickle.dumps(lambda: 1)).__code__.co_filename == '<nowhere>'
-    loaded = pickle.loads(_source.dumps(entry))
+    loaded = pickle.loads(_source.dumps(entry)[0])
 
     assert loaded() == 7
     [local] = [cell.cell_contents for cell in loaded.__closure__]
@@ -109,8 +109,8 @@ def test_partials_and_callable_objects_keep_their_file(forgetful):
     def add(first, second):
         return first + second
 
-    partial = pickle.loads(_source.dumps(functools.partial(add, 1)))
-    thing = pickle.loads(_source.dumps(Callable()))
+    partial = pickle.loads(_source.dumps(functools.partial(add, 1))[0])
+    thing = pickle.loads(_source.dumps(Callable())[0])
 
     assert partial(2) == 3
     assert partial.func.__code__.co_filename == __file__
@@ -127,7 +127,7 @@ def test_lines_that_no_file_holds_travel_along():
     exec(compile(text, name, 'exec'), namespace)
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     try:
-        payload = _source.dumps(namespace['cell'])
+        payload, _ = _source.dumps(namespace['cell'])
     finally:
         del linecache.cache[name]
 
