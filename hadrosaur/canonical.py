@@ -11,7 +11,8 @@ release may change, and golden vectors in tests/test_canonical.py freeze them:
 - **Canonical JSON of args.** An object; keys in the order of their code points, no spaces, text as it is
   (only ``"``, ``\`` and control characters are escaped), floats as the fewest digits that give the same
   float back. Tuples equal lists; ``1``, ``1.0`` and ``True`` all differ, and so do ``0.0`` and ``-0.0``.
-  A value of a subclass (IntEnum, numpy.float64, OrderedDict) counts as the plain value it holds.
+  A value of a subclass (IntEnum, OrderedDict) counts as the plain value it holds, and so does a scalar of
+  numpy that is a number or a bool.
 - **The args hash.** ``b2:`` and 32 hex digits of the BLAKE2b-128 of that text's UTF-8; the tag leaves room
   for another algorithm beside this one.
 
@@ -23,6 +24,7 @@ at which JSON path and why it cannot.
 from __future__ import annotations
 
 import json
+import operator
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -65,7 +67,8 @@ _SURROGATE = re.compile('[\ud800-\udfff]')
 def ident_text(ident: object, collection: str = '') -> str:
     """Return the ident as text: a str as it is, an int as its digits.
 
-    A str or int of a subclass (numpy.str_, an Enum) counts as the text or number it holds. What is empty,
+    A str or int of a subclass (numpy.str_, an Enum) counts as the text or number it holds, and so does
+    whatever says by ``__index__`` which whole number it is (numpy.int64). What is empty,
     longer than 4 096 bytes, not UTF-8, a bool, or neither str nor int, is an `InvalidIdent`.
     """
     if type(ident) is str and 0 < len(ident) <= LONGEST_IDENT and ident.isascii():
@@ -160,6 +163,11 @@ def _text_of(given: object) -> str | None:
     if isinstance(given, int) and not isinstance(given, bool):
         # 14 000 bits are 4 215 digits: too long for us, and less than what Python declines to write.
         return int.__repr__(given) if given.bit_length() < 14_000 else '9' * 4_215
+    if hasattr(type(given), '__index__') and not isinstance(given, bool):
+        try:  # a numpy integer; an array has the method too, and takes it back
+            return _text_of(operator.index(given))  # type: ignore[arg-type]
+        except Exception:  # other people's code
+            return None
     return None
 
 
@@ -202,8 +210,8 @@ _MANY = 1000  # holders on one level, above which it pays to see whether they ar
 def args_json(args: object, collection: str = '', ident: object = '') -> str:
     """Return the canonical JSON of args, as the module's docstring defines it; None counts as ``{}``.
 
-    Nothing is converted: what is no dict, or holds anything that JSON does not, is an `InvalidArgs` whose
-    message names the JSON path (``$.a[3].b is NaN``).
+    Only numbers of numpy are converted: what is no dict, or holds anything that JSON does not, is an
+    `InvalidArgs` whose message names the JSON path (``$.a[3].b is NaN``).
     """
     if args is None:
         return '{}'
@@ -362,8 +370,13 @@ class _Walk:
 
 
 def _strict(value: Any) -> Any:
-    """Convert nothing: a function gets its args as JSON gives them back."""
-    return _utf8(value, 'holds') if isinstance(value, str) else value
+    """Convert nothing but numpy's numbers: a function gets its args as JSON gives them back."""
+    if isinstance(value, str):
+        return _utf8(value, 'holds')
+    if isinstance(value, getattr(sys.modules.get('numpy'), 'generic', ())):
+        plain: Any = value.item()  # type: ignore[union-attr]
+        return plain if type(plain) in _NUMBERS else value
+    return value
 
 
 def _strict_key(key: Any) -> str:

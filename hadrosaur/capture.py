@@ -29,7 +29,7 @@ import sys
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast, get_args
 
 from .locks import has_other_threads
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
     from .lastwords import LastWords
 
-WAYS = ('auto', 'descriptors', 'streams', 'off')
+Way = Literal['auto', 'descriptors', 'streams', 'off']
+WAYS = get_args(Way)
 
 
 def choose(wanted: str) -> str:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, directory, diskio
+from . import canonical, capture, directory, diskio, retrying
 from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
@@ -493,7 +493,9 @@ def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseExcepti
     # Ctrl-C belongs to whoever started this program; a slot is told by its caller instead.
     again = error if isinstance(error, KeyboardInterrupt) and not in_worker else None
     cause = None if in_worker else error
-    return Outcome(order.run, entry.change(seen_mtime_ns=mtime), fresh=True, exception=again, cause=cause)
+    wanted = None if order.task.retry_on is None else retrying.is_wanted(order.task.retry_on, error)
+    entry = entry.change(seen_mtime_ns=mtime)
+    return Outcome(order.run, entry, fresh=True, exception=again, cause=cause, is_wanted=wanted)
 
 
 def _described(entry: Entry, error: BaseException) -> tuple[Entry, str | None, str]:

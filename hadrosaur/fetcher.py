@@ -219,7 +219,8 @@ class Fetcher:
                 raise
             if outcome.exception is not None:
                 raise outcome.exception
-            if retries >= collection.retries or not is_worth_a_retry(outcome):
+            retry_on = collection.task.retry_on
+            if retries >= collection.retries or not is_worth_a_retry(outcome, retry_on):
                 return outcome
             retries += 1
             order = retry_order(order, outcome)

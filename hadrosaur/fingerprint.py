@@ -45,7 +45,11 @@ def summary(exc: BaseException) -> str:
 
 def type_name(exc: BaseException) -> str:
     """Return the qualified name of the exception's type; bare for builtins and hadrosaur's own."""
-    kind = type(exc)
+    return name_of_type(type(exc))
+
+
+def name_of_type(kind: type) -> str:
+    """Return the qualified name of an exception's type; bare for builtins and hadrosaur's own."""
     module = getattr(kind, '__module__', None)
     if not isinstance(module, str) or module in {'builtins', 'hadrosaur.errors'}:
         return _one_line(kind.__qualname__)
@@ -98,11 +102,11 @@ def cause(exc: BaseException) -> Cause:
     only leaf, or the one cause that all leaves share; else ``ExceptionGroup(KeyError, OSError)``, with the
     message of a leaf of each cause.
     """
-    leaves = _leaves(exc)
-    causes = {found.group: found for found in map(_cause_of_one, leaves)}
+    found_leaves = leaves(exc)
+    causes = {found.group: found for found in map(_cause_of_one, found_leaves)}
     if len(causes) == 1:
         (only,) = causes.values()
-        more = len(leaves) - 1
+        more = len(found_leaves) - 1
         return (
             only
             if not more
@@ -123,17 +127,17 @@ def _cause_of_one(exc: BaseException) -> Cause:
     return Cause(kind, message, frame, fingerprint(kind, message, frame))
 
 
-def _leaves(exc: BaseException) -> list[BaseException]:
+def leaves(exc: BaseException) -> list[BaseException]:
     """Return what is in an exception group and the groups in it; the exception itself where it is none."""
-    leaves: list[BaseException] = []
+    found: list[BaseException] = []
     groups = [exc]
-    while groups and len(leaves) < MOST_LEAVES:
+    while groups and len(found) < MOST_LEAVES:
         inner = groups.pop()
         if isinstance(inner, BaseExceptionGroup):
             groups.extend(reversed(BaseExceptionGroup.exceptions.__get__(inner)))
         else:
-            leaves.append(inner)
-    return leaves
+            found.append(inner)
+    return found
 
 
 # --------------------------------------------------------------------------------- what varies in it

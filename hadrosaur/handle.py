@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from . import directory, diskio
+from . import directory, diskio, records
 from .directory import State
 from .errors import (
     Cancelled,
@@ -23,7 +23,7 @@ from .records import Entry, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 _COMPLETED: dict[str, bool] = {'completed': True, 'pending': False, 'error': False}
 _PENDING: dict[str, bool] = {'completed': False, 'pending': True, 'error': False}
@@ -179,14 +179,14 @@ class Resource(dict[str, Any]):
         """The resource's row as its directory gives it."""
         return self._known
 
-    def wait(self, seconds: float | None = None) -> Resource:
-        """A new snapshot, once the resource is no longer pending or ``seconds`` have passed.
+    def wait(self, seconds: float | timedelta | None = None) -> Resource:
+        """A new snapshot, once the resource is no longer pending or ``seconds`` (or a timedelta) have passed.
 
         Raises ResourceNotFound where it was cancelled before it was begun.
         """
         if self._wait is None or self.status != 'pending':
             return self
-        return self._wait(self, seconds)
+        return self._wait(self, records.seconds(seconds))
 
     @property
     def _known(self) -> Entry:

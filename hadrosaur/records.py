@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -73,6 +73,14 @@ def _second(whole: int) -> str:
 def parse_time(text: str) -> datetime:
     """The aware UTC datetime that `format_time` wrote."""
     return datetime.fromisoformat(text)
+
+
+def seconds(value: Any) -> Any:
+    """A timedelta, or a number of a subclass (numpy.float64), as a plain float; other values as they are."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else value
 
 
 def moment(text: str) -> datetime | None:
@@ -222,6 +230,7 @@ class Task(NamedTuple):
     lock: str = 'folder'  # what is locked: the folder's own descriptor, or a file in it
     expires_after: float | None = None  # seconds a result stays good
     timeout: float | None = None  # seconds one run may take
+    retry_on: tuple[str, ...] | None = None  # names of the exceptions that are tried again; None: any
 
     @property
     def path(self) -> str:
@@ -281,6 +290,7 @@ class Outcome(NamedTuple):
     not_started: bool = False  # True: the run never began; the folder is as before, no row may come of it
     traceback: str = ''  # where the run never began: what error.log would say
     cause: BaseException | None = None  # what the function raised, where it was called in this process
+    is_wanted: bool | None = None  # is the error one of ``retry_on``? None where only its name is known
 
 
 class Counts(NamedTuple):

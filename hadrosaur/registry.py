@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from . import canonical, capture, compute, diskio, sameness
 from .directory import STATUS
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 _AGAIN = 'recompute=True, or --recompute, computes it again'
 _STRICTEST_FIRST = ('error', 'recompute', 'warn', 'keep')
-POLICIES = ('warn', 'recompute', 'error', 'keep')
+Policy = Literal['warn', 'recompute', 'error', 'keep']
+POLICIES = get_args(Policy)
+MOST_DELAY = 1e9  # seconds before a retry: no clock of the system takes much more
 
 
 class Collection(NamedTuple):
@@ -43,8 +45,9 @@ class Collection(NamedTuple):
     retries: int = 0
     retry_delay: float = 0.0
     retry_backoff: float = 1.0
-    on_args_change: str = 'warn'
-    on_version_change: str = 'warn'
+    max_retry_delay: float | None = None
+    on_args_change: Policy = 'warn'
+    on_version_change: Policy = 'warn'
 
     @property
     def is_registered(self) -> bool:
@@ -63,7 +66,11 @@ class Collection(NamedTuple):
 
     def delay_before(self, retry: int) -> float:
         """Seconds to wait before the given retry (1 is the first)."""
-        return self.retry_delay * self.retry_backoff ** (retry - 1)
+        most = MOST_DELAY if self.max_retry_delay is None else self.max_retry_delay
+        try:
+            return min(self.retry_delay * self.retry_backoff ** (retry - 1), most)
+        except OverflowError:
+            return most
 
     def is_outdated(self, ident: str, record: dict[str, Any] | None, args: str | None) -> bool:
         """Is a completed resource to be computed again, by the policies?
@@ -124,12 +131,17 @@ class Collection(NamedTuple):
             ('retry_delay', self.retry_delay, 0),
             ('retry_backoff', self.retry_backoff, 1),
         ):
-            if not _is_number(value) or value < least:
+            if not _is_number(value) or not value >= least:
                 raise ValueError(f'{name} must be a number from {least} up, not {value!r}')
-        for name in ('timeout', 'expires_after'):
-            seconds = getattr(self.task, name)
-            if seconds is not None and (not _is_number(seconds) or seconds <= 0):
-                raise ValueError(f'{name} must be a number of seconds above 0, or None, not {seconds!r}')
+        for name, seconds in (
+            ('timeout', self.task.timeout),
+            ('expires_after', self.task.expires_after),
+            ('max_retry_delay', self.max_retry_delay),
+        ):
+            if seconds is not None and (not _is_number(seconds) or not seconds > 0):
+                raise ValueError(
+                    f'{name} must be a number of seconds above 0, a timedelta, or None, not {seconds!r}'
+                )
         for name in ('on_args_change', 'on_version_change'):
             if getattr(self, name) not in POLICIES:
                 raise ValueError(_choose(name, POLICIES, getattr(self, name)))

@@ -13,7 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import canonical, compute, directory, diskio, settle
+from . import canonical, compute, directory, diskio, retrying, settle
 from .errors import IndexFault, ResourceNotFound, Unreadable, warn
 from .handle import Look, Resource, look, unreadable
 from .locks import Guarded, at_most
@@ -440,10 +440,14 @@ def _queued(order: WorkOrder, phase: str) -> Entry:
     )
 
 
-def is_worth_a_retry(outcome: Outcome) -> bool:
+def is_worth_a_retry(outcome: Outcome, retry_on: tuple[str, ...] | None) -> bool:
     """Was it the function that failed? What was cancelled, interrupted or never begun is not tried again."""
     failed = outcome.entry.status == 'error' and not outcome.not_started
-    return failed and outcome.entry.error_type not in ('Cancelled', 'Interrupted')
+    if not failed or outcome.entry.error_type in ('Cancelled', 'Interrupted'):
+        return False
+    if outcome.is_wanted is not None:
+        return outcome.is_wanted
+    return retrying.is_wanted_by_name(retry_on, outcome.entry.error_type or '')
 
 
 def retry_order(order: WorkOrder, outcome: Outcome) -> WorkOrder:

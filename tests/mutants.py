@@ -2598,6 +2598,36 @@ MUTANTS = {
             'test_metrics.py::test_processor_time_includes_children',
         ),
     ],
+    'options': [
+        Mutant(
+            'an error is tried again whatever retry_on says',
+            'compute.py',
+            'wanted = None if order.task.retry_on is None else',
+            'wanted = True if order.task.retry_on else',
+            'test_options_of_a_collection.py::test_only_named_errors_are_tried_again',
+        ),
+        Mutant(
+            'a class above the error counts for nothing',
+            'retrying.py',
+            'for each in kind.__mro__)',
+            'for each in (kind,))',
+            'test_options_of_a_collection.py::test_a_run_that_was_killed_is_tried_again_by_name',
+        ),
+        Mutant(
+            'a delay grows without bounds',
+            'registry.py',
+            'return min(self.retry_delay * self.retry_backoff ** (retry - 1), most)',
+            'return self.retry_delay * self.retry_backoff ** (retry - 1)',
+            'test_options_of_a_collection.py::test_delays_grow_up_to_the_most',
+        ),
+        Mutant(
+            'an integer of numpy names nothing',
+            'canonical.py',
+            "if hasattr(type(given), '__index__') and not isinstance(given, bool):",
+            'if False:',
+            'test_options_of_a_collection.py::test_numbers_of_numpy_are_numbers',
+        ),
+    ],
 }
 
 

@@ -65,14 +65,15 @@ def pack_outcome(outcome: Outcome) -> tuple[Any, ...]:
     result = outcome.result
     if result is not None and len(result) > compute.RESULT_CARRIED:
         result = None
-    ending = (outcome.not_started, outcome.traceback)
+    ending = (outcome.not_started, outcome.traceback, outcome.is_wanted)
     return (outcome.run, tuple(outcome.entry), result, outcome.fresh, nested, *ending)
 
 
 def unpack_outcome(parts: tuple[Any, ...]) -> Outcome:
     """What `pack_outcome` packed."""
-    run, entry, result, fresh, nested, *ending = parts
-    return Outcome(run, Entry(entry), result, fresh, tuple(map(Entry, nested)), None, *ending)
+    run, entry, result, fresh, nested, not_started, traceback, is_wanted = parts
+    outcome = Outcome(run, Entry(entry), result, fresh, tuple(map(Entry, nested)))
+    return outcome._replace(not_started=not_started, traceback=traceback, is_wanted=is_wanted)
 
 
 class Slot:

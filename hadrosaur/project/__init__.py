@@ -9,30 +9,30 @@ import sys
 import time
 import weakref
 from collections.abc import Sized
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .. import canonical, compute, directory, locks, reindex
 from ..basedir import BaseDirectory, request_cancel
 from ..errors import InvalidIdent, ProjectError
 from ..fetcher import Asked, Fetcher, not_found
 from ..handle import Resource, failure, free_frames
-from ..records import Counts, Entry, Task
+from ..records import Counts, Entry, seconds
 from ..recovery import recover
 from ..registry import Collection, Registry
 from ..runner import Background, Batch, check_executor
 from ..store import Store
 from .indexed import Indexed
+from .registering import Registering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import timedelta
 
     from ..records import WorkOrder
     from ..runner.dispatcher import Dispatcher
 
-    Function = TypeVar('Function', bound=Callable[..., Any])
 
-
-class Project(Indexed):
+class Project(Registering, Indexed):
     """A base directory of collections of resources, and the functions that compute them.
 
     Args:
@@ -112,84 +112,6 @@ class Project(Indexed):
         rows = [(name, *(counts[key] for key in names)) for name, counts in self.stats().items()]
         return html_table(('collection', *names), rows, f'Project {self._base.given}')
 
-    # --- registering -------------------------------------------------------------------------------
-
-    def resource(
-        self,
-        name: str,
-        *,
-        background: bool = False,
-        retries: int = 0,
-        retry_delay: float = 0.0,
-        retry_backoff: float = 1.0,
-        timeout: float | None = None,
-        keep_storage: bool = False,
-        version: str | int | None = None,
-        on_args_change: str = 'warn',
-        on_version_change: str = 'warn',
-        expires_after: float | None = None,
-        capture: str = 'auto',
-    ) -> Callable[[Function], Function]:
-        """Register the decorated function as the one that computes a collection's resources.
-
-        The function is called as ``function(ident, args, subdir)``: a str, a dict as JSON gives it back,
-        and the absolute path of the resource's storage folder. It returns any JSON value, and is itself
-        returned unchanged.
-
-        Args:
-            name: The collection's name; its folder is made.
-            background: ``fetch`` returns at once, and the resource is computed by a worker process.
-            retries: How often a failed run is tried again.
-            retry_delay: Seconds before the first retry.
-            retry_backoff: What the delay is multiplied by for each further retry.
-            timeout: Seconds one run of the function may take; it is killed then, with what it started.
-            keep_storage: Leave what an earlier run put into storage.
-            version: Of the function: a saved result of another version is handled by
-                ``on_version_change``.
-            on_args_change: What fetching a computed resource with other args does: ``'warn'`` and
-                return the saved result, ``'recompute'``, ``'error'`` or ``'keep'``.
-            on_version_change: The same for another version.
-            expires_after: Seconds after which a saved result is computed again.
-            capture: How output is caught: ``'auto'``, ``'descriptors'``, ``'streams'`` or ``'off'``.
-
-        Raises:
-            InvalidIdent: The name cannot name a folder.
-            DuplicateCollection: Another function has that name.
-            ValueError: An option has no such value.
-        """
-        folder = canonical.collection_folder(name)
-        name = str.__str__(name)  # an Enum that is a str counts as its text
-        task = Task(
-            collection=name,
-            folder=folder,
-            base=self._base.path,
-            base_given=self._base.given,
-            keep_storage=keep_storage,
-            version=None if version is None else str(version),
-            capture=capture,
-            durable=self._durable,
-            expires_after=_plain(expires_after),
-            timeout=_plain(timeout),
-        )
-
-        def register(function: Function) -> Function:
-            self._registry.add(
-                Collection(
-                    name,
-                    function,
-                    task,
-                    background,
-                    retries,
-                    retry_delay,
-                    retry_backoff,
-                    on_args_change,
-                    on_version_change,
-                )
-            )
-            return function
-
-        return register
-
     # --- one resource ------------------------------------------------------------------------------
 
     def fetch(
@@ -200,7 +122,7 @@ class Project(Indexed):
         *,
         recompute: bool = False,
         background: bool | None = None,
-        wait: bool | float | None = None,
+        wait: bool | float | timedelta | None = None,
         echo: bool = False,
         raise_error: bool = False,
     ) -> Resource:
@@ -212,7 +134,7 @@ class Project(Indexed):
             args: What the function gets as well: a dict of JSON values. None: what the last run had.
             recompute: Compute it again.
             background: Return at once, with the status pending. None: as the collection says.
-            wait: Where it is pending, wait for it: True, or for that many seconds. None: inside a resource's
+            wait: Where it is pending, wait for it: True, or for that long. None: inside a resource's
                 function only.
             echo: Show its output here too, while it runs.
             raise_error: Raise where it ended in error.
@@ -237,6 +159,8 @@ class Project(Indexed):
             state, found = self._fetcher.saved(known, text, given)
             if found is not None:
                 return found
+        if wait is not None and type(wait) is not bool:
+            wait = _checked_seconds('wait', wait)
         known = self._registry.get(collection)
         background = known.background if background is None else background
         asked = Asked(given, recompute, background, echo)
@@ -374,15 +298,20 @@ class Project(Indexed):
             self.close(cancel=True)
 
     def wait(
-        self, collection: str | None = None, ident: str | int | None = None, *, timeout: float | None = None
+        self,
+        collection: str | None = None,
+        ident: str | int | None = None,
+        *,
+        timeout: float | timedelta | None = None,
     ) -> bool:
         """Wait for the background work of this Project (of one collection or resource); True if it is done.
 
         Args:
             collection: Only this one's.
             ident: Only this resource.
-            timeout: Seconds to wait at most.
+            timeout: Seconds, or a timedelta, to wait at most.
         """
+        timeout = None if timeout is None else _checked_seconds('timeout', timeout)
         if collection is not None:
             self._registry.get_any(collection)
         text = None if ident is None else canonical.ident_text(ident)
@@ -489,7 +418,8 @@ def _counted(resources: int) -> str:
     return f'{resources} resource' if resources == 1 else f'{resources} resources'
 
 
-def _plain(seconds: Any) -> Any:
-    """A number of a subclass (numpy.float64) as the number that it holds; other values as they are."""
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    return float(seconds) if is_number else seconds
+def _checked_seconds(name: str, value: float | timedelta) -> float:
+    found = seconds(value)
+    if not isinstance(found, float) or not found >= 0:
+        raise ValueError(f'{name} must be a number of seconds from 0 up, or a timedelta, not {value!r}')
+    return found

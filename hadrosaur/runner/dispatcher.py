@@ -244,7 +244,9 @@ class Dispatcher:
 
     def _is_tried_again(self, flight: Flight, outcome: Outcome) -> bool:
         """A waiting retry holds up nobody: the executor keeps it until its time has come."""
-        if flight.retries >= flight.collection.retries or not is_worth_a_retry(outcome):
+        if flight.retries >= flight.collection.retries:
+            return False
+        if not is_worth_a_retry(outcome, flight.collection.task.retry_on):
             return False
         with self._changing:
             if self._stopping or outcome.run in self._cancelled:

@@ -1,0 +1,112 @@
+"""The part of a Project that takes in functions: `Project.resource`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .. import canonical, retrying
+from ..records import Task, seconds
+from ..registry import Collection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import timedelta
+
+    from ..basedir import BaseDirectory
+    from ..capture import Way
+    from ..registry import Policy, Registry
+
+    Function = TypeVar('Function', bound=Callable[..., Any])
+    _Errors = type[BaseException] | str
+
+
+class Registering:
+    """What registers the functions of a `Project`."""
+
+    _base: BaseDirectory
+    _durable: bool
+    _registry: Registry
+
+    def resource(
+        self,
+        name: str,
+        *,
+        background: bool = False,
+        retries: int = 0,
+        retry_on: _Errors | Iterable[_Errors] | None = None,
+        retry_delay: float | timedelta = 0.0,
+        retry_backoff: float = 1.0,
+        max_retry_delay: float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+        keep_storage: bool = False,
+        version: str | int | None = None,
+        on_args_change: Policy = 'warn',
+        on_version_change: Policy = 'warn',
+        expires_after: float | timedelta | None = None,
+        capture: Way = 'auto',
+    ) -> Callable[[Function], Function]:
+        """Register the decorated function as the one that computes a collection's resources.
+
+        The function is called as ``function(ident, args, subdir)``: a str, a dict as JSON gives it back,
+        and the absolute path of the resource's storage folder. It returns any JSON value, and is itself
+        returned unchanged.
+
+        Args:
+            name: The collection's name; its folder is made.
+            background: ``fetch`` returns at once, and the resource is computed by a worker process.
+            retries: How often a failed run is tried again.
+            retry_on: Try again only after these: exception classes, or names as `error_type` shows them
+                (``'TimedOut'``, ``'requests.exceptions.Timeout'``), with all that are below them in the tree
+                of classes. None: after any.
+            retry_delay: Seconds (as everywhere, or a timedelta) before the first retry.
+            retry_backoff: What the delay is multiplied by for each further retry.
+            max_retry_delay: Seconds that the delay never exceeds.
+            timeout: Seconds one run of the function may take; it is killed then, with what it started.
+            keep_storage: Leave what an earlier run put into storage.
+            version: Of the function: a saved result of another version is handled by
+                ``on_version_change``.
+            on_args_change: What fetching a computed resource with other args does: ``'warn'`` and
+                return the saved result, ``'recompute'``, ``'error'`` or ``'keep'``.
+            on_version_change: The same for another version.
+            expires_after: Seconds after which a saved result is computed again.
+            capture: How output is caught: ``'auto'``, ``'descriptors'``, ``'streams'`` or ``'off'``.
+
+        Raises:
+            InvalidIdent: The name cannot name a folder.
+            DuplicateCollection: Another function has that name.
+            ValueError: An option has no such value.
+        """
+        folder = canonical.collection_folder(name)
+        name = str.__str__(name)  # an Enum that is a str counts as its text
+        task = Task(
+            collection=name,
+            folder=folder,
+            base=self._base.path,
+            base_given=self._base.given,
+            keep_storage=keep_storage,
+            version=None if version is None else str(version),
+            capture=capture,
+            durable=self._durable,
+            expires_after=seconds(expires_after),
+            timeout=seconds(timeout),
+            retry_on=retrying.names(retry_on),
+        )
+
+        def register(function: Function) -> Function:
+            self._registry.add(
+                Collection(
+                    name,
+                    function,
+                    task,
+                    background,
+                    retries,
+                    seconds(retry_delay),
+                    seconds(retry_backoff),
+                    seconds(max_retry_delay),
+                    on_args_change,
+                    on_version_change,
+                )
+            )
+            return function
+
+        return register
