@@ -7,10 +7,15 @@ Why the syncs of a recompute are necessary and sufficient, without ``durable=Tru
 
 * status.json is pending *on the disk* before anything of the old run changes. Without that sync the old
   "completed" could come back over a result, or a record, of the new run.
-* record.json says begun before result.json is emptied; both syncs lie between. Else the final record of
+* record.json says begun before result.json is removed; both syncs lie between. Else the final record of
   the old run would decide about a pending status, beside a result of the new one.
-* result.json and the final record.json are there before the final status: else the new "completed" could
-  stand over the emptied or the old result, or over the record of the old run.
+* The name of result.json (a new file each time, begin removes the old one) and the final record.json are
+  there before the final status: else the new "completed" could stand over the old result, or over the
+  record of the old run.
+* The *bytes* of result.json need not be: the file is new, so that no other run's can show through, and a
+  torn one does not parse and is computed again. Leaving that sync out violated nothing here; it is
+  ``durable=True`` that needs it, for which a result that was acknowledged is lost if it is torn. (That it
+  is made without ``durable=True`` too, in a recompute, spares the computing; it makes nothing truer.)
 * After these nothing is left to be told apart: whatever else is loose belongs to one run. So more syncs
   would not make anything truer; they would only keep more (that is ``durable=True``).
 
