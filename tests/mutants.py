@@ -1599,6 +1599,20 @@ MUTANTS = {
             'test_template.py::test_a_template_that_is_given_up_still_tells_how_its_workers_ended',
         ),
         Mutant(
+            'the second template that is killed takes the batch with it',
+            'executors/_worker.py',
+            'reversed(range(_TEMPLATES))',
+            'reversed(range(2))',
+            'test_template.py::test_templates_that_are_killed_one_after_the_other',
+        ),
+        Mutant(
+            'a worker that nobody was told of keeps its connection',
+            'executors/_worker.py',
+            '            ours.close()\n            if not',
+            '            ours.detach()\n            if not',
+            'test_template.py::test_a_worker_that_nobody_was_told_of_takes_no_orders',
+        ),
+        Mutant(
             'a template never ends by itself',
             'executors/template.py',
             '        elif len(sources) == 1 or time.monotonic() - idle_since >= IDLE:',

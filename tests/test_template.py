@@ -161,6 +161,57 @@ def test_a_template_that_is_killed(proj, tmp_path):
     assert found['kills'].entry.error_type == 'WorkerDied'
 
 
+@pytest.fixture
+def templates(monkeypatch):
+    """Called with a function that forks in place of each template: it takes that one and a connection."""
+    template._drop()
+
+    def replace(fork):
+        class Faulty(template._Template):
+            def fork(self, connection):
+                return fork(self, super().fork, connection)
+
+        monkeypatch.setattr(template, '_Template', Faulty)
+
+    yield replace
+    template._drop()
+
+
+def test_templates_that_are_killed_one_after_the_other(proj, templates):
+    """Whoever kills a template, and the next while it starts, and its next, has no batch fail."""
+    killed = []
+
+    def fork(one, really, connection):
+        if len(killed) < 3:
+            one._process.kill()
+            killed.append(one._process.wait(60))
+        return really(connection)
+
+    templates(fork)
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    found = [res.status for res in proj.fetch_many('coll', ['a', 'b'], workers=1)]
+    assert (found, killed) == (['completed'] * 2, [-signal.SIGKILL] * 3)
+
+
+def test_a_worker_that_nobody_was_told_of_takes_no_orders(proj, templates):
+    """A template that is killed when it has forked, before it can say so: that worker ends by itself."""
+    lost = []
+
+    def fork(one, really, connection):
+        process = really(connection)
+        if not lost:
+            lost.append(process)
+            raise template.TemplateError('killed before it could answer')
+        return process
+
+    templates(fork)
+    proj.resource('coll')(lambda ident, args, subdir: os.getpid())
+    [res] = proj.fetch_many('coll', ['a'], workers=1)
+    assert res.result != lost[0].pid
+    assert lost[0].wait(60) == 0
+    lost[0].close()
+
+
 def test_a_template_that_is_given_up_still_tells_how_its_workers_ended(proj, tmp_path, monkeypatch):
     """What only a new interpreter looks at has changed, while a worker of the old template computes."""
 

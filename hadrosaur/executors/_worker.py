@@ -18,6 +18,7 @@ from . import _slot, template
 
 AHEAD = 0.03  # seconds of work in a worker's queue
 DEEPEST = 256  # orders in a worker's queue at most
+_TEMPLATES = 5  # that are tried for one worker: somebody may kill each, but they do not all end by themselves
 
 _PROGRAM = (  # looks for modules where its caller does, from the first import on
     'import sys; sys.path[:] = sys.argv[2:]; '
@@ -57,8 +58,7 @@ class Worker:
 
     def __init__(self, generation: int = 0) -> None:
         self.generation = generation
-        ours, theirs = socket.socketpair()
-        self.connection = ours
+        self.process, self.connection = _started()
         self.queue: deque[Ticket] = deque()
         self.buffer = bytearray()
         self.unsent = bytearray()
@@ -70,8 +70,7 @@ class Worker:
         self.verdict: tuple[str, str] | None = None  # (error type, reason), if it is we who kill it
         self.condemned = ''  # the run that it is killed for
         self.kill_at: float | None = None  # when it was interrupted, and does not end by itself
-        self.process = _started(theirs, ours)
-        diskio.close_in_children(ours)
+        diskio.close_in_children(self.connection)
         self.end_fd = -1  # readable when the process has ended
         try:
             self.end_fd = _end_fd(self.process)
@@ -158,14 +157,20 @@ def _end_fd(process: template.ForkedProcess | subprocess.Popen[bytes]) -> int:
     return os.pidfd_open(process.pid) if HAS_PIDFD else -1
 
 
-def _started(theirs: socket.socket, ours: socket.socket) -> template.ForkedProcess | subprocess.Popen[bytes]:
-    """The process, with its end of the connection; where it cannot be started, neither end is left."""
-    try:
-        with theirs:
-            return template.fork_worker(theirs) if template.IS_USED else _executed(theirs)
-    except BaseException:
-        ours.close()
-        raise
+def _started() -> tuple[template.ForkedProcess | subprocess.Popen[bytes], socket.socket]:
+    """The process and our end of the connection; where it cannot be started, neither end is left."""
+    for tries_left in reversed(range(_TEMPLATES)):
+        # Each has a connection of its own: a worker that was forked, but not told of before its template was
+        # killed, ends with its connection, and reads nothing that is meant for the next.
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                return template.fork_worker(theirs) if template.IS_USED else _executed(theirs), ours
+        except BaseException as error:
+            ours.close()
+            if not tries_left or not isinstance(error, template.TemplateError):
+                raise
+    raise AssertionError('unreachable')
 
 
 def _executed(theirs: socket.socket) -> subprocess.Popen[bytes]:

@@ -184,24 +184,22 @@ _mine: _Template | None = None
 def fork_worker(connection: socket.socket) -> ForkedProcess:
     """A new worker process at the other end of ``connection``, an end of a socket pair.
 
-    Raises OSError where it cannot be started.
+    Raises TemplateError where the template has ended meanwhile, idle or killed: the next call has another,
+    and is to bring another connection. Raises OSError where no worker can be started.
     """
     global _mine
     with _guard:
         _ended[:] = [process for process in _ended if process.poll() is None]
         key = _key_of_this_process()
-        for is_last in (False, True):
-            if _mine is not None and _mine.key != key:
-                _drop()
-            if _mine is None:
-                _mine = _Template(key)
-            try:
-                return _mine.fork(connection)
-            except TemplateError:  # it was idle and has ended, or somebody killed it
-                _drop()
-                if is_last:
-                    raise
-    raise AssertionError('unreachable')
+        if _mine is not None and _mine.key != key:
+            _drop()
+        if _mine is None:
+            _mine = _Template(key)
+        try:
+            return _mine.fork(connection)
+        except TemplateError:
+            _drop()
+            raise
 
 
 def _drop() -> None:

@@ -63,11 +63,12 @@ CALLER = """
 
 
 def slots_of(pid):
-    """The worker processes of a caller."""
+    """The processes that work for a caller: the one that forks its workers, and those."""
     found = []
     for task in Path(f'/proc/{pid}/task').glob('*'):  # a thread starts them
         with suppress(OSError):
-            found += [int(word) for word in (task / 'children').read_text().split()]
+            for child in map(int, (task / 'children').read_text().split()):
+                found += [child, *slots_of(child)]
     return found
 
 

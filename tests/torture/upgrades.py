@@ -46,6 +46,13 @@ def open_it(base):
         return sorted((entry.ident, entry.status) for entry in proj.query())
 
 
+def compute_in(base):
+    """Who computes sweeps up what others left; who only reads leaves it."""
+    with Project(base) as proj:
+        proj.resource('another')(lambda ident, args, subdir: ident)
+        assert proj.fetch('another', 'one').status == 'completed'
+
+
 def forked(work):
     pid = os.fork()
     if pid == 0:
@@ -112,9 +119,15 @@ class Upgrades:
             violations.append('it does not open')
         elif contents(self.base / 'index.sqlite3') != self.new:
             violations.append('it does not become the new one')
-        left = [path.name for path in self.base.rglob('*') if '.new' in path.name or 'damaged' in path.name]
-        violations += [f'litter: {name}' for name in left]
+        if self.litter():
+            pid = forked(lambda: compute_in(self.base))
+            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
+                violations.append('it does not compute')
+        violations += [f'litter: {name}' for name in self.litter()]
         print(json.dumps({'dump': self.dump.stem, 'where': where, 'violations': violations}), flush=True)
+
+    def litter(self):
+        return [path.name for path in self.base.rglob('*') if '.new' in path.name or 'damaged' in path.name]
 
     def copy(self):
         """The index as the next opener finds it, with its journals; the original stays as it is."""
