@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, compute, directory, diskio, retrying, settle
+from .basedir import HOST
 from .errors import IndexFault, ResourceNotFound, Unreadable, warn
 from .handle import Look, Resource, look, unreadable
 from .locks import Guarded, at_most
@@ -259,13 +260,15 @@ class Store(Guarded):
         except OSError:
             return None
 
-    def queue_again(self, order: WorkOrder) -> None:
-        """Write that a failed run is to be tried again."""
-        self.rows.put(Event('queue', [_queued(order, 'queued')], self._session()))
+    def queue_again(self, order: WorkOrder, *, running: bool = False) -> None:
+        """Write that a failed run is to be tried again (``running``: this very moment)."""
+        self.rows.put(Event('queue', [_queued(order, 'running' if running else 'queued')], self._session()))
 
-    def started(self, orders: Sequence[WorkOrder]) -> None:
-        """Write that these orders run."""
-        self.rows.put(Event('start', [order.key for order in orders]))
+    def started(self, orders: Sequence[WorkOrder], *, here: bool = False) -> None:
+        """Write that these orders run, where and since when (``here``: in this process)."""
+        unknown = (None, HOST, os.getpid()) if here else (None, None, None)
+        rows = [(*order.key, *(_begun(order) or unknown)) for order in orders]
+        self.rows.put(Event('start', rows))
 
     def finish(self, outcomes: Sequence[Outcome], *, soon: bool = False) -> None:
         """Write the rows of outcomes, and of what was fetched on the way; ``soon`` as in `sync`."""
@@ -425,8 +428,29 @@ def _no_index() -> Index:
     )
 
 
+def _begun(order: WorkOrder) -> tuple[str | None, str | None, int | None] | None:
+    """(since when, on which host, in which process) an order runs, as its record has it."""
+    try:
+        with diskio.opened_below(order.task.path, order.folder) as folder:
+            record = directory.read_record(folder) or {}
+    except OSError:
+        return None
+    if record.get('run') != order.run:  # it is about to begin
+        return None
+    since, host, pid = (record.get(name) for name in ('started_at', 'host', 'pid'))
+    return (
+        since if isinstance(since, str) else None,
+        host if isinstance(host, str) else None,
+        pid if isinstance(pid, int) else None,
+    )
+
+
 def _queued(order: WorkOrder, phase: str) -> Entry:
+    here: dict[str, Any] = {}
+    if phase == 'running':
+        here = {'started_at': format_time(time.time()), 'host': HOST, 'pid': os.getpid()}
     return Entry.make(
+        **here,
         collection=order.task.collection,
         ident=order.ident,
         status='pending',

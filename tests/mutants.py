@@ -71,6 +71,29 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'what runs': [
+        Mutant(
+            'what runs in a thread is not told of',
+            'executors/threads.py',
+            '                self._tell.started(orders)\n',
+            '                pass\n',
+            'contracts/test_shown_running.py::test_what_runs_is_shown_as_running',
+        ),
+        Mutant(
+            'a row that runs does not say where',
+            'store.py',
+            '*(_begun(order) or unknown)',
+            '*unknown',
+            'contracts/test_shown_running.py::test_what_runs_is_shown_as_running',
+        ),
+        Mutant(
+            'a Client of coroutines is waited for',
+            'runner/dispatcher.py',
+            "if getattr(executor, '_asynchronous', False) or executor.asynchronous:",
+            'if False:',
+            'contracts/test_shown_running.py::test_an_asynchronous_client_is_refused_in_a_sentence',
+        ),
+    ],
     'shown': [
         Mutant(
             'a colour that hides text is passed on',

@@ -44,11 +44,13 @@ class Executor(ABC):
     Attributes:
         capacity: How many orders it likes to have at hand; the runner keeps it supplied with those.
         runs_at_once: An order runs as soon as it is submitted, so it need not be shown as queued.
+        runs_here: Functions run in the caller's own process.
         is_stepped: Nothing happens but in `step`: who waits without stepping would wait for ever.
     """
 
     capacity: int = 1
     runs_at_once: bool = False
+    runs_here: bool = False
     is_stepped: bool = False
 
     @abstractmethod

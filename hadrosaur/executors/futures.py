@@ -17,12 +17,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .. import basedir, settle
+from .. import basedir, directory, diskio, settle
 from ..errors import ExecutorFault, WorkerDied
 from ..locks import start_without_signals
 from ..records import Outcome, WorkOrder
 from ..unbegun import not_started
 from . import _host
+from ._clock import LONG_RUN, Clock, wanted_cancelled
 from ._host import Chunk, ChunkResult
 from .base import Executor, Listener, Packed, pack, processors
 
@@ -48,6 +49,7 @@ class FuturesExecutor(Executor):
         self._waiting: deque[tuple[WorkOrder, Packed]] = deque()
         self._later: list[tuple[float, int, WorkOrder, Packed]] = []
         self._chunks: dict[Any, Chunk] = {}
+        self._since: dict[Any, float] = {}  # when those were sent of which nothing is known to run, monotonic
         self._owner = os.urandom(8).hex()
         self._lost: dict[str, int] = {}
         self._cancelled: set[str] = set()
@@ -56,6 +58,7 @@ class FuturesExecutor(Executor):
         self._timer: threading.Timer | None = None
         self._alarm = math.inf  # when it rings, monotonic
         self._pace = 0.0  # seconds per order, lately
+        self._clock = Clock(self._look)
 
     def _count_workers(self) -> int:
         return int(getattr(self._foreign, '_max_workers', None) or processors())
@@ -96,9 +99,11 @@ class FuturesExecutor(Executor):
                 raise ExecutorFault(f'the executor takes no more work: {error}', hint='give it a new one')
             with self._guard:
                 self._chunks[future] = chunk
+                self._since[future] = time.monotonic()
                 cancelled = [order for order in chunk.orders if order.run in self._cancelled]
             for order in cancelled:  # while the chunk was on its way
                 basedir.request_cancel(order.task.base, order.path, order.queued_at)
+            self._clock.wind()
             future.add_done_callback(self._done)
 
     def _take_due(self) -> None:
@@ -137,11 +142,34 @@ class FuturesExecutor(Executor):
             orders.append(self._waiting.popleft()[0])
         return Chunk(orders, packed, self._owner)
 
+    def _look(self) -> bool:
+        """Tell of what has been running for a second, and drop what somebody wants cancelled in time.
+
+        A host says nothing before it is done: the records tell which orders of a chunk are begun.
+        """
+        with self._guard:
+            waiting = [order for order, _ in self._waiting] + [item[2] for item in self._later]
+            now = time.monotonic()
+            long = [future for future, since in self._since.items() if now - since >= LONG_RUN]
+            chunks = [(future, self._chunks[future]) for future in long]
+        if wanted := wanted_cancelled(waiting):
+            for order in wanted:
+                basedir.drop_cancel_request(order.task.base, order.path)
+            self.cancel({order.run for order in wanted})
+        for future, chunk in chunks:
+            running = [order for order in chunk.orders if _is_begun(order)]
+            with self._telling:
+                if running and self._since.pop(future, None) is not None:
+                    self._tell.started(running)
+        with self._guard:
+            return bool(self._since or waiting)
+
     # --- outcomes out ------------------------------------------------------------------------------
 
     def _done(self, future: Any) -> None:
         with self._guard:
             chunk = self._chunks.pop(future, None)
+            self._since.pop(future, None)
         if chunk is None:
             return
         try:
@@ -241,6 +269,7 @@ class FuturesExecutor(Executor):
 
     def close(self) -> None:
         """Forget what is left; the executor itself is the user's."""
+        self._clock.close()
         if self._timer is not None:
             self._timer.cancel()
             with contextlib.suppress(RuntimeError):  # it could not be started
@@ -251,3 +280,13 @@ class FuturesExecutor(Executor):
         for future in left:
             future.cancel()
         _host.close_hosts(self._owner)
+
+
+def _is_begun(order: WorkOrder) -> bool:
+    """Does the record of a folder say that this very order is running?"""
+    try:
+        with diskio.opened_below(order.task.path, order.folder) as folder:
+            record = directory.read_record(folder) or {}
+    except OSError:
+        return False
+    return record.get('state') == 'begun' and record.get('run') == order.run

@@ -21,6 +21,7 @@ class InlineExecutor(Executor):
     """Runs an order at each `step`."""
 
     runs_at_once = True
+    runs_here = True
     is_stepped = True
 
     def __init__(self, listener: Listener, workers: int | None = None) -> None:
@@ -38,7 +39,9 @@ class InlineExecutor(Executor):
         """Run one order whose time has come. Raises KeyboardInterrupt, once it is written down."""
         if not self._waiting or self._waiting[0][0] > time.monotonic():
             return False
-        _, _, order, function = heapq.heappop(self._waiting)
+        moment, _, order, function = heapq.heappop(self._waiting)
+        if moment:  # a retry that was waiting for its time
+            self._tell.started([order])
         outcome = compute.carry_out(order, function)
         self._tell.deliver([outcome])
         if outcome.exception is not None:

@@ -6,15 +6,17 @@ there are no timeouts; output is caught where it goes through ``sys.stdout`` and
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from .. import compute
+from .. import basedir, compute
 from ..errors import ExecutorFault
 from ..records import WorkOrder
+from ._clock import LONG_RUN, Clock, wanted_cancelled
 from .base import Executor, Listener, processors
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 class ThreadsExecutor(Executor):
     """Up to ``workers`` threads, started as they are needed."""
 
+    runs_here = True
+
     def __init__(self, listener: Listener, workers: int | None = None) -> None:
         self.workers = workers or processors() + 4  # as concurrent.futures has it: most of them wait
         self.capacity = 4 * self.workers
@@ -34,9 +38,11 @@ class ThreadsExecutor(Executor):
         self._telling = threading.Lock()
         self._waiting: list[tuple[float, int, WorkOrder, Function]] = []
         self._running: dict[str, WorkOrder] = {}
+        self._since: dict[str, float] = {}  # when runs began that are not told of as running, monotonic
         self._threads: list[threading.Thread] = []
         self._count = itertools.count()
         self._closing = False
+        self._clock = Clock(self._look)
 
     def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
         """Take orders of one task. Raises ExecutorFault where it has a timeout."""
@@ -60,6 +66,7 @@ class ThreadsExecutor(Executor):
                     if not self._threads:
                         raise
                     break
+        self._clock.wind()
 
     def _work(self) -> None:
         while (item := self._next()) is not None:
@@ -70,6 +77,7 @@ class ThreadsExecutor(Executor):
                 finally:
                     with self._guard:
                         del self._running[order.run]
+                        self._since.pop(order.run, None)
                         self._guard.notify_all()
                 with self._telling:
                     self._tell.deliver([outcome._replace(exception=None)])
@@ -84,9 +92,31 @@ class ThreadsExecutor(Executor):
                 if wait is not None and wait <= 0:
                     _, _, order, function = heapq.heappop(self._waiting)
                     self._running[order.run] = order
+                    self._since[order.run] = time.monotonic()
                     return order, function
                 self._guard.wait(wait)
         return None
+
+    def _look(self) -> bool:
+        """Tell of what has been running for a second, and drop what somebody wants cancelled in time."""
+        with self._guard:
+            waiting = [item[2] for item in self._waiting]
+        if wanted := wanted_cancelled(waiting):
+            for order in wanted:
+                basedir.drop_cancel_request(order.task.base, order.path)
+            with contextlib.suppress(ExecutorFault):  # begun meanwhile
+                self.cancel({order.run for order in wanted})
+        with self._telling:
+            with self._guard:
+                now = time.monotonic()
+                long = [run for run, since in self._since.items() if now - since >= LONG_RUN]
+                orders = [self._running[run] for run in long]
+                for run in long:
+                    del self._since[run]
+                is_needed = bool(self._waiting or self._since)
+            if orders:
+                self._tell.started(orders)
+        return is_needed
 
     def cancel(self, runs: Collection[str]) -> None:
         """Drop what is not begun. Raises ExecutorFault where something runs: it goes on to its end."""
@@ -117,6 +147,7 @@ class ThreadsExecutor(Executor):
         with self._guard:
             self._closing = True
             self._guard.notify_all()
+        self._clock.close()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()

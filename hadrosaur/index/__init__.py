@@ -121,10 +121,20 @@ class Index:
         """
         return self._put(statements().queue, _writing.pending_rows(entries, self.session))
 
-    def start(self, keys: Sequence[Key]) -> None:
-        """Mark pending rows as running, since now."""
-        now = _writing.now()
-        self._touch(statements().start, keys, {'now': now, 'at': now})
+    def start(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Mark pending rows as running: (collection, ident), and since when, on which host, in which process.
+
+        Where the latter are not given, or not known, they run since now, somewhere.
+        """
+        now, statement, values = _writing.now(), statements().start, []
+        for of, named, *begun in rows:
+            since, host, pid = begun or (None, None, None)
+            values.append(
+                statement.values(
+                    of=of, named=named, now=now, at_started_at=since or now, at_host=host, at_pid=pid
+                )
+            )
+        self._write(statement.text, values)
 
     def disown(self, keys: Sequence[Key]) -> None:
         """Pending rows of this session belong to nobody: it turned out that others compute them."""

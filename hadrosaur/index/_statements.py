@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
+BEGUN = ('started_at', 'host', 'pid')  # what is known of a run once it has begun
+
 
 class Statement(NamedTuple):
     """SQL text, the names of its parameters in order, and the values of those that never change."""
@@ -69,7 +71,9 @@ def compile_all() -> Statements:
         finish=_upsert('newer'),
         add=_upsert('never'),
         update=_compile(update(resources).where(key, unmoved).values(_merged())),
-        start=_compile(start.values(phase='running', started_at=bindparam('at'), **touched)),
+        start=_compile(
+            start.values(phase='running', **{name: bindparam(f'at_{name}') for name in BEGUN}, **touched)
+        ),
         disown=_compile(disown.values(session=None, **touched)),
         remove=_compile(delete(resources).where(key, unmoved)),
     )

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExecutorFault, ResourceError, UnknownExecutor
+from ..errors import ExecutorFault, ExecutorUnavailable, ResourceError, UnknownExecutor
 from ..executors.base import Executor, Listener
 from ..records import Outcome, WorkOrder
 from ..store import is_worth_a_retry, retry_order
@@ -48,7 +48,8 @@ def make_executor(executor: Any, listener: Listener, workers: int | None) -> Exe
 def check_executor(executor: Any, workers: int | None) -> str:
     """The import path of the class that drives it; nothing is loaded or reached.
 
-    Raises UnknownExecutor, or ValueError for a bad number of workers.
+    Raises UnknownExecutor, ExecutorUnavailable for a Client of coroutines, or ValueError for a bad number of
+    workers.
     """
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ValueError(f'workers must be a whole number from 1 up, not {workers!r}')
@@ -72,6 +73,13 @@ def _foreign(executor: Any) -> str | None:
     if futures is not None and isinstance(executor, futures.Executor):
         return 'hadrosaur.executors.futures:FuturesExecutor'
     if dask is not None and isinstance(executor, dask.Client):
+        if getattr(executor, '_asynchronous', False) or executor.asynchronous:
+            raise ExecutorUnavailable(
+                'this dask Client is asynchronous: it works only for coroutines of its own event loop, and '
+                'fetch_many waits for it from outside',
+                hint="give a Client without asynchronous=True, or the scheduler's address: "
+                "executor='dask:tcp://host:port'",
+            )
         return 'hadrosaur.executors.dask:DaskExecutor'
     return None
 
@@ -255,8 +263,8 @@ class Dispatcher:
             flight.order = retry_order(flight.order, outcome)
             self._flights[flight.order.run] = flight
             del self._flights[outcome.run]
-            self._store.queue_again(flight.order)
             delay = flight.collection.delay_before(flight.retries)
+            self._store.queue_again(flight.order, running=self.executor.runs_at_once and not delay)
             self._hand_over([flight], delay)
             if delay:
                 heapq.heappush(self._due, time.monotonic() + delay)  # not sooner than the executor has it
@@ -296,7 +304,7 @@ class Dispatcher:
             return True
 
     def _started(self, orders: list[WorkOrder]) -> None:
-        self._store.started(orders)
+        self._store.started(orders, here=self.executor.runs_here)
 
     def _dropped(self, orders: list[WorkOrder]) -> None:
         self._store.withdraw(orders)

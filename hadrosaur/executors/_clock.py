@@ -1,0 +1,74 @@
+"""A thread that looks once a second at what is under way, for executors that have no driver thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from .. import basedir
+from ..locks import start_without_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..records import WorkOrder
+
+LONG_RUN = 1.0
+"""Seconds after which a run counts as running; and between two looks."""
+
+
+class Clock:
+    """Calls ``look`` once a second, while that says that something is under way."""
+
+    def __init__(self, look: Callable[[], bool]) -> None:
+        self._look = look
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_wound = False
+        self._closed = threading.Event()
+
+    def wind(self) -> None:
+        """Something is under way; called for each submission."""
+        with self._guard:
+            self._is_wound = True
+            if self._thread is not None or self._closed.is_set():
+                return
+            self._thread = threading.Thread(target=self._tick, name='hadrosaur-clock', daemon=True)
+            try:
+                start_without_signals(self._thread)
+            except RuntimeError:  # no more threads can be started: runs stay shown as queued
+                self._thread = None
+
+    def _tick(self) -> None:
+        while not self._closed.wait(LONG_RUN):
+            with self._guard:
+                self._is_wound = False
+            try:
+                is_needed = self._look()
+            except OSError:  # the base cannot be read at this moment
+                continue
+            with self._guard:
+                if not is_needed and not self._is_wound:
+                    self._thread = None
+                    return
+
+    def close(self) -> None:
+        """No more looks; returns when the last one is over."""
+        self._closed.set()
+        with self._guard:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+
+def wanted_cancelled(orders: Iterable[WorkOrder]) -> list[WorkOrder]:
+    """Those of them that somebody in another process wants cancelled."""
+    by_base: dict[str, list[WorkOrder]] = {}
+    for order in orders:
+        by_base.setdefault(order.task.base, []).append(order)
+    wanted = []
+    for base, those in by_base.items():
+        requested = basedir.cancel_requests(base)
+        if requested:
+            wanted += [order for order in those if (order.path, order.queued_at) in requested]
+    return wanted
