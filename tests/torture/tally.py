@@ -10,6 +10,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+from harness import IS_FULL
+
 HANG = 30.0  # seconds; everything asked of a victim takes a fraction of one, so only a hang reaches it
 
 
@@ -30,6 +32,8 @@ class Tally:
     def wrong(self, kind, example):
         """Note a violation; the test goes on, so that one kind does not hide another."""
         self.violations[kind] += 1
+        if IS_FULL:  # who waits for an hour sees it at once
+            print(f'\n{self.promise}, after {self.faults} faults: {kind}: {example}', flush=True)
         self.examples.setdefault(kind, [])
         if len(self.examples[kind]) < 5:
             self.examples[kind].append(str(example)[:1500])
