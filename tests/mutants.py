@@ -266,6 +266,13 @@ MUTANTS = {
     ],
     'power cuts': [
         Mutant(
+            'a file that cannot be closed keeps the lock',
+            'directory/claim.py',
+            'for fd in (*ours, *self.logs):\n            with contextlib.suppress(OSError):',
+            'for fd in (*ours, *self.logs):\n            if True:',
+            f'{DISK}what_the_disk_says_at_the_end_of_a_run_keeps_no_lock[record.json-threads]',
+        ),
+        Mutant(
             'what a function printed is not synced',
             'directory/claim.py',
             '                diskio.sync_data(log)\n',

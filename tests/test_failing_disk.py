@@ -371,3 +371,33 @@ def test_a_traceback_of_any_length_is_cut_at_its_beginning(coll, base):
     res = coll.fetch('fails', 'a')
     assert len(res.error) == handle.LONGEST_ERROR
     assert res.error.endswith('the end\n')
+
+
+# --- a file that cannot be closed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('executor', ['inline', 'threads'])
+@pytest.mark.parametrize('name', ['record.json', 'status.json'])
+def test_what_the_disk_says_at_the_end_of_a_run_keeps_no_lock(coll, base, monkeypatch, executor, name):
+    """A network disk may refuse the closing of a file: the result is given, and the next run can begin."""
+    real, refused = os.close, []
+
+    def close(fd):
+        try:
+            path = os.readlink(f'/proc/self/fd/{fd}')
+        except OSError:
+            path = ''
+        real(fd)
+        if path.endswith(f'/coll/b/{name}') and is_over:
+            refused.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    is_over = []
+    begin = compute._compute
+    monkeypatch.setattr(compute, '_compute', lambda *args: (begin(*args), is_over.append(True))[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, 'close', close)
+        (res,) = coll.fetch_many('coll', {'b': NEW}, executor=executor, workers=1)
+    assert refused
+    assert res.result == NEW
+    assert coll.fetch('coll', 'b', OLD, recompute=True).result == OLD

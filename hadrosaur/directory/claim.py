@@ -458,11 +458,9 @@ class Claim:
             self.release()  # where Ctrl-C came between taking it and keeping it
 
     def release(self) -> None:
-        """Close everything and give the lock back."""
-        for fd in (self._record, self._status):
-            if self._is_ours(fd):
-                os.close(fd)
-        for fd in self.logs:
+        """Close everything and give the lock back, whatever the disk says of a file as it is closed."""
+        ours = [fd for fd in (self._record, self._status) if self._is_ours(fd)]
+        for fd in (*ours, *self.logs):
             with contextlib.suppress(OSError):
                 os.close(fd)
         self.logs = ()
