@@ -26,7 +26,7 @@ def look(ident, args, subdir):
     umask = os.umask(0o22)
     os.umask(umask)
     seen = {
-        'handlers': [repr(signal.getsignal(n)).split(' at ')[0] for n in (2, 10, 12, 13, 14, 15)],
+        'handlers': [repr(signal.getsignal(n)).split(' at ')[0] for n in (2, 10, 12, 13, 14, 15, 34)],
         'mask': sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         'timers': [signal.getitimer(n)[0] > 0 for n in (0, 1, 2)],
         'umask': umask,
