@@ -12,6 +12,7 @@ kernel frees the lock, and what stands in the directory tells how far it came (s
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import json
@@ -19,10 +20,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, directory, diskio, retrying
+from . import canonical, capture, coroutines, directory, diskio, retrying
 from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
@@ -80,6 +81,7 @@ class Running:
         self.attempt = attempt
         self._chain = (*order.chain, order.step)
         self._nested: list[Entry] = []
+        self._fetching = threading.Lock()  # what a coroutine fetches in threads, one after the other
 
     @property
     def logger(self) -> logging.Logger:
@@ -107,6 +109,11 @@ def chain_of(running: Running) -> tuple[tuple[str, str, str], ...]:
 def base_of(running: Running) -> str:
     """Absolute path of the base that it is computed in."""
     return running._base
+
+
+def fetching(running: Running | None) -> contextlib.AbstractContextManager[Any]:
+    """Held by a thread that fetches for a function which goes on meanwhile: its output is one stream."""
+    return contextlib.nullcontext() if running is None else running._fetching
 
 
 def add_nested(running: Running, outcome: Outcome) -> None:
@@ -369,7 +376,7 @@ def _compute(
 ) -> Outcome:
     task = order.task
     process = os.getpid()
-    way = capture.choose('descriptors' if in_worker and task.capture == 'auto' else task.capture)
+    way = capture.choose('descriptors' if _is_all_there_is() and task.capture == 'auto' else task.capture)
     entry = entry_of_order(
         order,
         'pending',
@@ -401,6 +408,11 @@ def _compute(
     entry = entry.change(status=status, finished_at=format_time(time.time()), **cost._asdict())
     outcome = _conclude(claim, order, entry, ended, way)
     return outcome._replace(nested=tuple(running._nested))
+
+
+def _is_all_there_is() -> bool:
+    """Is this all that a worker does now? What is fetched in a thread runs beside the function that asked."""
+    return in_worker and threading.current_thread() is threading.main_thread()
 
 
 def _holds_another_run(claim: Claim, order: WorkOrder, look: _Look) -> bool:
@@ -436,6 +448,8 @@ def _call(
                 try:
                     _let_signals(mask)
                     value = function(running.ident, running.args, running.subdir)
+                    if isinstance(value, Coroutine):
+                        value = coroutines.run(value)
                 finally:
                     _hold_signals()
         finally:
@@ -444,7 +458,7 @@ def _call(
     except BaseException as error:
         return _Ended(exception=error)
     finally:
-        _in_slot.pop()
+        _in_slot.remove(running)  # not always the last: a function may fetch in threads of its own
         _running.reset(token)
 
 
@@ -519,7 +533,7 @@ def _traceback_text(error: BaseException, kind: str, message: str) -> str:
     if isinstance(error, ResultNotSerializable):
         return f'{kind}: {error}\n'
     shown = error.__traceback__
-    if shown is not None and shown.tb_frame.f_code is _call.__code__:
+    while shown is not None and shown.tb_frame.f_code in (_call.__code__, coroutines.run.__code__):
         shown = shown.tb_next
     try:
         text = ''.join(traceback.format_exception(type(error), error, shown))

@@ -2672,6 +2672,36 @@ MUTANTS = {
             'test_options_of_a_collection.py::test_numbers_of_numpy_are_numbers',
         ),
     ],
+    'async functions': [
+        Mutant(
+            'a coroutine is a result',
+            'compute.py',
+            'if isinstance(value, Coroutine):',
+            'if False:',
+            'test_async_functions.py::test_one_that_does_not_end_is_killed_at_its_timeout',
+        ),
+        Mutant(
+            'a running event loop is not noticed',
+            'coroutines.py',
+            'if _is_loop_running() else',
+            'if False else',
+            'test_async_functions.py::test_an_event_loop_may_be_running_already',
+        ),
+        Mutant(
+            'what a thread fetches takes the output of the function that asked',
+            'compute.py',
+            'return in_worker and threading.current_thread() is threading.main_thread()',
+            'return in_worker',
+            'test_async_functions.py::test_what_a_coroutine_fetches_has_its_own_log',
+        ),
+        Mutant(
+            'afetch blocks the loop',
+            'project/__init__.py',
+            'return await asyncio.to_thread(fetch)',
+            'return fetch()',
+            'test_async_functions.py::test_afetch_leaves_the_loop_running',
+        ),
+    ],
 }
 
 

@@ -170,6 +170,40 @@ class Project(Registering, Indexed):
         free_frames(resource._cause)
         return resource
 
+    async def afetch(
+        self,
+        collection: str,
+        ident: str | int,
+        args: Mapping[str, Any] | None = None,
+        *,
+        recompute: bool = False,
+        background: bool | None = None,
+        wait: bool | float | timedelta | None = None,
+        echo: bool = False,
+        raise_error: bool = False,
+    ) -> Resource:
+        """`fetch`, in a thread: the event loop goes on meanwhile.
+
+        Cancelling the task that awaits it does not stop the fetch. Inside a resource's function, several at
+        once are computed one after the other.
+        """
+        import asyncio
+
+        def fetch() -> Resource:
+            with compute.fetching(compute.current()):
+                return self.fetch(
+                    collection,
+                    ident,
+                    args,
+                    recompute=recompute,
+                    background=background,
+                    wait=wait,
+                    echo=echo,
+                    raise_error=raise_error,
+                )
+
+        return await asyncio.to_thread(fetch)
+
     def get(self, collection: str, ident: str | int) -> Resource:
         """Look at a resource without ever computing it.
 

@@ -49,7 +49,7 @@ class Registering:
 
         The function is called as ``function(ident, args, subdir)``: a str, a dict as JSON gives it back,
         and the absolute path of the resource's storage folder. It returns any JSON value, and is itself
-        returned unchanged.
+        returned unchanged. It may be ``async def``: each run has an event loop of its own.
 
         Args:
             name: The collection's name; its folder is made.
