@@ -77,6 +77,21 @@ def test_a_function_that_cannot_be_loaded_begins_nothing(proj, base, filled, rec
         proj.get('coll', 'new')
 
 
+def test_a_first_run_that_cannot_begin_leaves_no_folder(proj, base, monkeypatch):
+    """The folder that was made for it goes again; one that was there stays."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    (base / 'coll/there').mkdir()
+    (base / 'coll/there/notes.txt').write_text('mine')
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, 'no room')
+
+    monkeypatch.setattr(Claim, 'begin', refuse)
+    for ident in ('new', 'there'):
+        assert 'no room' in proj.fetch('coll', ident).error
+    assert os.listdir(base / 'coll') == ['there']
+
+
 def test_why_a_function_could_not_be_loaded_is_told_in_full(proj):
     """The traceback of the import is what ``error`` shows, pickled or not."""
     import pickle
