@@ -142,7 +142,9 @@ _left_alive: list[weakref.ref[threading.Thread]] = []  # threads that functions 
 class _Descriptors:
     """Point descriptors 1 and 2 to the logs, and put back what was there."""
 
-    __slots__ = ('_logs', '_mine', '_running', '_saved', '_stdio', '_token', '_warnings')
+    __slots__ = (
+        '_logs', '_mine', '_originals', '_running', '_saved', '_stdio', '_token', '_warnings',
+    )  # fmt: skip
 
     def __init__(self, logs: tuple[int, int]) -> None:
         self._logs = logs
@@ -158,20 +160,22 @@ class _Descriptors:
             if first is not None:
                 os.close(first)
             raise
-        self._lead_to_logs()
         self._mine = _Owner(self._streams())
         self._running = threading.enumerate() if _in_worker and threading.active_count() > 1 else ()
         self._token = _logs_here.set(self._mine) if _in_worker else None
         if _last_words is not None:
             _last_words.begin()
+        self._originals = [router.original for router in _routers]
+        # Before the descriptors lead to the logs: else a thread that stays could print into them.
         sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', self._routed())
+        self._lead_to_logs()
         # Entering it forgets which warnings were shown, so that each resource's log has its own.
         self._warnings = warnings.catch_warnings()
         self._warnings.__enter__()
 
     def _streams(self) -> tuple[_Lines, ...]:
         """Those of the last run, where they are free and as they were; a nested run has its own."""
-        if any(stream is standing for stream in _ours for standing in self._stdio):
+        if _logs_here.get() or any(stream is standing for stream in _ours for standing in self._stdio):
             return (_Lines(1, 0), _Lines(2, 1))
         if not _ours or not all(stream.is_as_made() for stream in _ours):
             _ours[:] = [_Lines(1, 0), _Lines(2, 1)]
@@ -205,7 +209,7 @@ class _Descriptors:
         if self._token is not None:
             _logs_here.reset(self._token)
             self._let_threads_go_on()
-        sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', self._stdio)
+        sys.stdout, sys.stderr = cast('tuple[TextIO, TextIO]', self._put_back())
         for fd, saved in zip((1, 2), self._saved, strict=True):
             if saved is None:
                 with contextlib.suppress(OSError):
@@ -213,6 +217,12 @@ class _Descriptors:
             else:
                 os.dup2(saved, fd)
                 os.close(saved)
+
+    def _put_back(self) -> tuple[Any, Any]:
+        """What stood there; behind the routers where threads have stayed, which may print at any moment."""
+        for router, before, standing in zip(_routers, self._originals, self._stdio, strict=True):
+            router.original = before if standing is router else standing
+        return _routers if _in_worker and _left_alive else self._stdio
 
     def _let_threads_go_on(self) -> None:
         """What threads that stay still write is this resource's: its streams, by then in many hands, too."""

@@ -476,7 +476,7 @@ MUTANTS = {
             'directory/claim.py',
             '                diskio.sync_data(log)\n',
             '                pass\n',
-            f'{POWER}[recompute-durable]',
+            f'{SYNCED}a_first_run_that_is_durable',
         ),
         Mutant(
             'what a function stored is not synced',
@@ -1800,6 +1800,13 @@ MUTANTS = {
             f'{LAST}threads_that_stay_write_to_the_log_of_their_resource',
         ),
         Mutant(
+            'between two runs a thread that stays prints into nothing, or into the next log',
+            'capture.py',
+            'return _routers if _in_worker and _left_alive else self._stdio',
+            'return self._stdio',
+            f'{LAST}a_thread_that_stays_prints_while_a_later_run_begins_and_ends',
+        ),
+        Mutant(
             'a stream that a function has detached is used again',
             'capture.py',
             '                _ours.clear()\n        _flush_c()',
@@ -1992,8 +1999,8 @@ MUTANTS = {
         Mutant(
             'a retry that the index refuses ends the batch',
             'store.py',
-            "        self.rows.put(Event('queue', [_queued(order, 'queued')], self._session()))",
-            "        self.index.queue([_queued(order, 'queued')])",
+            "self.rows.put(Event('queue', [_queued(",
+            "self.index.queue([_queued(order, 'queued')]), (Event('queue', [_queued(",
             f'{HARD}an_index_that_is_locked_when_a_run_is_tried_again',
         ),
         Mutant(
@@ -2713,15 +2720,15 @@ MUTANTS = {
         Mutant(
             'a failed run is tried once more than asked for',
             'runner/dispatcher.py',
-            '        if flight.retries >= flight.collection.retries or',
-            '        if flight.retries > flight.collection.retries or',
+            '        if flight.retries >= flight.collection.retries:',
+            '        if flight.retries > flight.collection.retries:',
             f'{CONTRACT}retries_count_attempts[processes]',
         ),
         Mutant(
             'a failed run is not tried again',
             'runner/dispatcher.py',
-            '        if flight.retries >= flight.collection.retries or',
-            '        if True or',
+            '        if flight.retries >= flight.collection.retries:',
+            '        if True:',
             f'{CONTRACT}retries_count_attempts[threads]',
         ),
         *(

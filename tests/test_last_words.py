@@ -190,6 +190,41 @@ def test_threads_that_stay_write_to_the_log_of_their_resource(proj, tmp_path):
     assert log(found['first'], 'stderr') == 'late by a held stream\nlate by logging\n'
 
 
+def test_a_thread_that_stays_prints_while_a_later_run_begins_and_ends(proj):
+    """At each moment of it: descriptors 1 and 2 lead to the later log already, or still."""
+
+    def compute(ident, args, subdir):
+        print(ident, 'begins')
+        if ident == 'first':
+            go, said, real = threading.Semaphore(0), threading.Semaphore(0), os.dup2
+
+            def stay():
+                while go.acquire():
+                    print('late')
+                    said.release()
+
+            def watched(fd, to, *more):
+                go.release()
+                said.acquire()
+                real(fd, to, *more)
+                go.release()
+                said.acquire()
+
+            threading.Thread(target=stay, daemon=True).start()
+            os.dup2 = watched
+        print(ident, 'ends')
+
+    proj.resource('coll')(compute)
+    idents = ['first', 'second', 'third']
+    found = {res.ident: res for res in proj.fetch_many('coll', idents, workers=1)}
+    for ident in idents[1:]:
+        assert log(found[ident]) == f'{ident} begins\n{ident} ends\n'
+    first = log(found['first']).splitlines()
+    assert first[:2] == ['first begins', 'first ends']
+    assert not [line for line in first[2:] if line != 'late']
+    assert len(first) > 2 + 4 * 4, 'twice for each descriptor, at the begin and at the end of the two others'
+
+
 # --- streams that are broken -------------------------------------------------------------------------
 
 BREAKS = {
