@@ -28,7 +28,7 @@ from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
 from .errors import Interrupted, ResourceError, ResultNotSerializable
-from .locks import HELD_BACK
+from .locks import HELD_BACK, has_other_threads, is_ours
 from .metrics import Meter
 from .records import Entry, Outcome, WorkOrder, format_time, parse_time
 from .unbegun import Unloadable, entry_of_order, not_started, unsaved
@@ -94,11 +94,20 @@ class Running:
 
 _running: contextvars.ContextVar[Running | None] = contextvars.ContextVar('hadrosaur_running', default=None)
 _in_slot: list[Running] = []  # what runs in a slot, nested ones last; a thread belongs to the first
+_alone: list[
+    Running
+] = []  # what the only thread of a program runs: a thread that comes up meanwhile is its own
 
 
 def current() -> Running | None:
     """The resource that is being computed here, or None outside of a resource's function."""
-    return _running.get() or (_in_slot[0] if in_worker and _in_slot else None)
+    running = _running.get()
+    if running is None:
+        if in_worker:
+            return _in_slot[0] if _in_slot else None
+        if _alone and not is_ours():
+            return _alone[0]
+    return running
 
 
 def chain_of(running: Running) -> tuple[tuple[str, str, str], ...]:
@@ -439,9 +448,12 @@ def _call(
     function: Callable[..., Any], running: Running, way: str, logs: tuple[int, ...], mask: _Mask
 ) -> _Ended:
     """Call the user's function. The one broad except: whatever it raises is its resource's outcome."""
+    alone = not (in_worker or _alone or has_other_threads())
     token = _running.set(running)
     put_back = keep_state(bool(_in_slot))
     _in_slot.append(running)
+    if alone:
+        _alone.append(running)
     try:
         try:
             with capture.capturing(way, (logs[0], logs[1])):
@@ -459,6 +471,8 @@ def _call(
         return _Ended(exception=error)
     finally:
         _in_slot.remove(running)  # not always the last: a function may fetch in threads of its own
+        if alone:
+            _alone.pop()
         _running.reset(token)
 
 

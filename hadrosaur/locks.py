@@ -42,6 +42,11 @@ def start_without_signals(thread: threading.Thread, *, silent: bool = True) -> N
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def is_ours() -> bool:
+    """Is this a thread of our own that runs nobody's functions?"""
+    return threading.current_thread() in _silent
+
+
 def has_other_threads() -> bool:
     """Is there a thread beside this one that is not ours, and may print?"""
     here = threading.current_thread()

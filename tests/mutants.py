@@ -61,6 +61,7 @@ NOT_STARTED, DISK, ONE_VALUE, OWN = (
 )
 FAULTS = 'test_index_faults.py::test_'
 NOTES, WHOSE = 'test_notes_of_ours.py::test_', 'test_whose_index.py::test_'
+TOOLS = 'test_cli_tools.py::test_'
 ALIKE, ASKED = 'test_fetching_alike.py::test_', 'test_what_was_asked_for.py::test_'
 ROWS = 'test_rows_are_best_effort.py::test_'
 POWER = 'torture/p5_power.py::test_what_a_power_cut_leaves'
@@ -802,6 +803,27 @@ MUTANTS = {
             '            wait = is_inside()',
             '            wait = False',
             f'{ALIKE}a_shared_dependency_gives_its_value_to_all[processes-fetch]',
+        ),
+        Mutant(
+            'a thread of an inline function is outside of it',
+            'compute.py',
+            '        if _alone and not is_ours():',
+            '        if False:',
+            f'{ALIKE}a_thread_that_an_inline_function_starts_is_inside_it',
+        ),
+        Mutant(
+            'a port is not asked of a scheduler',
+            'executors/dask.py',
+            '    if not port.isdigit():',
+            '    if False:',
+            f'{TOOLS}an_address_without_a_port_is_refused_before_dask_sees_it',
+        ),
+        Mutant(
+            'help that cannot be printed ends in a traceback',
+            'cli/__init__.py',
+            '    except OSError as error:  # the help',
+            '    except BrokenPipeError as error:  # the help',
+            f'{TOOLS}help_that_cannot_be_printed_is_one_sentence[-h]',
         ),
         Mutant(
             'who waits for whom is not looked at',
@@ -1893,8 +1915,8 @@ MUTANTS = {
         Mutant(
             'a thread of a function belongs to what another fetches',
             'compute.py',
-            '(_in_slot[0] if in_worker and _in_slot else None)',
-            '(_in_slot[-1] if in_worker and _in_slot else None)',
+            '            return _in_slot[0] if _in_slot else None',
+            '            return _in_slot[-1] if _in_slot else None',
             f'{MANY}test_a_function_may_fetch_from_threads_of_its_own',
         ),
         Mutant(

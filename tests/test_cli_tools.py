@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
+from conftest import HANG
 
 from hadrosaur import Project
 from hadrosaur.cli import app, output
@@ -268,3 +269,48 @@ def test_table_on_a_terminal_fits(capsys, monkeypatch):
     assert all(len(line) <= 120 for line in wide.splitlines())
     assert all(len(line) <= 60 for line in narrow.splitlines())
     assert len(wide.splitlines()) == 3
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
+@pytest.mark.parametrize('asked', ['-h', '--version', 'run -h'])
+def test_help_that_cannot_be_printed_is_one_sentence(asked):
+    """No room for the help: one sentence and exit code 5, as with every verb, and no traceback."""
+    with open('/dev/full', 'w') as full:
+        ended = subprocess.run(
+            [sys.executable, '-m', 'hadrosaur', *asked.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=HANG,
+            check=False,
+        )
+    assert ended.returncode == 5
+    assert ended.stderr.startswith('Error: No space left on device\n')
+    assert 'Traceback' not in ended.stderr
+
+
+def test_an_address_without_a_port_is_refused_before_dask_sees_it(tmp_path):
+    """One sentence that says how to write it: dask itself leaves a traceback at the end of the program."""
+    pytest.importorskip('distributed')
+    (tmp_path / 'jobs.py').write_text(JOBS)
+    ended = subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'hadrosaur',
+            'run',
+            'jobs.py:proj',
+            'books',
+            'a',
+            '--executor',
+            'dask:nothing',
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert 'write dask:tcp://host:port' in ended.stderr
+    assert 'Traceback' not in ended.stderr

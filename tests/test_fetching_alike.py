@@ -447,3 +447,42 @@ def test_how_it_was_cut_off_is_the_class_of_the_error(proj, tmp_path):
         with pytest.raises(kind) as caught:
             _ = res.value
         assert isinstance(caught.value, hadrosaur.ResourceFailed)
+
+
+THREADS = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from hadrosaur import Project, current
+
+proj = Project(sys.argv[1])
+shared = proj.resource('shared', background=True)(lambda ident, args, subdir: 'value of ' + ident)
+
+def ask(ident, found):
+    found.append((proj.fetch('shared', ident)['result'], current().ident))
+
+@proj.resource('outer')
+def outer(ident, args, subdir):
+    found = []
+    thread = threading.Thread(target=ask, args=('by a thread', found))
+    thread.start()
+    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(ask, 'by a pool', found).result()
+    return found
+
+for ident in ('first', 'second'):  # the second with a driver and a writer of rows beside it
+    print(proj.fetch('outer', ident).value)
+assert current() is None
+"""
+
+
+def test_a_thread_that_an_inline_function_starts_is_inside_it(tmp_path):
+    """It waits for what somebody else computes, and knows whose it is: never None for a value."""
+    script = tmp_path / 'script.py'
+    script.write_text(THREADS)
+    command = [sys.executable, str(script), str(tmp_path / 'base')]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
+    assert ended.returncode == 0, ended.stderr
+    asked = ('by a thread', 'by a pool')
+    expected = [[[f'value of {name}', ident] for name in asked] for ident in ('first', 'second')]
+    assert ended.stdout.splitlines() == [str(found) for found in expected]

@@ -122,4 +122,9 @@ def app() -> None:
 
 def main() -> None:
     """Entry point of the program ``hadrosaur``."""
-    app(prog_name='hadrosaur')
+    try:
+        app(prog_name='hadrosaur')
+    except OSError as error:  # the help and the version, which no verb says
+        from .ending import refuse_system_error
+
+        raise SystemExit(refuse_system_error(error))

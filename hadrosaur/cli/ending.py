@@ -59,7 +59,7 @@ def exit_code_of(verb: Callable[[], Any]) -> int:
     except HadrosaurError as error:
         return refuse(error)
     except OSError as error:
-        return _refuse_system_error(error)
+        return refuse_system_error(error)
     return code if isinstance(code, int) else DONE
 
 
@@ -84,7 +84,8 @@ _NEXT_STEP = {
 }
 
 
-def _refuse_system_error(error: OSError) -> int:
+def refuse_system_error(error: OSError) -> int:
+    """Say what the system refused and what to do about it; returns the exit code."""
     what = str(error.strerror or error)
     if isinstance(error.filename, str | bytes):
         what = f'{os.fsdecode(error.filename)}: {what}'

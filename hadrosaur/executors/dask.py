@@ -67,8 +67,10 @@ def _await_listener(address: str) -> None:
     """Raises OSError where nobody listens: a Client that does not connect is noisy, and slow to end."""
     scheme, _, rest = address.rpartition('://')
     host, _, port = rest.rpartition(':')
-    if scheme not in ('', 'tcp', 'tls') or not port.isdigit():
+    if scheme not in ('', 'tcp', 'tls'):
         return  # dask knows what to make of it
+    if not port.isdigit():
+        raise ValueError('no port number (write dask:tcp://host:port)')
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
