@@ -3,7 +3,9 @@
 Exact for short runs too: the clock is monotonic, and in a worker process on Linux the kernel's peak of
 the process's resident memory is reset when a run starts. The peak of a process that is the user's own is
 never reset: there it is known only of a run that raises it. Processor time includes subprocesses that were
-waited for; their memory is not included, since the kernel keeps no peak for children that can be reset.
+waited for. The peak is that of the process or of its largest subprocess, whichever is larger, and not their
+sum: the kernel keeps one maximum of all children that were waited for, which cannot be reset, so a subprocess
+counts where it is the largest that the process has had in its life so far.
 Costs 16 µs a run where memory is measured, 4 where it is not (two cores, Python 3.11, 2026).
 """
 
@@ -32,7 +34,7 @@ class Cost(NamedTuple):
 class Meter:
     """Starts measuring when made; `stop` tells."""
 
-    __slots__ = ('_alone', '_before', '_cpu', '_peak', '_start')
+    __slots__ = ('_alone', '_before', '_children', '_cpu', '_peak', '_start')
 
     def __init__(self, *, alone: bool, in_worker: bool) -> None:
         """Begin.
@@ -45,25 +47,31 @@ class Meter:
         self._peak = _peak_of_this_process() if alone and in_worker else None
         if self._peak:
             self._peak.reset()
-        self._cpu, self._before = _used(alone)
+        self._cpu, self._before, self._children = _used(alone)
         self._start = time.perf_counter()
 
     def stop(self) -> Cost:
         """What it cost until now."""
         duration = time.perf_counter() - self._start
-        cpu, most = _used(self._alone)
+        cpu, most, children = _used(self._alone)
         raised = most * _UNIT if most > self._before else None
         peak = self._peak.read(most) if self._peak else raised
+        if peak is not None and children > self._children:
+            peak = max(peak, children * _UNIT)
         return Cost(round(duration, 6), round(max(0.0, cpu - self._cpu), 6), peak)
 
 
-def _used(alone: bool) -> tuple[float, int]:
-    """(seconds of processor time, most resident memory of the process in its life as the system says it)."""
+def _used(alone: bool) -> tuple[float, int, int]:
+    """(seconds of processor time, most resident memory of the process in its life, and of any child's).
+
+    Memory in the system's unit.
+    """
     if not alone:
-        return time.thread_time(), 0
+        return time.thread_time(), 0, 0
     own = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, own.ru_maxrss
+    seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return seconds, own.ru_maxrss, children.ru_maxrss
 
 
 class _Peak:

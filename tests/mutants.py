@@ -2930,6 +2930,36 @@ MUTANTS = {
             'test_async_functions.py::test_afetch_leaves_the_loop_running',
         ),
     ],
+    'shares of the machine': [
+        Mutant(
+            'each worker starts a thread for each processor',
+            'processors.py',
+            'processors() // workers)',
+            'processors())',
+            'test_shares_of_the_machine.py::test_threads_of_libraries_are_divided_among_workers',
+        ),
+        Mutant(
+            'the environment of the user is overwritten',
+            'processors.py',
+            ' if wanted is not None or name not in os.environb}',
+            '}',
+            'test_shares_of_the_machine.py::test_what_the_environment_says_stays',
+        ),
+        Mutant(
+            'only the own control group is asked',
+            'processors.py',
+            'range(len(steps), -1, -1)',
+            'range(len(steps), len(steps) - 1, -1)',
+            'test_shares_of_the_machine.py::test_limits_of_control_groups_are_found',
+        ),
+        Mutant(
+            'memory of subprocesses is not counted',
+            'metrics.py',
+            'children > self._children:',
+            'children < self._children:',
+            'test_shares_of_the_machine.py::test_memory_of_the_largest_subprocess_counts',
+        ),
+    ],
 }
 
 

@@ -53,6 +53,7 @@ class Crew:
         resolve: Told what came of an order.
         drop: Told of tickets that were not begun and are not wanted any more.
         started: Told of orders whose run takes long.
+        environment: What the environment of a worker has besides this one's, when it is started.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Crew:
         resolve: Callable[[Outcome], None],
         drop: Callable[[Sequence[Ticket]], None],
         started: Callable[[list[WorkOrder]], None],
+        environment: Callable[[], dict[bytes, bytes]],
     ) -> None:
         self._workers = workers
         self._wake = wake
@@ -73,6 +75,7 @@ class Crew:
         self._resolve = resolve
         self._drop = drop
         self._started = started
+        self._environment = environment
         self._slots: list[Worker] = []
         self._retired: list[Worker] = []
         self._waiting: deque[Ticket] = deque()
@@ -409,7 +412,7 @@ class Crew:
     def _new_slot(self, generation: int) -> Worker | None:
         """None where no more processes can be started now and there are some; one of them will do."""
         try:
-            slot = Worker(generation)
+            slot = Worker(generation, self._environment())
         except OSError:
             if not self._slots:
                 raise

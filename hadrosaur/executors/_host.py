@@ -32,6 +32,7 @@ class Chunk(NamedTuple):
     orders: list[WorkOrder]
     packed: Packed
     owner: str  # of the executor that sent it
+    threads: int | None = None  # that numerical libraries may start; None: as many as there are processors
 
 
 class ChunkResult(NamedTuple):
@@ -48,7 +49,7 @@ _Answer = tuple[list[Outcome], list[WorkOrder]] | BaseException
 class _Host:
     """One thread's slot."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None) -> None:
         self.owner = ''
         self.idle_since: float | None = None  # None: it has a chunk
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
@@ -58,7 +59,7 @@ class _Host:
             dropped=lambda orders: self._answers.put(([], orders)),
             failed=lambda error: self._answers.put(error),
         )
-        self.pool = SlotPool(listener, 1)
+        self.pool = SlotPool(listener, 1, threads)
 
     def run(self, chunk: Chunk) -> ChunkResult:
         requested = cancel_requests(chunk.orders[0].task.base)
@@ -92,7 +93,7 @@ class _Host:
         self._answers.put(ExecutorFault('its worker process was ended'))
 
 
-_hosts: dict[tuple[int, int], _Host] = {}  # by process and thread
+_hosts: dict[tuple[int, int, int | None], _Host] = {}  # by process, thread, and threads of its libraries
 _guard = threading.Lock()
 _changed = threading.Condition(_guard)
 _watcher: threading.Thread | None = None
@@ -100,11 +101,11 @@ _watcher: threading.Thread | None = None
 
 def run_chunk(chunk: Chunk) -> ChunkResult:
     """Carry out a chunk; called by the foreign executor, in whatever process and thread it likes."""
-    key = (os.getpid(), threading.get_ident())
+    key = (os.getpid(), threading.get_ident(), chunk.threads)
     with _guard:
         host = _hosts.get(key)
         if host is None:
-            host = _hosts[key] = _Host()
+            host = _hosts[key] = _Host(chunk.threads)
         host.owner, host.idle_since = chunk.owner, None
         _watch()
     try:
@@ -154,7 +155,7 @@ def close_hosts(owner: str | None = None) -> None:
         _changed.notify_all()
     if watcher is not None:
         watcher.join()
-    for (process, _), host in zip(ended, hosts, strict=True):
+    for (process, *_), host in zip(ended, hosts, strict=True):
         if process == os.getpid():
             host.close()
 

@@ -56,9 +56,9 @@ class Ticket:
 class Worker:
     """The caller's side of one worker process; it has loaded code of one ``generation``."""
 
-    def __init__(self, generation: int = 0) -> None:
+    def __init__(self, generation: int = 0, environment: dict[bytes, bytes] | None = None) -> None:
         self.generation = generation
-        self.process, self.connection = _started()
+        self.process, self.connection = _started(environment or {})
         self.queue: deque[Ticket] = deque()
         self.buffer = bytearray()
         self.unsent = bytearray()
@@ -157,7 +157,9 @@ def _end_fd(process: template.ForkedProcess | subprocess.Popen[bytes]) -> int:
     return os.pidfd_open(process.pid) if HAS_PIDFD else -1
 
 
-def _started() -> tuple[template.ForkedProcess | subprocess.Popen[bytes], socket.socket]:
+def _started(
+    environment: dict[bytes, bytes],
+) -> tuple[template.ForkedProcess | subprocess.Popen[bytes], socket.socket]:
     """The process and our end of the connection; where it cannot be started, neither end is left."""
     for tries_left in reversed(range(_TEMPLATES)):
         # Each has a connection of its own: a worker that was forked, but not told of before its template was
@@ -165,7 +167,8 @@ def _started() -> tuple[template.ForkedProcess | subprocess.Popen[bytes], socket
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                return template.fork_worker(theirs) if template.IS_USED else _executed(theirs), ours
+                start = template.fork_worker if template.IS_USED else _executed
+                return start(theirs, environment), ours
         except BaseException as error:
             ours.close()
             if not tries_left or not isinstance(error, template.TemplateError):
@@ -173,7 +176,7 @@ def _started() -> tuple[template.ForkedProcess | subprocess.Popen[bytes], socket
     raise AssertionError('unreachable')
 
 
-def _executed(theirs: socket.socket) -> subprocess.Popen[bytes]:
+def _executed(theirs: socket.socket, environment: dict[bytes, bytes]) -> subprocess.Popen[bytes]:
     """A worker that is a new interpreter, where forking one that is warm is not safe."""
     # Python's own multiprocessing starts its processes with the same options, by the same function.
     python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
@@ -184,6 +187,7 @@ def _executed(theirs: socket.socket) -> subprocess.Popen[bytes]:
         stderr=None if _is_inherited(2) else subprocess.DEVNULL,
         pass_fds=(theirs.fileno(),),
         start_new_session=True,
+        env={**os.environb, **environment},
     )
 
 

@@ -157,11 +157,3 @@ def loaded_code() -> dict[str, Any]:
         _own_modules = (len(sys.modules), own)
     found = {name: sys.modules.get(name) for name in _own_modules[1]}
     return {name: getattr(module, '__spec__', None) or module for name, module in found.items()}
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1

@@ -27,9 +27,14 @@ PATIENCE = 5  # seconds to reach a scheduler
 class DaskExecutor(FuturesExecutor):
     """Hands chunks to a `dask.distributed.Client`, or to a new one of an address."""
 
-    def __init__(self, listener: Listener, workers: int | None, client: Any) -> None:
+    def __init__(
+        self, listener: Listener, workers: int | None, client: Any, threads: int | None = None
+    ) -> None:
         self._own = connect(client.removeprefix('dask:')) if isinstance(client, str) else None
-        super().__init__(listener, workers, self._own or client)
+        super().__init__(listener, workers, self._own or client, threads)
+
+    def _threads_of_each(self) -> int | None:
+        return None  # Dask sees to it, on each of its machines
 
     def _count_workers(self) -> int:
         return max(1, int(sum(self._foreign.nthreads().values())))

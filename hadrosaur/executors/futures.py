@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from .. import basedir, directory, diskio, settle
 from ..errors import ExecutorFault, WorkerDied
 from ..locks import start_without_signals
+from ..processors import processors
 from ..records import Outcome, WorkOrder
 from ..unbegun import not_started
 from . import _host
 from ._clock import LONG_RUN, Clock, wanted_cancelled
 from ._host import Chunk, ChunkResult
-from .base import Executor, Listener, Packed, pack, processors
+from .base import Executor, Listener, Packed, pack
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -39,9 +40,12 @@ LOST_TASKS = 3  # times that an order's chunk may be lost before it was begun
 class FuturesExecutor(Executor):
     """Hands chunks to ``executor``, as many at a time as keep ``workers`` busy."""
 
-    def __init__(self, listener: Listener, workers: int | None, executor: Any) -> None:
+    def __init__(
+        self, listener: Listener, workers: int | None, executor: Any, threads: int | None = None
+    ) -> None:
         self._foreign = executor
         self.workers = workers or self._count_workers()
+        self._threads = threads or self._threads_of_each()
         self.capacity = 2 * MOST * self.workers
         self._tell = listener
         self._telling = threading.RLock()  # a retry may be done before it is submitted
@@ -59,6 +63,9 @@ class FuturesExecutor(Executor):
         self._alarm = math.inf  # when it rings, monotonic
         self._pace = 0.0  # seconds per order, lately
         self._clock = Clock(self._look)
+
+    def _threads_of_each(self) -> int | None:
+        return max(1, processors() // self.workers)
 
     def _count_workers(self) -> int:
         return int(getattr(self._foreign, '_max_workers', None) or processors())
@@ -140,7 +147,7 @@ class FuturesExecutor(Executor):
             if other.digest != packed.digest or order.task != first.task:
                 break
             orders.append(self._waiting.popleft()[0])
-        return Chunk(orders, packed, self._owner)
+        return Chunk(orders, packed, self._owner, self._threads)
 
     def _look(self) -> bool:
         """Tell of what has been running for a second, and drop what somebody wants cancelled in time.

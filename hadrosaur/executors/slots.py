@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from .. import diskio
 from ..errors import ExecutorFault
 from ..locks import start_without_signals
+from ..processors import limited_threads, processors
 from ..records import Outcome, Task, WorkOrder
 from . import _slot
 from ._crew import GRACE, Crew
 from ._worker import DEEPEST, Ticket, require_python
-from .base import Executor, Listener, Packed, loaded_code, pack, processors
+from .base import Executor, Listener, Packed, loaded_code, pack
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -34,7 +35,7 @@ MOST_FUNCTIONS = 100  # that a pool which lives on keeps, before it begins with 
 class SlotPool(Executor):
     """``executor='processes'``: up to ``workers`` slots on this machine."""
 
-    def __init__(self, listener: Listener, workers: int | None = None) -> None:
+    def __init__(self, listener: Listener, workers: int | None = None, threads: int | None = None) -> None:
         require_python()
         self.workers = workers or processors()
         self.capacity = (DEEPEST + 64) * self.workers
@@ -61,6 +62,7 @@ class SlotPool(Executor):
             resolve=self._resolve,
             drop=self._drop,
             started=listener.started,
+            environment=lambda: limited_threads(self.workers, threads),
         )
         self._code = loaded_code()
         self._generation = 0  # of the code that functions are made of, see `renew`

@@ -139,9 +139,9 @@ class _Template:
         diskio.close_in_children(self._control)
         self._control.settimeout(_ANSWERS_WITHIN)
 
-    def fork(self, connection: socket.socket) -> ForkedProcess:
+    def fork(self, connection: socket.socket, environment: dict[bytes, bytes]) -> ForkedProcess:
         """A new worker at the other end of ``connection``. Raises TemplateError."""
-        state = marshal.dumps(_state_of_this_process())
+        state = marshal.dumps(_state_of_this_process(environment))
         reading, writing = os.pipe2(os.O_CLOEXEC)
         home = words = -1
         status = open(reading, 'rb', buffering=0)  # noqa: SIM115
@@ -181,8 +181,10 @@ _guard = threading.Lock()
 _mine: _Template | None = None
 
 
-def fork_worker(connection: socket.socket) -> ForkedProcess:
+def fork_worker(connection: socket.socket, environment: dict[bytes, bytes]) -> ForkedProcess:
     """A new worker process at the other end of ``connection``, an end of a socket pair.
+
+    ``environment``: variables that it has besides ours.
 
     Raises TemplateError where the template has ended meanwhile, idle or killed: the next call has another,
     and is to bring another connection. Raises OSError where no worker can be started.
@@ -196,7 +198,7 @@ def fork_worker(connection: socket.socket) -> ForkedProcess:
         if _mine is None:
             _mine = _Template(key)
         try:
-            return _mine.fork(connection)
+            return _mine.fork(connection, environment)
         except TemplateError:
             _drop()
             raise
@@ -240,13 +242,13 @@ def _key_of_this_process() -> Any:
     return (sys.executable, os.getresuid(), os.getresgid(), os.getgroups(), variables)
 
 
-def _state_of_this_process() -> dict[str, Any]:
+def _state_of_this_process(environment: dict[bytes, bytes]) -> dict[str, Any]:
     """What a worker takes over from its program, as it is at this moment."""
     import resource
 
     limits = {name: getattr(resource, name) for name in dir(resource) if name.startswith('RLIMIT_')}
     return {
-        'environ': dict(os.environb),
+        'environ': {**os.environb, **environment},
         'path': search_path(),
         'umask': _umask(),
         'limits': [(number, *resource.getrlimit(number)) for number in set(limits.values())],

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from .. import basedir, compute
 from ..errors import ExecutorFault
+from ..processors import processors
 from ..records import WorkOrder
 from ._clock import LONG_RUN, Clock, wanted_cancelled
-from .base import Executor, Listener, processors
+from .base import Executor, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -227,6 +227,7 @@ class Project(Registering, Indexed):
         *,
         workers: int | None = None,
         executor: Any = 'processes',
+        threads: int | None = None,
         recompute: bool = False,
         retry_errors: bool = True,
         progress: bool | Callable[[Counts], None] | None = None,
@@ -241,6 +242,9 @@ class Project(Registering, Indexed):
             workers: How many are computed at once; None: as many as there are processors.
             executor: ``'processes'``, ``'threads'`` or ``'inline'``; or any `concurrent.futures.Executor`,
                 a `dask.distributed.Client`, or the address of a dask scheduler, ``'dask:tcp://host:port'``.
+            threads: How many threads numerical libraries (OpenMP, OpenBLAS, MKL, numexpr, Accelerate) may
+                start in each worker process. None: what the environment says (``OMP_NUM_THREADS`` …), else
+                the processors divided by the workers.
             recompute: Compute those that are there again.
             retry_errors: Compute those that ended in error again.
             progress: True shows it on stderr; a function is called with the `Counts` at each change.
@@ -249,7 +253,7 @@ class Project(Registering, Indexed):
             A `Batch`: iterate it, or call ``.wait()``.
         """
         known = self._registry.get(collection)
-        check_executor(executor, workers)
+        check_executor(executor, workers, threads)
         store = self._fetcher.store()
         is_nested = store is not self._store
         display = self._display(progress, collection, idents)
@@ -259,6 +263,7 @@ class Project(Registering, Indexed):
             idents,
             dict(args) if args is not None else None,
             workers=workers,
+            threads=None if is_nested else threads,
             executor='inline' if is_nested else executor,
             recompute=recompute,
             retry_errors=retry_errors,

@@ -59,6 +59,7 @@ class Batch(Iterator[Resource]):
         args: dict[str, Any] | None = None,
         *,
         workers: int | None = None,
+        threads: int | None = None,
         executor: Any = 'processes',
         recompute: bool = False,
         retry_errors: bool = True,
@@ -70,6 +71,7 @@ class Batch(Iterator[Resource]):
         self._source = _items(idents, args)
         self._executor = executor
         self._workers = workers
+        self._threads = threads
         self._recompute = recompute
         self._retry_errors = retry_errors
         self.progress = progress
@@ -256,7 +258,7 @@ class Batch(Iterator[Resource]):
             executor, workers = self._executor, self._workers
             if executor == 'inline' and self._collection.task.timeout is not None:
                 executor, workers = 'processes', 1  # one after the other, in a process that can be killed
-            self._dispatcher = Dispatcher(self._store, executor, workers)
+            self._dispatcher = Dispatcher(self._store, executor, workers, threads=self._threads)
             self._ender = Ender()
         return self._dispatcher
 

@@ -29,30 +29,42 @@ EXECUTORS = {
 }
 """Executors by name: import path of the class, loaded when asked for."""
 
+SHARING_THIS_PROCESS = ('inline', 'threads')
+
 ASKED_AGAIN = 5  # times that background work asks for a resource which someone else has locked,
 ASKED_AFTER = 0.2  # seconds after the first time, and so many more after each
 MOST_WAITING = 10_000  # retries that may wait for their time while others go on, about 1 kB each
 
 
-def make_executor(executor: Any, listener: Listener, workers: int | None) -> Executor:
+def make_executor(
+    executor: Any, listener: Listener, workers: int | None, threads: int | None = None
+) -> Executor:
     """The executor that a user asked for: a name, an address, an Executor or a dask Client.
 
     Raises UnknownExecutor, ExecutorUnavailable, or ValueError for a bad number of workers.
     """
-    path = check_executor(executor, workers)
+    path = check_executor(executor, workers, threads)
+    is_here = isinstance(executor, str) and executor in SHARING_THIS_PROCESS
+    more = {} if is_here else {'threads': threads}
     if path in EXECUTORS.values():
-        return _load(path)(listener, workers)
-    return _load(path)(listener, workers, executor)
+        return _load(path)(listener, workers, **more)
+    return _load(path)(listener, workers, executor, **more)
 
 
-def check_executor(executor: Any, workers: int | None) -> str:
+def check_executor(executor: Any, workers: int | None, threads: int | None = None) -> str:
     """The import path of the class that drives it; nothing is loaded or reached.
 
     Raises UnknownExecutor, ExecutorUnavailable for a Client of coroutines, or ValueError for a bad number of
-    workers.
+    workers or threads.
     """
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise ValueError(f'workers must be a whole number from 1 up, not {workers!r}')
+    for name, number in (('workers', workers), ('threads', threads)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f'{name} must be a whole number from 1 up, not {number!r}')
+    if threads is not None and isinstance(executor, str) and executor in SHARING_THIS_PROCESS:
+        raise ValueError(
+            f'threads limits what numerical libraries start in worker processes, and executor={executor!r} '
+            'has none; set OMP_NUM_THREADS and the like before your program starts'
+        )
     if isinstance(executor, str) and executor in EXECUTORS:
         return EXECUTORS[executor]
     path = _foreign(executor)
@@ -138,6 +150,7 @@ class Dispatcher:
         executor: Any,
         workers: int | None,
         *,
+        threads: int | None = None,
         keep: bool = True,
     ) -> None:
         self._store = store
@@ -153,7 +166,7 @@ class Dispatcher:
         self.news = News()
         self.fault: BaseException | None = None
         listener = Listener(self._deliver, self._started, self._dropped, self._failed)
-        self.executor = make_executor(executor, listener, workers)
+        self.executor = make_executor(executor, listener, workers, threads)
 
     def __len__(self) -> int:
         """How many flights are on their way."""
