@@ -230,7 +230,13 @@ class Task(NamedTuple):
     lock: str = 'folder'  # what is locked: the folder's own descriptor, or a file in it
     expires_after: float | None = None  # seconds a result stays good
     timeout: float | None = None  # seconds one run may take
+    runs_per_worker: int | None = None  # runs after which a worker process is replaced
     retry_on: tuple[str, ...] | None = None  # names of the exceptions that are tried again; None: any
+
+    @property
+    def needs_process(self) -> bool:
+        """Has it to be computed in a process of ours, which can be killed or replaced?"""
+        return self.timeout is not None or self.runs_per_worker is not None
 
     @property
     def path(self) -> str:

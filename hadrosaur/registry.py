@@ -62,7 +62,7 @@ class Collection(NamedTuple):
     @property
     def needs_slot(self) -> bool:
         """Does computing it need a process that can be killed, or somebody who waits meanwhile?"""
-        return self.task.timeout is not None or bool(self.retries and self.retry_delay)
+        return self.task.needs_process or bool(self.retries and self.retry_delay)
 
     def delay_before(self, retry: int) -> float:
         """Seconds to wait before the given retry (1 is the first)."""
@@ -127,6 +127,9 @@ class Collection(NamedTuple):
         """Raises ValueError for an option that has no such value."""
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f'retries must be a whole number from 0 up, not {self.retries!r}')
+        runs = self.task.runs_per_worker
+        if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 1):
+            raise ValueError(f'runs_per_worker must be a whole number from 1 up, or None, not {runs!r}')
         for name, value, least in (
             ('retry_delay', self.retry_delay, 0),
             ('retry_backoff', self.retry_backoff, 1),

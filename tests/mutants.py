@@ -2960,6 +2960,22 @@ MUTANTS = {
             'test_shares_of_the_machine.py::test_memory_of_the_largest_subprocess_counts',
         ),
     ],
+    'runs per worker': [
+        Mutant(
+            'a worker goes on after its last run',
+            'executors/_slot.py',
+            'if self._is_spoiled or self._runs >= most:',
+            'if self._is_spoiled:',
+            'test_runs_per_worker.py::test_each_run_has_a_process_of_its_own',
+        ),
+        Mutant(
+            'a worker that others have used is new enough',
+            'executors/_slot.py',
+            'if self._runs < most:',
+            'if True:',
+            'test_runs_per_worker.py::test_a_worker_that_has_run_others_is_not_new',
+        ),
+    ],
 }
 
 

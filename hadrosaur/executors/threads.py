@@ -47,9 +47,10 @@ class ThreadsExecutor(Executor):
 
     def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
         """Take orders of one task. Raises ExecutorFault where it has a timeout."""
-        if orders[0].task.timeout is not None:
+        if orders[0].task.needs_process:
+            why = 'has a timeout' if orders[0].task.timeout is not None else 'has runs_per_worker'
             raise ExecutorFault(
-                f'{orders[0].collection!r} has a timeout, and a thread cannot be stopped',
+                f'{orders[0].collection!r} {why}, and a thread cannot be stopped or be a process of its own',
                 hint="use executor='processes'",
             )
         moment = time.monotonic() + delay if delay else 0.0

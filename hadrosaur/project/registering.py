@@ -38,6 +38,7 @@ class Registering:
         retry_backoff: float = 1.0,
         max_retry_delay: float | timedelta | None = None,
         timeout: float | timedelta | None = None,
+        runs_per_worker: int | None = None,
         keep_storage: bool = False,
         version: str | int | None = None,
         on_args_change: Policy = 'warn',
@@ -62,6 +63,7 @@ class Registering:
             retry_backoff: What the delay is multiplied by for each further retry.
             max_retry_delay: Seconds that the delay never exceeds.
             timeout: Seconds one run of the function may take; it is killed then, with what it started.
+            runs_per_worker: Runs after which a worker process is replaced; 1: each has one of its own.
             keep_storage: Leave what an earlier run put into storage.
             version: Of the function: a saved result of another version is handled by
                 ``on_version_change``.
@@ -89,6 +91,7 @@ class Registering:
             durable=self._durable,
             expires_after=seconds(expires_after),
             timeout=seconds(timeout),
+            runs_per_worker=runs_per_worker,
             retry_on=retrying.names(retry_on),
         )
 

@@ -256,8 +256,8 @@ class Batch(Iterator[Resource]):
     def _started_dispatcher(self) -> Dispatcher:
         if self._dispatcher is None:
             executor, workers = self._executor, self._workers
-            if executor == 'inline' and self._collection.task.timeout is not None:
-                executor, workers = 'processes', 1  # one after the other, in a process that can be killed
+            if executor == 'inline' and self._collection.task.needs_process:
+                executor, workers = 'processes', 1  # one after the other, in a process of ours
             self._dispatcher = Dispatcher(self._store, executor, workers, threads=self._threads)
             self._ender = Ender()
         return self._dispatcher
