@@ -114,7 +114,7 @@ MUTANTS = {
         Mutant(
             'an executor is looked at when there is work for it',
             'project/__init__.py',
-            '        check_executor(executor, workers)\n',
+            '        check_executor(executor, workers, threads)\n',
             '',
             'test_shown_on_terminals.py::test_an_executor_that_is_none_is_refused_at_the_call',
         ),
@@ -1733,8 +1733,8 @@ MUTANTS = {
         Mutant(
             'a worker that cannot be put back goes on',
             'executors/_slot.py',
-            '            if self._is_spoiled:',
-            '            if False:',
+            'if self._is_spoiled or self._runs >= most:',
+            'if self._runs >= most:',
             'test_siblings.py::test_a_worker_whose_state_cannot_be_put_back_is_replaced',
         ),
         Mutant(
@@ -2795,7 +2795,7 @@ MUTANTS = {
         Mutant(
             'a timeout is silently ignored on threads',
             'executors/threads.py',
-            '        if orders[0].task.timeout is not None:',
+            '        if orders[0].task.needs_process:',
             '        if False:',
             f'{CONTRACT}timeout_is_refused_on_threads',
         ),
@@ -2865,8 +2865,8 @@ MUTANTS = {
         Mutant(
             'processor time of subprocesses is not counted',
             'metrics.py',
-            'own.ru_stime + children.ru_utime + children.ru_stime,',
-            'own.ru_stime,',
+            'own.ru_stime + children.ru_utime + children.ru_stime\n',
+            'own.ru_stime\n',
             'test_metrics.py::test_processor_time_includes_children',
         ),
     ],
