@@ -2976,6 +2976,22 @@ MUTANTS = {
             'test_runs_per_worker.py::test_a_worker_that_has_run_others_is_not_new',
         ),
     ],
+    'random generators': [
+        Mutant(
+            'a generator travels unseen',
+            'executors/base.py',
+            '    _generators.warn_of(function)\n',
+            '',
+            'test_generators_that_travel.py::test_a_generator_that_travels_is_warned_of_once',
+        ),
+        Mutant(
+            'the method of a generator is not looked behind',
+            'executors/_generators.py',
+            'for each in (value, owner))',
+            'for each in (value,))',
+            'test_generators_that_travel.py::test_those_of_a_script_are_found_too',
+        ),
+    ],
 }
 
 

@@ -108,7 +108,7 @@ def pack(function: Function) -> Packed:
 
     Raises ExecutorFault, naming the function, where it holds something that cannot be pickled.
     """
-    from . import _source
+    from . import _generators, _source
 
     global _packing
     name = getattr(function, '__qualname__', repr(function))
@@ -123,6 +123,7 @@ def pack(function: Function) -> Packed:
         ) from error
     finally:
         _packing = False
+    _generators.warn_of(function)
     if len(payload) > LARGE_FUNCTION:
         warn(
             f'the function {name} drags {len(payload) / 1e6:.0f} MB along to every worker; '
