@@ -126,21 +126,28 @@ def alone(tmp_path_factory):
         return res.result
 
 
-@pytest.mark.parametrize('what', LEFT_BEHIND)
-def test_what_a_function_leaves_behind_does_not_reach_the_next(proj, alone, what):
-    """The next resource finds the process, and its logs, as if it had been the first."""
-    proj.resource('coll')(look)
-    idents = {'first': {'leave': LEFT_BEHIND[what]}, 'second': {}}
-    found = {res.ident: res for res in proj.fetch_many('coll', idents, workers=1)}
+@pytest.fixture(scope='module')
+def found(tmp_path_factory):
+    """Each thing that is left behind, and the resource that the same worker computes after it."""
+    from hadrosaur import Project
 
-    assert found['first'].status == 'completed', found['first'].error
-    assert found['second'].status == 'completed', found['second'].error
-    assert found['second'].result == alone
-    for ident in idents:
-        with open(found[ident].paths['stdout']) as log:
-            assert log.read() == f'{ident} was here\n'
-    with open(found['second'].paths['stderr']) as log:
-        assert log.read() == ''
+    with Project(tmp_path_factory.mktemp('siblings') / 'base') as project:
+        project.resource('coll')(look)
+        idents = {}
+        for what, code in LEFT_BEHIND.items():
+            idents[f'{what}, first'] = {'leave': code}
+            idents[f'{what}, second'] = {}
+        return {res.ident: res for res in project.fetch_many('coll', idents, workers=1)}
+
+
+@pytest.mark.parametrize('what', LEFT_BEHIND)
+def test_what_a_function_leaves_behind_does_not_reach_the_next(found, alone, what):
+    """The next resource finds the process, and its logs, as if it had been the first."""
+    for ident in (f'{what}, first', f'{what}, second'):
+        assert found[ident].status == 'completed', found[ident].error
+        assert Path(found[ident].paths['stdout']).read_text() == f'{ident} was here\n'
+    assert found[f'{what}, second'].result == alone
+    assert Path(found[f'{what}, second'].paths['stderr']).read_text() == ''
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason='only root can become another user')
