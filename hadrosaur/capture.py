@@ -31,6 +31,7 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast, get_args
 
+from . import diskio
 from .locks import has_other_threads
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ class _Descriptors:
             _ours.clear()
             for stream, log in zip(self._mine.streams, self._logs, strict=True):
                 with contextlib.suppress(OSError, ValueError):  # closed by the function, too many open files
-                    stream.lead_elsewhere(os.dup(log))
+                    stream.lead_elsewhere(diskio.out_of_reach(os.dup(log)))
 
 
 class _Owner(NamedTuple):
@@ -253,7 +254,7 @@ def _standing() -> tuple[Any, Any]:
 
 def _duplicate(fd: int) -> int | None:
     try:
-        return os.dup(fd)
+        return diskio.out_of_reach(os.dup(fd))
     except OSError as error:
         if error.errno == errno.EBADF:  # a daemon may run with descriptor 1 or 2 closed
             return None
@@ -294,7 +295,8 @@ class _Logs:
     """The two logs of one call. Descriptors of their own, so that late output never meets a stranger's."""
 
     def __init__(self, logs: tuple[int, int]) -> None:
-        self.streams = tuple(_Lines(os.dup(log), n, closefd=True) for n, log in enumerate(logs))
+        own = [diskio.out_of_reach(os.dup(log)) for log in logs]
+        self.streams = tuple(_Lines(log, n, closefd=True) for n, log in enumerate(own))
         self.guard = threading.RLock()
         self.ended = False
 
@@ -304,7 +306,8 @@ class _Logs:
             self.ended = True
             for stream in self.streams:
                 _flush(stream)
-                stream.close()
+                with contextlib.suppress(OSError):  # the function may have closed its descriptor
+                    stream.close()
 
 
 class _Router:

@@ -134,14 +134,30 @@ def create(name: str, data: bytes, folder: int, *, durable: bool = False) -> int
     return fd
 
 
+def out_of_reach(fd: int) -> int:
+    """The same file under another number than 0, 1 or 2, which whoever prints writes to.
+
+    In a program without them (started so, or a function closed them) the next file opened gets theirs;
+    as SQLite does it, /dev/null stands there from now on.
+    """
+    if fd > 2:
+        return fd
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, fd)
+    if nowhere > 2:
+        os.close(nowhere)
+    return moved
+
+
 def open_new(name: str, folder: int, flags: int = os.O_WRONLY) -> int:
     """A descriptor of a new, empty file, in place of whatever had that name."""
     flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(name, flags, _FILE_MODE, dir_fd=folder)
+        return out_of_reach(os.open(name, flags, _FILE_MODE, dir_fd=folder))
     except FileExistsError:
         remove(name, folder)
-        return os.open(name, flags, _FILE_MODE, dir_fd=folder)
+        return out_of_reach(os.open(name, flags, _FILE_MODE, dir_fd=folder))
 
 
 def open_ours(name: str, folder: int, flags: int) -> int | None:
@@ -151,7 +167,7 @@ def open_ours(name: str, folder: int, flags: int) -> int | None:
     it can be replaced. Raises OSError where that cannot be known (too many open files, a disk that fails).
     """
     try:
-        fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+        fd = out_of_reach(os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder))
     except OSError as error:
         if is_no_file(error) or isinstance(error, (FileNotFoundError, PermissionError)):
             return None
@@ -247,7 +263,7 @@ def make_folder(name: str, folder: int) -> bool:
 
 def open_folder(name: str, flags: int = FOLDER, *, within: int | None = None) -> int:
     """A descriptor of a folder that is no symlink. Raises OSError."""
-    return os.open(name, flags, dir_fd=within)
+    return out_of_reach(os.open(name, flags, dir_fd=within))
 
 
 def clear_folder(name: str, folder: int, kept: Container[str] = ()) -> None:

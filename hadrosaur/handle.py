@@ -349,11 +349,11 @@ def unreadable(where: str, error: OSError) -> Unreadable:
 def _look_once(collection_path: str, folder: str, with_record: bool) -> Look | None:
     """None where it changed while it was read."""
     try:
-        parent = os.open(collection_path, diskio.LOOK)
+        parent = diskio.out_of_reach(os.open(collection_path, diskio.LOOK))
     except OSError as error:
         return _nothing(error)
     try:
-        opened = os.open(folder, diskio.LOOK, dir_fd=parent)
+        opened = diskio.out_of_reach(os.open(folder, diskio.LOOK, dir_fd=parent))
     except OSError as error:
         return _nothing(error)
     finally:

@@ -466,6 +466,13 @@ MUTANTS = {
     ],
     'power cuts': [
         Mutant(
+            'our files may be descriptor 1 or 2',
+            'diskio.py',
+            '    if fd > 2:\n        return fd\n    moved',
+            '    if fd >= 0:\n        return fd\n    moved',
+            'test_low_descriptors.py::test_nothing_of_ours_is_printed_to_or_closed[threads-streams-12]',
+        ),
+        Mutant(
             'a file that cannot be closed keeps the lock',
             'directory/claim.py',
             'for fd in (*ours, *self.logs):\n            with contextlib.suppress(OSError):',
@@ -1810,7 +1817,7 @@ MUTANTS = {
         Mutant(
             'threads that stay write where their streams led once',
             'capture.py',
-            '                    stream.lead_elsewhere(os.dup(log))',
+            '                    stream.lead_elsewhere(diskio.out_of_reach(os.dup(log)))',
             '                    pass',
             f'{LAST}threads_that_stay_write_to_the_log_of_their_resource',
         ),

@@ -123,7 +123,7 @@ class Claim:
         try:
             if lock != 'folder':
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                held = os.open(LOCK, flags, 0o666, dir_fd=folder)
+                held = diskio.out_of_reach(os.open(LOCK, flags, 0o666, dir_fd=folder))
                 if not stat.S_ISREG(os.fstat(held).st_mode):
                     raise OSError(errno.ENODEV, f'{LOCK} is no file: remove it')
             is_locked = diskio.lock_within(held, patience)

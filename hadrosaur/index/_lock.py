@@ -15,6 +15,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
+from .. import diskio
 from ..errors import IndexBusy
 from ..locks import patience
 from ._gate import let_go_in_children
@@ -34,7 +35,7 @@ class IndexLock:
         self._fd = -1
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.dirname(path))
-        self._fd = os.open(path, _FLAGS, 0o666)
+        self._fd = diskio.out_of_reach(os.open(path, _FLAGS, 0o666))
         let_go_in_children(self)
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             self.close()

@@ -217,8 +217,9 @@ def leads_a_session(subdir):
 
 @animal('completed')
 def closes_1_and_2(subdir):
-    os.close(1)
-    os.close(2)
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):  # by streams a caller has them closed for good by the first one
+            os.close(fd)
     return 1
 
 

@@ -1,0 +1,56 @@
+"""Descriptors 0, 1 and 2 are for input and output: no file of ours is ever one of them."""
+
+import pytest
+
+JOBS = """
+    import os, shutil, sys
+    from hadrosaur import Project
+
+    executor, capture, closed = sys.argv[1], sys.argv[2], [int(fd) for fd in sys.argv[3]]
+    said = os.dup2(1, 100)
+    for fd in closed:
+        os.close(fd)
+    proj = Project('base')
+
+    @proj.resource('coll', capture=capture)
+    def compute(ident, args, subdir):
+        for fd in {1, 2, *closed}:
+            try:
+                at = os.readlink(f'/proc/self/fd/{fd}')
+            except OSError:
+                continue
+            if at.endswith('.json'):
+                os.write(said, f'{fd} is {at}\\n'.encode())
+            if args['how'] == 'close' and executor != 'threads':  # there it is a race for the number
+                os.close(fd)
+            elif args['how'] == 'write':
+                try:
+                    os.write(fd, b'JUNK' * 1000)
+                except OSError:
+                    pass
+        return ident
+
+    def told():
+        return [os.readlink(f'/proc/self/fd/{fd}') for fd in (0, 1, 2) if fd not in closed]
+
+    before = told()
+    work = {n: {'how': how} for n, how in enumerate(['', 'close', 'write', ''] * 5)}
+    for res in proj.fetch_many('coll', work, executor=executor, workers=3):
+        if res['result'] != res.ident:
+            os.write(said, f'{res.ident}: {res.status} {res.error}\\n'.encode())
+    if (executor, capture) == ('inline', 'descriptors') and told() != before:
+        os.write(said, f'{told()}, not {before}\\n'.encode())
+    for found in proj.check(deep=True).findings:
+        os.write(said, f'{found}\\n'.encode())
+    proj.close()
+    os.write(said, b'that is all')
+"""
+
+
+@pytest.mark.parametrize('closed', ['012', '12', '1', '2'])
+@pytest.mark.parametrize(
+    ('executor', 'capture'), [('inline', 'descriptors'), ('inline', 'streams'), ('threads', 'streams')]
+)
+def test_nothing_of_ours_is_printed_to_or_closed(program, executor, capture, closed):
+    """Where a program has no streams, what prints to them or closes them meets none of our files."""
+    assert program(JOBS, executor, capture, closed).stdout.replace('JUNK', '') == 'that is all'
