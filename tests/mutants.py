@@ -75,6 +75,20 @@ FINDING = f'{CHECK}each_way_to_disagree_is_found'
 MUTANTS = {
     'what runs': [
         Mutant(
+            'the last line is that of a bar that was drawn over',
+            'cli/living.py',
+            "re.split(r'[\\r\\n]', text)",
+            "text.split('\\n')",
+            'test_what_runs_now.py::test_ps_says_what_runs',
+        ),
+        Mutant(
+            'a process is signalled though it does not listen',
+            'cli/living.py',
+            '        told = ask(pid)\n',
+            '        os.kill(pid, 62)\n        told = ask(pid)\n',
+            'test_what_runs_now.py::test_no_signal_is_sent_to_a_program_of_the_user',
+        ),
+        Mutant(
             'what runs in a thread is not told of',
             'executors/threads.py',
             '                self._tell.started(orders)\n',

@@ -27,11 +27,13 @@ class Verb(NamedTuple):
 
 VERBS = {
     'status': Verb('Look', 'overview', 'Count resources by status, with rate and time to go.'),
+    'ps': Verb('Look', 'living', 'Show what runs now: where, since when, and its last line.'),
     'query': Verb('Look', 'rows', 'List resources that match filters.'),
     'show': Verb('Look', 'one', 'Show all about one resource.'),
     'logs': Verb('Look', 'one', 'Print what one resource printed.'),
     'errors': Verb('Look', 'overview', 'Group failures by cause.'),
     'explain': Verb('Look', 'one', 'Say whether a resource would be computed, and why.'),
+    'stack': Verb('Look', 'living', 'Show where a running resource is in its code.'),
     'sql': Verb('Look', 'rows', 'Run a SELECT on the index.'),
     'run': Verb('Compute', 'running', 'Compute many resources in parallel.'),
     'retry': Verb('Compute', 'running', 'Compute those that ended in error again.'),

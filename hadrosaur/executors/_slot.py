@@ -24,7 +24,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .. import capture, compute, diskio
+from .. import capture, compute, diskio, stacks
 from ..lastwords import LastWords
 from ..records import Entry, Outcome, Task, WorkOrder
 from ..unbegun import Unloadable
@@ -198,6 +198,7 @@ def main(descriptor: int, last_words: int = -1) -> None:
     os.set_inheritable(descriptor, False)
     diskio.close_in_children(connection)
     sys.stdin = open(os.devnull)  # noqa: SIM115
+    stacks.listen()
     faulthandler.enable()  # to descriptor 2: a crash explains itself in its resource's stderr.log
     slot = Slot(connection)
     slot._receive(wait=True)
