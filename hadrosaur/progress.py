@@ -36,6 +36,7 @@ class _Paced:
     """Shows at most once per interval, and at the end."""
 
     interval = PLAIN_INTERVAL
+    says_end = True  # what it was in the end; not where the caller says that
 
     def __init__(self, name: str, total: int | None) -> None:
         self.name = name
@@ -53,8 +54,13 @@ class _Paced:
             self._shown_at = time.monotonic()
             self.draw(counts)
 
+    def tick(self, counts: Counts) -> float:
+        """Show how it stands where nothing has ended for a while; in how many seconds to look again."""
+        self(counts, None)
+        return max(1.0, self.interval)
+
     def close(self) -> None:
-        if self._counts is not None:
+        if self._counts is not None and self.says_end:
             self.draw(self._counts)
 
     def draw(self, counts: Counts) -> None:
@@ -79,7 +85,7 @@ class _Plain(_Paced):
         shown = self.numbers(counts)
         of = f'/{self.total}' if self.total is not None else ''
         eta = f', {_duration(shown["eta"])} to go' if shown['eta'] else ''
-        line = f'{self.name}: {shown["done"]}{of} done, {shown["error"]} failed, {shown["rate"]:.0f}/s{eta}'
+        line = f'{self.name}: {shown["done"]}{of} done, {shown["error"]} failed, {_pace(shown["rate"])}{eta}'
         print(line, file=sys.stderr, flush=True)
 
 
@@ -110,7 +116,7 @@ class _Live(_Paced):
         of = f'/{self.total}' if self.total is not None else ''
         cells.append(Text(f'{shown["done"]}{of}'))
         cells.append(Text(f'{shown["error"]} failed', style='red' if shown['error'] else 'dim'))
-        cells.append(Text(f'{shown["rate"]:.0f}/s', style='dim'))
+        cells.append(Text(_pace(shown['rate']), style='dim'))
         if shown['eta']:
             cells.append(Text(f'{_duration(shown["eta"])} to go', style='dim'))
         row.add_row(*cells)
@@ -125,6 +131,14 @@ class _Live(_Paced):
     def close(self) -> None:
         super().close()
         self._live.stop()
+
+
+def _pace(rate: float) -> str:
+    """Resources per second, or per longer time where that is less than one."""
+    for unit, seconds in (('s', 1), ('min', 60)):
+        if rate * seconds >= 1 or not rate:
+            return f'{rate * seconds:.0f}/{unit}'
+    return f'{rate * 3600:.0f}/h'
 
 
 def _duration(seconds: float) -> str:

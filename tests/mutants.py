@@ -73,6 +73,22 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 MUTANTS = {
+    'interrupted batches': [
+        Mutant(
+            'Ctrl-C in a batch says nothing of how it stands',
+            'runner/batch.py',
+            'if type(error) is KeyboardInterrupt:',
+            'if False:',
+            'test_interrupted_batches.py::test_ctrl_c_says_how_it_stands',
+        ),
+        Mutant(
+            'a pipe is told nothing before something ends',
+            'runner/batch.py',
+            "tick = getattr(self.progress, 'tick', None)",
+            'tick = None',
+            'test_interrupted_batches.py::test_run_in_a_pipe_says_a_line_now_and_then',
+        ),
+    ],
     'what runs': [
         Mutant(
             'the last line is that of a bar that was drawn over',

@@ -86,7 +86,10 @@ def run(
     Exit code: 1 if some ended in error, 5 if not all could be written down, 130 after Ctrl-C; the same
     command then goes on from there.
     """  # fmt: skip
-    items = asked_for(idents, source)
+    items: Iterable[Any] = asked_for(idents, source)
+    total = _total(idents, source)
+    if total is not None:
+        items = Known(items, total)
     with loaded(target) as project:
         return _compute(project, collection, items, How(**options))
 
@@ -129,6 +132,34 @@ def retry(
         return _compute(project, collection, items, How(workers, executor, dry_run, as_json))
 
 
+class Known:
+    """Items to be read once, of which it is known how many there are."""
+
+    def __init__(self, items: Iterable[Any], total: int) -> None:
+        self._items, self._total = items, total
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return self._total
+
+
+def _total(idents: tuple[str, ...], source: BinaryIO | None) -> int | None:
+    """How many are asked for; None where that is known only once a pipe was read."""
+    if source is None:
+        return len(idents)
+    try:
+        if not source.seekable():
+            return None
+        start = source.tell()
+        lines = sum(1 for line in source if line.strip())
+        source.seek(start)
+    except OSError:
+        return None
+    return len(idents) + lines
+
+
 # --- both ------------------------------------------------------------------------------------------
 
 
@@ -145,14 +176,16 @@ def _compute(project: Project, collection: str, items: Iterable[Any], how: How) 
         workers=how.workers,
         executor=how.executor,
         recompute=how.recompute,
-        progress=output.is_terminal(sys.stderr),
+        progress=True,
     )
+    if not output.is_terminal(sys.stderr):
+        setattr(batch.progress, 'says_end', False)  # noqa: B010  a line now and then; the end is told below
     failures = Failures()
     try:
         for resource in batch:
             failures.add(resource)
     except KeyboardInterrupt:
-        output.note(f'interrupted: {_sentence(batch.counts)}; the same command goes on from there')
+        output.note(f'interrupted: {batch.summary()}; the same command goes on from there')
         raise
     _report(project, collection, batch.counts, failures, how, time.monotonic() - started)
     if not _is_usable(project):

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,7 @@ from ..handle import Look, Resource, free_frames, look
 from ..locks import Ender
 from ..records import Counts, Entry, Outcome
 from ..store import FilesOnly, new_batch
+from ._summary import in_words
 from .dispatcher import Dispatcher, Flight
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Batch(Iterator[Resource]):
         self._store = store
         self._collection = collection
         self._source = _items(idents, args)
+        self._length = len(idents) if isinstance(idents, Sized) else None
+        self._interrupted = 0
         self._executor = executor
         self._workers = workers
         self._threads = threads
@@ -113,6 +116,10 @@ class Batch(Iterator[Resource]):
             pass
         return self.counts
 
+    def summary(self) -> str:
+        """How it stands, in words: what is completed, failed, interrupted and not begun."""
+        return in_words(self.counts, self._interrupted, self._length)
+
     def cancel(self) -> None:
         """Stop: what is not begun is as if never asked for, what runs ends in error ``Cancelled``."""
         with self._steering:
@@ -132,6 +139,8 @@ class Batch(Iterator[Resource]):
             resource = self._next()
         except BaseException as error:
             self._end(interrupt=isinstance(error, KeyboardInterrupt))
+            if type(error) is KeyboardInterrupt:  # where in our own code it came is of no use to anybody
+                raise KeyboardInterrupt(f'{self.summary()}; the same call goes on from there') from None
             raise
         finally:
             if self._waits is not None:
@@ -180,6 +189,9 @@ class Batch(Iterator[Resource]):
         moments = [flight.next_poll for flight in self._elsewhere]
         if dispatcher.next_retry is not None:
             moments.append(dispatcher.next_retry)
+        tick = getattr(self.progress, 'tick', None)  # a display goes on where nothing ends for a while
+        if tick is not None:
+            moments.append(time.monotonic() + tick(self.counts))
         dispatcher.news.wait(seen, max(0.001, min(moments) - time.monotonic()) if moments else None)
 
     def _take_finished(self) -> None:
@@ -214,6 +226,8 @@ class Batch(Iterator[Resource]):
     def _add(self, resource: Resource, entry: Entry | None, *, reused: bool) -> None:
         status = resource.status
         self._tally['completed' if status == 'completed' else 'error'] += 1
+        if entry is not None and entry.error_type == 'Interrupted':
+            self._interrupted += 1
         if reused and status == 'completed':
             self._tally['reused'] += 1
         self._ready.append(resource)
