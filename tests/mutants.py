@@ -2484,7 +2484,7 @@ MUTANTS = {
         Mutant(
             'the last progress line is not shown',
             'progress.py',
-            '        if self._counts is not None:\n            self.draw(self._counts)',
+            '        if self._counts is not None and self.says_end:\n            self.draw(self._counts)',
             '        pass',
             'test_progress.py::test_piped_progress_ends_with_the_final_counts',
         ),
@@ -2521,8 +2521,8 @@ MUTANTS = {
         Mutant(
             'the worker loads SQLAlchemy',
             'executors/_slot.py',
-            'from .. import capture, compute, diskio\n',
-            'from .. import capture, compute, diskio, schema\n',
+            'from .. import capture, compute, diskio, stacks\n',
+            'from .. import capture, compute, diskio, schema, stacks\n',
             'test_architecture.py::test_light_imports[import hadrosaur.executors._slot]',
         ),
         Mutant(
