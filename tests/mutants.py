@@ -84,8 +84,8 @@ MUTANTS = {
         Mutant(
             'a pipe is told nothing before something ends',
             'runner/batch.py',
-            "tick = getattr(self.progress, 'tick', None)",
-            'tick = None',
+            "if tick := getattr(self.progress, 'tick', None):",
+            'if tick := None:',
             'test_interrupted_batches.py::test_run_in_a_pipe_says_a_line_now_and_then',
         ),
     ],

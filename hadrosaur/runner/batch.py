@@ -70,8 +70,7 @@ class Batch(Iterator[Resource]):
         self._store = store
         self._collection = collection
         self._source = _items(idents, args)
-        self._length = len(idents) if isinstance(idents, Sized) else None
-        self._interrupted = 0
+        self._length, self._interrupted = len(idents) if isinstance(idents, Sized) else None, 0
         self._executor = executor
         self._workers = workers
         self._threads = threads
@@ -189,8 +188,7 @@ class Batch(Iterator[Resource]):
         moments = [flight.next_poll for flight in self._elsewhere]
         if dispatcher.next_retry is not None:
             moments.append(dispatcher.next_retry)
-        tick = getattr(self.progress, 'tick', None)  # a display goes on where nothing ends for a while
-        if tick is not None:
+        if tick := getattr(self.progress, 'tick', None):  # a display goes on where nothing ends for a while
             moments.append(time.monotonic() + tick(self.counts))
         dispatcher.news.wait(seen, max(0.001, min(moments) - time.monotonic()) if moments else None)
 
