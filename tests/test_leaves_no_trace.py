@@ -3,22 +3,22 @@
 import pytest
 
 PROGRAM = """
-    import json, os, resource, signal, subprocess, sys, threading, time, warnings
-    from pathlib import Path
-    from hadrosaur import Project
+        import json, os, resource, signal, subprocess, sys, threading, time, warnings
+        from pathlib import Path
+        from hadrosaur import Project
 
-    proj = Project('base')
+        proj = Project('base')
 
-    @proj.resource('c')
-    def compute(ident, args, subdir):
-        print('printed')
-        subprocess.run(['echo', 'of a subprocess'])
-        warnings.warn('look out')
-        if ident == 'fails':
-            raise ValueError(ident)
+        @proj.resource('c')
+        def compute(ident, args, subdir):
+            print('printed')
+            subprocess.run(['echo', 'of a subprocess'])
+            warnings.warn('look out')
+            if ident == 'fails':
+                raise ValueError(ident)
 
-    def way(ident):
-        return json.loads(Path('base', 'c', ident, 'record.json').read_text())['capture']
+        def way(ident):
+            return json.loads(Path('base', 'c', ident, 'record.json').read_text())['capture']
 """
 
 
@@ -47,7 +47,7 @@ def test_an_inline_run_leaves_nothing_changed(program, way):
         stop = threading.Event()
         if sys.argv[1] == 'streams':
             threading.Thread(target=stop.wait).start()
-        filters = warnings.filters
+        filters, listed = warnings.filters, list(warnings.filters)
         proj.fetch('c', 'warm')
         large = bytearray(200_000_000)
         large[::4096] = b'1' * len(large[::4096])
@@ -62,6 +62,7 @@ def test_an_inline_run_leaves_nothing_changed(program, way):
         changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
         assert not changed, changed
         assert warnings.filters is filters
+        assert warnings.filters == listed
         assert proj.query(ident='a')[0].max_rss is None  # it stayed below what the process had reached before
         proj.close()
         """,
