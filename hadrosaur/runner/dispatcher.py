@@ -370,7 +370,8 @@ class Dispatcher:
                     self.executor.interrupt()
                 else:
                     self.cancel_all()
-                    self.await_none(seconds=5.0)
+                    if not self.executor.is_stepped:  # there nobody is left who could end anything
+                        self.await_none(seconds=5.0)
         self.executor.close()
         self._give_up()  # killed in mid-run when the executor closed
         self._store.rows.rest()
