@@ -168,8 +168,8 @@ def templates(monkeypatch):
 
     def replace(fork):
         class Faulty(template._Template):
-            def fork(self, connection):
-                return fork(self, super().fork, connection)
+            def fork(self, *given):
+                return fork(self, super().fork, *given)
 
         monkeypatch.setattr(template, '_Template', Faulty)
 
@@ -181,11 +181,11 @@ def test_templates_that_are_killed_one_after_the_other(proj, templates):
     """Whoever kills a template, and the next while it starts, and its next, has no batch fail."""
     killed = []
 
-    def fork(one, really, connection):
+    def fork(one, really, *given):
         if len(killed) < 3:
             one._process.kill()
             killed.append(one._process.wait(60))
-        return really(connection)
+        return really(*given)
 
     templates(fork)
     proj.resource('coll')(lambda ident, args, subdir: ident)
@@ -197,8 +197,8 @@ def test_a_worker_that_nobody_was_told_of_takes_no_orders(proj, templates):
     """A template that is killed when it has forked, before it can say so: that worker ends by itself."""
     lost = []
 
-    def fork(one, really, connection):
-        process = really(connection)
+    def fork(one, really, *given):
+        process = really(*given)
         if not lost:
             lost.append(process)
             raise template.TemplateError('killed before it could answer')
