@@ -599,6 +599,7 @@ def test_computed_by_one_only(program, index):
             for ident in idents:
                 res = proj.fetch('coll', ident, wait=300)
                 assert res['result'] == ident, (ident, res, res.error)
+            proj.close()        # else rows that still wait end with the process
 
         def delete():
             chosen = random.Random(5)
@@ -2097,6 +2098,7 @@ def test_ctrl_c_at_any_moment_of_a_fetch(program, tmp_path):
         assert k > 200 or faults, k
         if lost > 2:
             faults['lost'] = lost
+        proj.close()
         if proj.check(deep=True).findings:
             faults['check'] = str(proj.check(deep=True).findings)[:500]
         os.write(1, b'raw\\n')

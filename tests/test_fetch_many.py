@@ -373,6 +373,7 @@ def test_bad_idents_and_args_among_many(proj, executor):
     assert rows(proj) == {'a': 'completed', 'e': 'completed'}
 
 
+@pytest.mark.filterwarnings('ignore::hadrosaur.HadrosaurWarning')
 @pytest.mark.parametrize('executor', EXECUTORS)
 def test_a_folder_that_cannot_be_used_stops_nobody(proj, tmp_path, executor):
     """A file, a link or a FIFO in place of one folder is that resource's error alone."""
@@ -386,10 +387,8 @@ def test_a_folder_that_cannot_be_used_stops_nobody(proj, tmp_path, executor):
     Path(proj.path, 'coll/link').symlink_to(tmp_path)
     os.mkfifo(Path(proj.path, 'coll/fifo'))
     idents = ['a', 'file', 'b', 'link', 'c', 'fifo', 'd', 'result', 'e', 'status', 'f']
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', hadrosaur.HadrosaurWarning)
-        batch = proj.fetch_many('coll', idents, workers=1, executor=executor)
-        found = {res.ident: res.status for res in batch}
+    batch = proj.fetch_many('coll', idents, workers=1, executor=executor)
+    found = {res.ident: res.status for res in batch}
 
     assert {ident for ident in found if found[ident] == 'completed'} >= set('abcdef')
     assert found['file'] == found['link'] == found['fifo'] == 'error'

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import subprocess
 import sys
 
@@ -59,16 +60,11 @@ def on_terminal(*words):
     theirs, ours = pty.openpty()
     command = [sys.executable, '-m', 'hadrosaur', *map(str, words)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=ours, stderr=ours)
-    os.close(ours)
     shown = b''
-    while True:
-        try:
-            data = os.read(theirs, 1 << 16)
-        except OSError:
-            break
-        if not data:
-            break
-        shown += data
+    while process.poll() is None or select.select([theirs], [], [], 0)[0]:
+        if select.select([theirs], [], [], 0.05)[0]:
+            shown += os.read(theirs, 1 << 16)
+    os.close(ours)  # only now: what is not read when the last one closes a terminal may be lost
     os.close(theirs)
     assert process.wait(HANG) == 0
     return shown
