@@ -27,7 +27,7 @@ from . import canonical, capture, coroutines, directory, diskio, retrying
 from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
-from .errors import Interrupted, ResourceError, ResultNotSerializable
+from .errors import Cancelled, Interrupted, ResourceError, ResultNotSerializable
 from .locks import HELD_BACK, has_other_threads, is_ours
 from .metrics import Meter
 from .records import Entry, Outcome, WorkOrder, format_time, parse_time
@@ -41,6 +41,7 @@ except ImportError:
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
+    from types import TracebackType
 
 RESULT_CARRIED = 1 << 16  # bytes; a longer result does not travel in an outcome: it is read from disk
 
@@ -55,6 +56,18 @@ def keep_state(is_nested: bool) -> Callable[[], object]:
 
 def _nothing() -> None:
     pass
+
+
+class Unwanted(KeyboardInterrupt):
+    """Raised in a function of the main thread whose run somebody wants cancelled.
+
+    Attributes:
+        run: Its run id. Where it comes out of a nested run, that one was interrupted.
+    """
+
+    def __init__(self, run: str) -> None:
+        super().__init__('the run was cancelled')
+        self.run = run
 
 
 bases: dict[str, str] = {}
@@ -75,7 +88,8 @@ class Running:
     def __init__(self, order: WorkOrder, subdir: str, attempt: int) -> None:
         self.collection = order.collection
         self.ident = order.ident
-        self._base = order.task.base
+        self._order = order
+        self.is_unwanted = self.is_interruptible = False  # is to be cancelled; runs in the main thread
         self.args: dict[str, Any] = json.loads(order.args) if order.args != '{}' else {}
         self.subdir = subdir
         self.attempt = attempt
@@ -117,7 +131,24 @@ def chain_of(running: Running) -> tuple[tuple[str, str, str], ...]:
 
 def base_of(running: Running) -> str:
     """Absolute path of the base that it is computed in."""
-    return running._base
+    return running._order.task.base
+
+
+def order_of(running: Running) -> WorkOrder:
+    """The order that is carried out."""
+    return running._order
+
+
+def in_progress() -> list[Running]:
+    """What is computed in this process just now, nested ones after what they are nested in."""
+    return list(_in_slot)
+
+
+def raise_if_unwanted(*_: object) -> None:
+    """Handles the signal that interrupts: only a function that is to be cancelled, and nothing after it."""
+    for running in _in_slot:
+        if running.is_unwanted:
+            raise Unwanted(running._order.run)
 
 
 def fetching(running: Running | None) -> contextlib.AbstractContextManager[Any]:
@@ -451,6 +482,7 @@ def _call(
     alone = not (in_worker or _alone or has_other_threads())
     token = _running.set(running)
     put_back = keep_state(bool(_in_slot))
+    running.is_interruptible = mask is not None and not in_worker
     _in_slot.append(running)
     if alone:
         _alone.append(running)
@@ -468,6 +500,10 @@ def _call(
             put_back()  # before anything of ours is written: with the function's umask, limits, user
         return _Ended(canonical.result_json(value, running.collection, running.ident))
     except BaseException as error:
+        if running.is_unwanted and not isinstance(error, Unwanted):  # what the function made of it
+            unwanted = Unwanted(running._order.run)
+            unwanted.__cause__ = error
+            return _Ended(exception=unwanted)
         return _Ended(exception=error)
     finally:
         _in_slot.remove(running)  # not always the last: a function may fetch in threads of its own
@@ -515,27 +551,31 @@ def _save_result(claim: Claim, order: WorkOrder, entry: Entry, result: bytes, wa
 
 
 def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseException, way: str) -> Outcome:
-    entry, frame, text = _described(entry, error)
+    is_cancelled = isinstance(error, Unwanted) and error.run == order.run
+    entry, frame, text = _described(entry, error, is_cancelled=is_cancelled)
     record = directory.record_bytes(entry, 'error', order.run, capture=way, error_frame=frame)
     mtime = claim.finish('error', record, error=text)
     # Ctrl-C belongs to whoever started this program; a slot is told by its caller instead.
-    again = error if isinstance(error, KeyboardInterrupt) and not in_worker else None
-    cause = None if in_worker else error
+    again = error if isinstance(error, KeyboardInterrupt) and not (in_worker or is_cancelled) else None
+    cause = None if in_worker or is_cancelled else error
     wanted = None if order.task.retry_on is None else retrying.is_wanted(order.task.retry_on, error)
     entry = entry.change(seen_mtime_ns=mtime)
     return Outcome(order.run, entry, fresh=True, exception=again, cause=cause, is_wanted=wanted)
 
 
-def _described(entry: Entry, error: BaseException) -> tuple[Entry, str | None, str]:
+def _described(entry: Entry, error: BaseException, *, is_cancelled: bool) -> tuple[Entry, str | None, str]:
     """The row, the user's own place in the code, and the error.log of a failed run."""
     from . import fingerprint
 
     cause = fingerprint.cause(error)
     if isinstance(error, KeyboardInterrupt):
-        kind, message = Interrupted.__name__, 'the run was interrupted (Ctrl-C)'
-        cause = cause._replace(
-            type=kind, message=message, group=fingerprint.fingerprint(kind, message, cause.frame)
-        )
+        kind, message, frame = Interrupted.__name__, 'the run was interrupted (Ctrl-C)', cause.frame
+        if is_cancelled:  # as in a worker, which is killed
+            kind, message, frame = Cancelled.__name__, 'the run was cancelled', None
+        elif isinstance(error, Unwanted):
+            message = 'the run was interrupted: what it is a part of was cancelled'
+        group = fingerprint.fingerprint(kind, message, frame)
+        cause = cause._replace(type=kind, message=message, frame=frame, group=group)
     entry = entry.change(status='error', error_type=cause.type, error=cause.message, error_group=cause.group)
     return entry, cause.frame, _traceback_text(error, cause.type, cause.message)
 
@@ -549,8 +589,18 @@ def _traceback_text(error: BaseException, kind: str, message: str) -> str:
     shown = error.__traceback__
     while shown is not None and shown.tb_frame.f_code in (_call.__code__, coroutines.run.__code__):
         shown = shown.tb_next
+    _without_handler(shown)
     try:
-        text = ''.join(traceback.format_exception(type(error), error, shown))
+        lines = traceback.format_exception(type(error), error, shown)
     except Exception:  # formatting runs the exception's own code, which may fail in any way
         return f'{kind}: {message}\n'
+    text = ''.join(lines[:-1] if isinstance(error, Unwanted) else lines)
     return text if not isinstance(error, KeyboardInterrupt) else f'{text}{kind}: {message}\n'
+
+
+def _without_handler(shown: TracebackType | None) -> None:
+    """Cut off the frame of ours at the lower end."""
+    while shown is not None and shown.tb_next is not None:
+        if shown.tb_next.tb_frame.f_code is raise_if_unwanted.__code__:
+            shown.tb_next = None
+        shown = shown.tb_next

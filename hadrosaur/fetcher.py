@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import capture, compute, directory, waiting
 from .errors import IndexFault, ResourceNotFound
+from .executors import _here
 from .handle import Look, Resource, look
 from .records import Entry, Explanation, Outcome, WorkOrder
 from .store import FilesOnly, Store, is_worth_a_retry, retry_order
@@ -64,7 +65,7 @@ class Fetcher:
         self._live = store
         self._send_off = send_off
         self._pause = pause
-        self.computing: list[tuple[str, str]] = []  # what is computed here just now, for `Project.close`
+        self.computing: list[tuple[str, str]] = []  # what is computed here just now
 
     def store(self) -> Store:
         """The live store; inside a resource's function one that works on files only."""
@@ -208,7 +209,7 @@ class Fetcher:
                 with _echoing(order) if echo else contextlib.nullcontext():
                     self.computing.append(order.key)
                     try:
-                        outcome = compute.carry_out(order, collection.function)
+                        outcome = _here.carry_out(order, collection.function)
                     finally:
                         self.computing.remove(order.key)
                 store.finish([outcome])
@@ -224,6 +225,14 @@ class Fetcher:
                 return outcome
             retries += 1
             order = retry_order(order, outcome)
+
+    def cancel(self, collection: str, ident: str | None) -> int:
+        """Interrupt what a fetch in the main thread computes: a resource, or all of a collection's; how many.
+
+        Raises ExecutorFault where it is another thread.
+        """
+        keys = [key for key in self.computing if key[0] == collection and ident in (None, key[1])]
+        return _here.cancel(lambda order: order.key in keys and order.task.base == self._base.path)
 
     # --- waited for --------------------------------------------------------------------------------
 

@@ -17,8 +17,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CANCEL_SIGNAL = signal.SIGURG
+"""Interrupts a function in the main thread that is to be cancelled; ignored where nobody handles it."""
+
 HELD_BACK = frozenset(
-    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2}
+    {
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGALRM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        CANCEL_SIGNAL,
+    }
 )
 """Signals whose handlers in Python may raise. They run in the main thread, whichever thread was told."""
 

@@ -72,7 +72,46 @@ SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
+INLINE_CANCEL = 'test_cancel_inline.py::test_'
+
 MUTANTS = {
+    'cancelled inline': [
+        Mutant(
+            'nobody looks for requests to cancel what runs inline',
+            'executors/_here.py',
+            '    _clock.wind()\n    before',
+            '    before',
+            f'{INLINE_CANCEL}a_function_that_goes_on_is_interrupted_again',
+        ),
+        Mutant(
+            'the signal that cancels reaches whatever runs after the function',
+            'compute.py',
+            '        _in_slot.remove(running)  # not',
+            '        # not',
+            f'{INLINE_CANCEL}a_signal_that_comes_too_late_interrupts_nobody',
+        ),
+        Mutant(
+            'what a cancelled function raises instead is an error like any other, and tried again',
+            'compute.py',
+            'if running.is_unwanted and not isinstance(error, Unwanted):',
+            'if False:',
+            f'{INLINE_CANCEL}a_function_that_goes_on_is_interrupted_again',
+        ),
+        Mutant(
+            'the part of a cancelled whole is cancelled alone, and the whole goes on',
+            'compute.py',
+            'isinstance(error, Unwanted) and error.run == order.run',
+            'isinstance(error, Unwanted)',
+            f'{INLINE_CANCEL}what_is_nested_in_it_ends_with_it',
+        ),
+        Mutant(
+            'the thread that looks for requests is there when a program forks',
+            'executors/_here.py',
+            'os.register_at_fork(before=_clock.rest, ',
+            'os.register_at_fork(',
+            f'{INLINE_CANCEL}no_thread_looks_where_nothing_runs',
+        ),
+    ],
     'interrupted batches': [
         Mutant(
             'Ctrl-C in a batch says nothing of how it stands',
@@ -921,7 +960,7 @@ MUTANTS = {
         Mutant(
             'what the function raised is not kept',
             'compute.py',
-            '    cause = None if in_worker else error',
+            '    cause = None if in_worker or is_cancelled else error',
             '    cause = None',
             f'{ALIKE}the_cause_is_what_the_function_raised[value]',
         ),
@@ -1219,8 +1258,8 @@ MUTANTS = {
         Mutant(
             'Ctrl-C in a function is not raised again',
             'compute.py',
-            '    again = error if isinstance(error, KeyboardInterrupt) and not in_worker else None',
-            '    again = None',
+            '    again = error if isinstance(error, KeyboardInterrupt) and not (in_worker',
+            '    again = error if False and not (in_worker',
             f'{TRUTH}test_ctrl_c_in_a_function_is_written_and_raised_again',
         ),
         Mutant(

@@ -36,8 +36,8 @@ def cancel(base: str, collection: str, ident: str | None, as_json: bool) -> int:
     """Stop what another process computes.
 
     One resource, or all of a collection that are pending. What runs is killed, with all that it started,
-    and ends in error Cancelled; what only waits is as if never asked for. Exit code: 3 if nothing was
-    pending.
+    and ends in error Cancelled; what only waits is as if never asked for. What a program computes in its
+    own main thread is interrupted there, as by Ctrl-C. Exit code: 3 if nothing was pending.
     """
     with opened(base) as project:
         if ident is not None:
@@ -61,8 +61,9 @@ def cancel(base: str, collection: str, ident: str | None, as_json: bool) -> int:
         output.note(f'{finished} finished before they could be stopped')
     if left:
         output.note(
-            f'{len(left)} still pending: they run in threads or inline, which cannot be stopped, or whoever '
-            'asked for them was killed, and their worker ends by itself'
+            f'{len(left)} still pending: they run in threads, which cannot be stopped, or in the main thread '
+            'of a program, in code that cannot be interrupted or goes on all the same; or whoever asked for '
+            'them was killed, and their worker ends by itself'
         )
     return DONE
 

@@ -7,8 +7,8 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
-from .. import compute
 from ..records import WorkOrder
+from . import _here
 from .base import Executor, Listener
 
 if TYPE_CHECKING:
@@ -42,19 +42,20 @@ class InlineExecutor(Executor):
         moment, _, order, function = heapq.heappop(self._waiting)
         if moment:  # a retry that was waiting for its time
             self._tell.started([order])
-        outcome = compute.carry_out(order, function)
+        outcome = _here.carry_out(order, function)
         self._tell.deliver([outcome])
         if outcome.exception is not None:
             raise outcome.exception
         return True
 
     def cancel(self, runs: Collection[str]) -> None:
-        """Drop what waits; nothing runs while someone else has the thread."""
+        """Drop what waits, interrupt what runs. Raises ExecutorFault where that is not the main thread."""
         dropped = [item[2] for item in self._waiting if item[2].run in runs]
         self._waiting = [item for item in self._waiting if item[2].run not in runs]
         heapq.heapify(self._waiting)
         if dropped:
             self._tell.dropped(dropped)
+        _here.cancel(lambda order: order.run in runs)
 
     def interrupt(self) -> None:
         """Drop everything: Ctrl-C itself has reached the function already."""

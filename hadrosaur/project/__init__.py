@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import canonical, compute, directory, locks, reindex
 from ..basedir import BaseDirectory, request_cancel
 from ..errors import InvalidIdent, ProjectError
+from ..executors import _here
 from ..fetcher import Asked, Fetcher, not_found
 from ..handle import Resource, failure, free_frames
 from ..records import Counts, Entry, seconds
@@ -361,11 +362,16 @@ class Project(Registering, Indexed):
         """Stop computing a resource, or all of a collection's; returns how many were on their way.
 
         Those not begun are as if never asked for; those that run are killed, with what they started, and
-        end in error ``Cancelled``.
+        end in error ``Cancelled``. What runs in the main thread of a program is interrupted there, as by
+        Ctrl-C, in this process at once and in others within a second.
+
+        Raises:
+            ExecutorFault: One runs in another thread of this process, where it cannot be stopped.
         """
         known = self._registry.get_any(collection)
         text = None if ident is None else canonical.ident_text(ident, collection)
         count = sum(dispatcher.cancel(collection, text) for dispatcher in self._dispatchers())
+        count += self._fetcher.cancel(collection, text)
         return count + self._cancel_elsewhere(known, text)
 
     def _cancel_elsewhere(self, known: Collection, ident: str | None) -> int:
@@ -397,6 +403,7 @@ class Project(Registering, Indexed):
         """
         self._refuse_inside()
         self._background.close(cancel=cancel)
+        _here.rest()
         for batch in list(self._batches):
             batch.close()
         locks.await_enders()
