@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from harness import chance, count
+from harness import chance, count, load_everything
 from hostile import (
     CANARY,
     EVIL,
@@ -17,7 +17,6 @@ from hostile import (
     Outside,
     carry_out,
     clear,
-    load_everything,
     make_base,
     places,
 )

@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from harness import IS_FULL, count
-from hostile import _cli, load_everything
+from harness import IS_FULL, count, load_everything
+from hostile import _cli
 from tally import Tally, Victim
 
 from hadrosaur import HadrosaurError, Project

@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from harness import chance, count
-from hostile import EXIT_CODES, _cli, load_everything
+from harness import chance, count, load_everything
+from hostile import EXIT_CODES, _cli
 from tally import Tally, Victim, until
 
 from hadrosaur import HadrosaurError, HadrosaurWarning, Project, ResourceNotFound

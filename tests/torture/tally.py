@@ -26,6 +26,8 @@ class Tally:
         self.examples = {}
 
     def fault(self, kind='', number=1):
+        if IS_FULL and (self.faults + number) // 500 > self.faults // 500:
+            print(f'\n{self.promise}: {self.faults + number} faults', flush=True)
         self.faults += number
         self.seen[kind] += number
 

@@ -23,10 +23,8 @@ import warnings
 from contextlib import closing, suppress
 from pathlib import Path
 
-import alembic.command
-import alembic.config  # noqa: F401 (once, before the forks)
-import sqlalchemy.dialects.sqlite  # noqa: F401
 from faults import CHANGES, GROWS, LOOKS, OPENS, Faults
+from harness import load_everything
 
 import hadrosaur.cli
 import hadrosaur.index
@@ -503,6 +501,7 @@ def main():
     LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come to us, so that none is missed
     for name in VERBS:
         app.get_command(None, name)
+    load_everything()
     trials = Trials(Path(sys.argv[1]))
     for wanted in json.loads(sys.argv[2]):
         for done in trials.all(*wanted):
