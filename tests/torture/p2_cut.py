@@ -8,6 +8,8 @@ is of one run; a second opening finds nothing to do; and the index says what the
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -30,6 +32,7 @@ POINTS = None if IS_FULL else 3  # of each life in the quick tier, drawn anew ea
 NURSERY = """
     import json, os, sys, warnings
     from pathlib import Path
+    from harness import load_everything
     from hadrosaur import HadrosaurWarning, Project
 
     warnings.simplefilter('ignore', HadrosaurWarning)
@@ -61,7 +64,7 @@ NURSERY = """
             proj.fetch('c', 'x', args, recompute='recompute' in life)
         proj.close()
 
-    import hadrosaur.upgrade, sqlite3, sqlalchemy
+    load_everything()
     print('ready', flush=True)
     for line in sys.stdin:
         pid = os.fork()
@@ -94,16 +97,17 @@ LIVES = {  # what is there before, and the args of what is cut
 }
 
 
-@pytest.fixture
-def nursery(tmp_path, base):
+@pytest.fixture(scope='module')
+def nursery(tmp_path_factory):
     """(faults, have a life lived): its exit code."""
-    with Faults(tmp_path, base) as faults:
-        path = tmp_path / 'nursery.py'
+    place = tmp_path_factory.mktemp('nursery')
+    with Faults(place, place / 'base') as faults:
+        path = place / 'nursery.py'
         path.write_text(textwrap.dedent(NURSERY))
-        with open(tmp_path / 'nursery.err', 'w') as err:
+        with open(place / 'nursery.err', 'w') as err:
             process = subprocess.Popen(
                 [sys.executable, path],
-                env=faults.environment(),
+                env=faults.environment(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), *sys.path])),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=err,
@@ -116,6 +120,7 @@ def nursery(tmp_path, base):
             process.stdin.flush()
             return int(process.stdout.readline())
 
+        live.said = place / 'nursery.err'
         yield faults, live
         process.stdin.close()
         process.wait(60)
@@ -192,9 +197,10 @@ def was_args(old):
 
 
 @pytest.mark.parametrize('life', LIVES)
-def test_every_point_can_be_cut(life, nursery, tmp_path, base, record):
+def test_every_point_can_be_cut(life, nursery, base, record):
     """Killed at any file operation of its life, it is whole: old, new, interrupted or never asked for."""
     faults, live = nursery
+    faults.watch(base)
     chosen = chance()
     was, more = LIVES[life]
     became, cut = Counter(), 0
@@ -224,25 +230,29 @@ def test_every_point_can_be_cut(life, nursery, tmp_path, base, record):
                 record('P2', cut, 1)
                 raise AssertionError(f'{life}, cut at {at} of {points}, {where}: {error!r}') from error
             if not fired:
-                assert code == 0, (tmp_path / 'nursery.err').read_text()[-2000:]
+                assert code == 0, live.said.read_text()[-2000:]
                 left = (
                     [] if POINTS is None or left is not None else chosen.sample(range(1, points + 1), POINTS)
                 )
             else:
                 cut += 1
-            empty(base)
+            shutil.rmtree(base)
     record('P2', cut, 0)
     print(f'P2: {life}: cut {cut} times: {dict(became)}')
 
 
 def prepared(live, base, was, chosen, faults):
-    """What is there before."""
-    args = {'size': chosen.choice([10, 1000, 70_000, 1_000_000]), 'fails': was == 'error', 'of': 'before'}
-    if was is None:
-        with Project(base) as proj:
-            proj.stats()
-        return
-    live(str(base), 'first run', args)
+    """What is there before; made once for each size, then copied."""
+    size = chosen.choice([10, 1000, 70_000, 1_000_000]) if was else 0
+    kept = base.with_name(f'kept {was if was == "error" else bool(was)} {size}')
+    if not kept.exists():
+        if was is None:
+            with Project(base) as proj:
+                proj.stats()
+        else:
+            live(str(base), 'first run', {'size': size, 'fails': was == 'error', 'of': 'before'})
+        base.rename(kept)
+    shutil.copytree(kept, base)
     if was == 'cut':
         faults.arm('kill', chosen.randrange(1, 60))
         live(str(base), 'recompute', {'size': 100_000})
@@ -269,9 +279,3 @@ def settled(life, before, base, args):
             findings = proj.check(deep=True).findings
             assert findings == [], findings
     return word
-
-
-def empty(base):
-    import shutil
-
-    shutil.rmtree(base)

@@ -16,12 +16,10 @@ import traceback
 from contextlib import closing, suppress
 from pathlib import Path
 
-import alembic.command
-import alembic.config  # noqa: F401 (once, before the forks)
 import sqlalchemy
 from faults import CHANGES, Faults
+from harness import load_everything
 
-import hadrosaur.index  # noqa: F401
 from hadrosaur import Project, schema, upgrade
 
 DUMPS = sorted((Path(__file__).parents[1] / 'data/indexes').glob('*.sql'))
@@ -187,6 +185,7 @@ if __name__ == '__main__':
     step = int(sys.argv[4])  # every operation, or every so many
     faults = Faults.attached()
     faults.disarm()
+    load_everything()
     for dump in DUMPS:
         upgrades = Upgrades(place, dump)
         statements = upgrades.every_statement()
