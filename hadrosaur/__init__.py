@@ -50,7 +50,9 @@ from .handle import Resource
 from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, Finding, ReindexReport
 
 if TYPE_CHECKING:
+    from .index import Query
     from .project import Project
+    from .project.collection import Collection
     from .runner import Batch
 
 __version__ = '1.0.0a1'
@@ -62,6 +64,7 @@ __all__ = [
     'Batch',
     'Cancelled',
     'CheckReport',
+    'Collection',
     'Counts',
     'CycleError',
     'DuplicateCollection',
@@ -83,6 +86,7 @@ __all__ = [
     'NotOurIndex',
     'Project',
     'ProjectError',
+    'Query',
     'ReindexReport',
     'Resource',
     'ResourceError',
@@ -100,14 +104,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """`Project` and `Batch`, loaded when they are asked for: a worker needs neither, and starts sooner."""
-    if name not in ('Project', 'Batch'):
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from . import project, runner
+_LATER = {
+    'Batch': '.runner',
+    'Collection': '.project.collection',
+    'Project': '.project',
+    'Query': '.index',
+}  # loaded when they are asked for: a worker needs none, and starts sooner
 
-    globals().update(Project=project.Project, Batch=runner.Batch)
-    return globals()[name]
+
+def __getattr__(name: str) -> Any:
+    """`Project` and what it gives, loaded when they are asked for."""
+    if name not in _LATER:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
+    return found
 
 
 def __dir__() -> list[str]:

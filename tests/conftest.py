@@ -102,6 +102,17 @@ def end_strays(mark):
                 os.kill(int(at.name), signal.SIGKILL)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _no_foreign_threads():
+    """Output is captured in another way where foreign threads are alive: none may stay for the next file."""
+    before = threading.enumerate()
+    yield
+    stray = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in stray:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in stray), stray
+
+
 @pytest.fixture(autouse=True)
 def _no_stray_threads():
     """A test that leaves a thread of ours behind has not cleaned up."""

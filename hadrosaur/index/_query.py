@@ -91,6 +91,14 @@ class Query(Sequence[Entry]):
         asked = ', '.join(f'{name}={value!r}' for name, value in self._asked.items() if value is not None)
         return f'Query({asked})'
 
+    def first(self) -> Entry | None:
+        """The first row, or None where there is none."""
+        return next(iter(self._read_window(0)), None)
+
+    def idents(self) -> list[str]:
+        """The idents of all rows, in order: what `fetch_many` takes."""
+        return [entry.ident for entry in self]
+
     def to_pandas(self) -> Any:
         """All rows as a `pandas.DataFrame` (extra ``pandas``): nullable dtypes, UTC timestamps."""
         from ..frames import to_pandas

@@ -22,15 +22,18 @@ from ..recovery import recover
 from ..registry import Collection, Registry
 from ..runner import Background, Batch, check_executor
 from ..store import Store
+from .collection import Collection as BoundCollection
 from .indexed import Indexed
 from .registering import Registering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
+    from typing import Unpack
 
     from ..records import WorkOrder
     from ..runner.dispatcher import Dispatcher
+    from .collection import FetchOptions
 
 
 class Project(Registering, Indexed):
@@ -176,12 +179,7 @@ class Project(Registering, Indexed):
         collection: str,
         ident: str | int,
         args: Mapping[str, Any] | None = None,
-        *,
-        recompute: bool = False,
-        background: bool | None = None,
-        wait: bool | float | timedelta | None = None,
-        echo: bool = False,
-        raise_error: bool = False,
+        **options: Unpack[FetchOptions],
     ) -> Resource:
         """`fetch`, in a thread: the event loop goes on meanwhile.
 
@@ -192,16 +190,7 @@ class Project(Registering, Indexed):
 
         def fetch() -> Resource:
             with compute.fetching(compute.current()):
-                return self.fetch(
-                    collection,
-                    ident,
-                    args,
-                    recompute=recompute,
-                    background=background,
-                    wait=wait,
-                    echo=echo,
-                    raise_error=raise_error,
-                )
+                return self.fetch(collection, ident, args, **options)
 
         return await asyncio.to_thread(fetch)
 
@@ -217,6 +206,19 @@ class Project(Registering, Indexed):
         if resource is None:
             raise not_found(self._base, collection, text)
         return resource
+
+    def exists(self, collection: str, ident: str | int) -> bool:
+        """Is there such a resource: pending, completed or failed? Nothing is computed."""
+        known = self._registry.get_any(collection)
+        return self._fetcher.get(known, canonical.ident_text(ident, collection)) is not None
+
+    def collection(self, name: str) -> BoundCollection:
+        """One collection, with the verbs bound to it: ``proj.collection('books').fetch('moby-dick')``.
+
+        Raises:
+            UnknownCollection: No function is registered under that name, and no folder has it.
+        """
+        return BoundCollection(self, self._registry.get_any(name).name)
 
     # --- many resources ----------------------------------------------------------------------------
 

@@ -130,6 +130,23 @@ class Batch(Iterator[Resource]):
                 return
             self._dispatcher.cancel_all()
 
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The end of a with block: what was not begun by then is as if never asked for."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f'<Batch of {self._collection.name!r}: {self.summary()}>'
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how it stands."""
+        from ..shown import html_table
+
+        counts = self.counts
+        return html_table(counts._fields, [counts], f'fetch_many of {self._collection.name}')
+
     def __iter__(self) -> Batch:
         return self
 

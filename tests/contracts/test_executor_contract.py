@@ -50,6 +50,11 @@ def dask(address):
     distributed = pytest.importorskip('distributed', reason='dask is not installed')
     with distributed.Client(address, timeout=10, set_as_default=False) as client:
         yield client
+    if callbacks := getattr(
+        distributed.Future, '_cb_executor', None
+    ):  # else a thread of it stays: programs with one are others
+        callbacks.shutdown()
+        distributed.Future._cb_executor = None
 
 
 KINDS = ['inline', 'threads', 'processes', 'ThreadPoolExecutor', 'ProcessPoolExecutor', 'loky', 'dask']

@@ -1,0 +1,99 @@
+"""One collection of a Project, with the verbs bound to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import timedelta
+    from typing import Unpack
+
+    from ..handle import Resource
+    from ..index import Query
+    from ..records import Counts, ErrorGroup
+    from ..runner import Batch
+    from . import Project
+
+
+class FetchOptions(TypedDict, total=False):
+    """The options of `Project.fetch`."""
+
+    recompute: bool
+    background: bool | None
+    wait: bool | float | timedelta | None
+    echo: bool
+    raise_error: bool
+
+
+class FetchManyOptions(TypedDict, total=False):
+    """The options of `Project.fetch_many`."""
+
+    workers: int | None
+    executor: Any
+    threads: int | None
+    recompute: bool
+    retry_errors: bool
+    progress: bool | Callable[[Counts], None] | None
+
+
+class Collection:
+    """One collection of a Project: its verbs take what those of `Project` take, without the name.
+
+    >>> books = proj.collection('books')
+    >>> books.fetch('moby-dick').value
+    """
+
+    def __init__(self, project: Project, name: str) -> None:
+        self._project = project
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f'{self._project!r}.collection({self._name!r})'
+
+    def fetch(
+        self, ident: str | int, args: Mapping[str, Any] | None = None, **options: Unpack[FetchOptions]
+    ) -> Resource:
+        """`Project.fetch`."""
+        return self._project.fetch(self._name, ident, args, **options)
+
+    async def afetch(
+        self, ident: str | int, args: Mapping[str, Any] | None = None, **options: Unpack[FetchOptions]
+    ) -> Resource:
+        """`Project.afetch`."""
+        return await self._project.afetch(self._name, ident, args, **options)
+
+    def fetch_many(
+        self,
+        idents: Iterable[Any],
+        args: Mapping[str, Any] | None = None,
+        **options: Unpack[FetchManyOptions],
+    ) -> Batch:
+        """`Project.fetch_many`."""
+        return self._project.fetch_many(self._name, idents, args, **options)
+
+    def get(self, ident: str | int) -> Resource:
+        """`Project.get`."""
+        return self._project.get(self._name, ident)
+
+    def exists(self, ident: str | int) -> bool:
+        """`Project.exists`."""
+        return self._project.exists(self._name, ident)
+
+    def query(self, **filters: Any) -> Query:
+        """`Project.query`."""
+        return self._project.query(self._name, **filters)
+
+    def stats(self) -> dict[str, Any]:
+        """``total``, ``completed``, ``error``, ``pending``, ``duration``; see `Project.stats`."""
+        found: dict[str, Any] = self._project.stats(self._name)[self._name]
+        return found
+
+    def error_groups(self) -> list[ErrorGroup]:
+        """`Project.error_groups`."""
+        return self._project.error_groups(self._name)
