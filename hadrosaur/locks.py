@@ -12,10 +12,12 @@ import queue
 import signal
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar('T')
 
 CANCEL_SIGNAL = signal.SIGURG
 """Interrupts a function in the main thread that is to be cancelled; ignored where nobody handles it."""
@@ -133,20 +135,17 @@ class Patience(threading.local):
 patience = Patience()
 
 
-class at_most:  # noqa: N801 - a context manager that is used like a function, for speed
-    """Wait no longer than so many seconds in a with block; then `IndexBusy` is raised."""
+def at_most(seconds: float, action: Callable[..., T], *args: Any) -> T:
+    """What the action gives, with no more patience than so many seconds; then `IndexBusy` is raised.
 
-    __slots__ = ('_before', '_seconds')
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def __enter__(self) -> None:
-        self._before = patience.seconds
-        patience.seconds = self._seconds
-
-    def __exit__(self, *exception: object) -> None:
-        patience.seconds = self._before
+    No context manager: Ctrl-C may come inside its ``__exit__``, and this thread would be impatient for ever.
+    """
+    before = patience.seconds
+    patience.seconds = seconds
+    try:
+        return action(*args)
+    finally:
+        patience.seconds = before
 
 
 _all: weakref.WeakSet[Guarded] = weakref.WeakSet()

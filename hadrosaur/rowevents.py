@@ -64,15 +64,17 @@ class Event:
             ((entry or None, key, changed)), or ``sync`` (places: the rows become what the folders say).
         rows: What it happened to.
         session: Whose rows they are.
+        is_news: Would nobody know of it if we were killed now? Of the others a pending row tells.
         written: How many rows of a ``queue`` were written; None: it is not known yet.
     """
 
-    __slots__ = ('goes_with', 'kind', 'rows', 'session', 'tries', 'written')
+    __slots__ = ('goes_with', 'is_news', 'kind', 'rows', 'session', 'tries', 'written')
 
     def __init__(self, kind: str, rows: Sequence[Any], session: str | None = None, tries: int = 0) -> None:
         self.kind = kind
         self.rows = rows
         self.session = session
+        self.is_news = kind == 'queue'
         self.tries = tries  # how often it was tried before
         self.goes_with = (kind, session, tries)  # what may be written together
         self.written: int | None = None

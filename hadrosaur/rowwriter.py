@@ -6,8 +6,10 @@ index is free, the calling thread writes its own event (and what waits before it
 program keeps the index locked, or it is being rebuilt, or the disk is full, events wait here, and a
 thread that lives only while there are some tries again and again.
 
-What is not written when the process ends is left to the next one: a mark beside the session's file says
-so, and whoever finds it without a living owner reads the changed folders (see recovery.py).
+What is not written when the process ends is left to the next one. Most of it the index tells by itself: a
+pending row of a process that is gone is settled. Of what else there is, a mark beside the session's file
+tells from before it waits until it is written; whoever finds it without a living owner reads the changed
+folders (see recovery.py).
 """
 
 from __future__ import annotations
@@ -80,8 +82,8 @@ class RowWriter(Guarded):
         self._later: list[tuple[float, Event]] = []  # events that are to be tried at some moment
         self._waiting = 0  # rows in the events
         self._given_up = False  # were there more rows than may wait?
-        self._put = self._done = 0  # numbers of events
-        self._retried = 0  # of those put, and so of those done
+        self._done = 0  # events so far, and
+        self._retried = 0  # how many of them were tried before
         self._applying = threading.Lock()  # held by whoever applies events, so that their order holds
         self._applier = 0  # the thread that does
         self._news = threading.Condition(self._guard)
@@ -100,9 +102,11 @@ class RowWriter(Guarded):
     def put(self, event: Event) -> None:
         """Take an event; never waits for the index."""
         with self._guard:
-            self._events.append(event)
+            if event.is_news and not self._is_marked:  # now: a process may be killed at any moment
+                self._base.mark_unwritten()
+                self._is_marked = True
             self._waiting += len(event.rows)
-            self._put += 1
+            self._events.append(event)  # from here on it is written, whatever Ctrl-C comes between
             if self._applier != threading.get_ident():  # else it is applied next
                 self._wake()
 
@@ -119,6 +123,11 @@ class RowWriter(Guarded):
                 held.extend(map(lock.acquire, (True,), (PATIENCE,)))  # one step, for Ctrl-C
                 if held[0] and self._write_now(event):
                     return
+            except Exception:
+                raise
+            except BaseException:  # Ctrl-C, and perhaps nobody who would tell of these rows again
+                self.put(event)
+                raise
             finally:
                 if held and held[0]:
                     lock.release()
@@ -128,13 +137,8 @@ class RowWriter(Guarded):
         """Write what waits, and then this event."""
         self._applier = threading.get_ident()
         try:
-            with at_most(PATIENCE):
-                self._index()  # opening it may have rows of its own to write
-                while self._events:
-                    if self._given_up or self._waiting > GROUP:
-                        return False  # so many are the thread's
-                    self._apply_some()
-                self._apply([event])
+            if not at_most(PATIENCE, self._apply_up_to, event):
+                return False
         except Exception as fault:
             if getattr(fault, 'is_lasting', False) or not _is_trouble(fault):
                 raise
@@ -142,6 +146,16 @@ class RowWriter(Guarded):
             return False  # the thread tries again, and says what is wrong
         finally:
             self._applier = 0
+        self._unmark()
+        return True
+
+    def _apply_up_to(self, event: Event) -> bool:
+        self._index()  # opening it may have rows of its own to write
+        while self._events:
+            if self._given_up or self._waiting > GROUP:
+                return False  # so many are the thread's
+            self._apply_some()
+        self._apply([event])
         return True
 
     def _wake(self) -> None:
@@ -153,6 +167,10 @@ class RowWriter(Guarded):
                 start_without_signals(self._thread)
             except RuntimeError:  # no more threads can be started, or the program ends: `flush` writes
                 self._thread = None
+            except BaseException:  # Ctrl-C
+                if self._thread.ident is None:  # before it was started
+                    self._thread = None
+                raise
         elif self._is_idle:
             self._news.notify_all()
 
@@ -170,10 +188,12 @@ class RowWriter(Guarded):
 
     def flush(self, patience: float = READER) -> bool:
         """Write what waits by now; False where for so many seconds nothing could be written."""
-        target, done = self._put, self._done - self._retried
+        with self._guard:
+            last = self._events[-1] if self._events else None
+        done = self._done - self._retried
         deadline = time.monotonic() + patience
-        while (self._done < target or self._later or self._given_up) and not self._is_applier():
-            fault = self._drain(target)
+        while (self._is_waiting(last) or self._later or self._given_up) and not self._is_applier():
+            fault = self._drain(last)
             if self._done - self._retried > done:  # what is only tried again is no progress
                 done, deadline = self._done - self._retried, time.monotonic() + patience
             elif time.monotonic() >= deadline or (fault and not isinstance(fault, IndexBusy)):
@@ -182,6 +202,11 @@ class RowWriter(Guarded):
                 with self._guard:
                     self._news.wait(PAUSE)
         return True
+
+    def _is_waiting(self, event: Event | None) -> bool:
+        """Is it still to be written? Events are not counted: Ctrl-C may come between two steps of that."""
+        with self._guard:
+            return event is not None and event in self._events
 
     def _is_applier(self) -> bool:
         return self._applier == threading.get_ident()
@@ -202,6 +227,7 @@ class RowWriter(Guarded):
         if not done and self.is_behind:
             self._leave()
         self._end_thread()
+        self._unmark()
         return done
 
     def rest(self) -> None:
@@ -226,7 +252,6 @@ class RowWriter(Guarded):
             self._say_what_is_left()
             self._base.mark_unwritten()
         with self._guard:
-            self._done = self._put
             self._waiting, self._given_up, self._fault, self._is_marked = 0, False, None, False
             self._events.clear()
             self._later.clear()
@@ -266,8 +291,8 @@ class RowWriter(Guarded):
                     self._news.wait(max(pause, time.monotonic() - began))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _drain(self, target: int | None = None) -> BaseException | None:
-        """Apply events, all or up to that number; returns what stopped it."""
+    def _drain(self, last: Event | None = None) -> BaseException | None:
+        """Apply events, all or up to that one; returns what stopped it."""
         lock = self._applying
         held: list[bool] = []
         try:
@@ -277,12 +302,7 @@ class RowWriter(Guarded):
             self._applier = threading.get_ident()
             try:
                 self._take_up()
-                with at_most(PATIENCE):
-                    while (self._events and (target is None or self._done < target)) or self._given_up:
-                        if self._waiting > MOST or self._given_up:
-                            self._read_folders_instead()
-                        else:
-                            self._apply_some()
+                at_most(PATIENCE, self._apply_all, last)
             except Exception as fault:
                 self._failed(fault)
                 return fault
@@ -297,18 +317,17 @@ class RowWriter(Guarded):
     def _take_up(self) -> None:
         """Events whose moment has come are tried again."""
         now = time.monotonic()
-        due = [event for moment, event in self._later if moment <= now]
-        self._later = [item for item in self._later if item[0] > now]
-        self._retried += len(due)
-        for event in due:
-            self.put(event)
+        for item in [item for item in self._later if item[0] <= now]:
+            self._retried += 1
+            self.put(item[1])
+            with contextlib.suppress(ValueError):  # all were left to the next process
+                self._later.remove(item)
 
     def _failed(self, fault: Exception) -> None:
         now = time.monotonic()
         if self._fault is None:
             self._since = now
         self._fault = fault
-        self._mark()
         if not isinstance(fault, IndexBusy) or now - self._since > BUSY_SAID:
             self._say(
                 f'the index of {self._base.given!r} could not be written: {fault}; computing goes on, the '
@@ -316,19 +335,18 @@ class RowWriter(Guarded):
                 f'`hadrosaur reindex {shlex.quote(self._base.given)}` brings it up to date'
             )
 
-    def _mark(self) -> None:
-        """Now, since a process may be killed at any moment."""
-        if not self._is_marked and self._has_news:
-            self._is_marked = True
-            self._base.mark_unwritten()
+    def _unmark(self) -> None:
+        if self._is_marked:
+            with self._guard:
+                if self._is_marked and not self.is_behind:
+                    self._base.unmark_unwritten()
+                    self._is_marked = False
 
     def _succeeded(self) -> None:
         if self._fault is not None:
             self._fault = None
             self._said.clear()
-        if self._is_marked and not self.is_behind:
-            self._is_marked = False
-            self._base.unmark_unwritten()
+        self._unmark()
         with self._guard:
             self._news.notify_all()
 
@@ -357,6 +375,13 @@ class RowWriter(Guarded):
 
     # --- applying: by one thread at a time ---------------------------------------------------------
 
+    def _apply_all(self, last: Event | None) -> None:
+        while (self._events and (last is None or self._is_waiting(last))) or self._given_up:
+            if self._waiting > MOST or self._given_up:
+                self._read_folders_instead()
+            else:
+                self._apply_some()
+
     def _apply_some(self) -> None:
         """Apply the first events, as many as go together; they go once they are written."""
         group = self._first_group()
@@ -378,6 +403,8 @@ class RowWriter(Guarded):
                     self._events.popleft()
                     self._waiting -= len(event.rows)
                     self._done += 1
+            if not self._events:
+                self._waiting = 0
 
     def _first_group(self) -> list[Event]:
         first = self._events[0]
@@ -397,7 +424,6 @@ class RowWriter(Guarded):
             self._reopen()
             again = apply(self._index(), group, self._base, self._is_sent_off)
         if again is not None:
-            self._mark()
             pause = min(PAUSE * 2**again.tries, LONGEST_PAUSE)
             self._later.append((time.monotonic() + pause, again))
 

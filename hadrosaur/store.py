@@ -167,8 +167,7 @@ class Store(Guarded):
 
     def _row(self, collection: str, ident: str) -> Entry | None:
         try:
-            with at_most(PATIENCE):
-                return self.index.get(collection, ident)
+            return at_most(PATIENCE, lambda: self.index.get(collection, ident))
         except (IndexFault, OSError) as fault:
             if getattr(fault, 'is_lasting', False):
                 raise
@@ -287,7 +286,9 @@ class Store(Guarded):
                     rows.append(entry)
         hand_over = self.rows.put if soon else self.rows.write
         if rows:
-            hand_over(Event('finish', rows))
+            event = Event('finish', rows)
+            event.is_news = any(outcome.nested for outcome in outcomes)
+            hand_over(event)
         if elsewhere:
             self.disown(elsewhere)
         if places:  # what was left in their folders goes now, so that nobody waits for it

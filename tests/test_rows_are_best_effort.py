@@ -1,15 +1,18 @@
 """Computing goes on while the index is locked, missing, damaged or being rebuilt; its rows follow."""
 
+import itertools
+import linecache
 import os
 import signal
 import sqlite3
+import sys
 import time
 import warnings
 
 import pytest
 from conftest import HANG, await_that
 
-from hadrosaur import Counts, HadrosaurWarning, Project, rowwriter
+from hadrosaur import Counts, HadrosaurWarning, Project, rowevents, rowwriter
 
 WAYS = ['a transaction', 'a rebuild']
 HOLD = """
@@ -369,3 +372,115 @@ def test_a_child_that_is_forked_while_rows_wait(program, base, held):
     assert forked.returncode == 0, err
     assert rows(base) == dict.fromkeys(['before', 'parent', 'parent again', 'child'], 'completed')
     assert marks(base) == []
+
+
+# --- the end comes while rows wait for their turn ----------------------------------------------------
+
+
+def killed_before_its_turn(base, ident):
+    """Compute in a process that ends before the thread has had its turn; how it ended."""
+    child = os.fork()
+    if child == 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            try:
+                proj = Project(base)
+                turn = proj._store.rows._applying  # whoever has it writes
+                proj.resource('coll')(lambda ident, args, subdir: 'new')
+
+                @proj.resource('outer')
+                def outer(ident, args, subdir):
+                    proj.fetch('coll', ident, recompute=True)
+                    return turn.acquire()
+
+                if ident == 'nested':
+                    proj.fetch('outer', ident)
+                else:
+                    proj.fetch('coll', 'warm')
+                    turn.acquire()
+                    proj.fetch('coll', ident, recompute=True)
+            finally:
+                os._exit(os.EX_OK if proj._store.rows._events else os.EX_SOFTWARE)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.parametrize('ident', ['first', 'again', 'nested'])
+def test_rows_that_wait_for_their_turn_when_the_process_ends_are_written_by_the_next(base, ident):
+    """Ended by os._exit, as by kill -9, before anybody tried to write them: the next one knows."""
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: 'old')
+        for old in ('before', 'again', 'nested'):
+            proj.fetch('coll', old)
+
+    assert killed_before_its_turn(base, ident) == os.EX_OK
+    rows(base)
+    with sqlite3.connect(base / 'index.sqlite3') as index:
+        found = dict(index.execute("SELECT ident, attempt FROM resources WHERE collection = 'coll'"))
+    expected = {'before': 1, 'again': 1, 'nested': 1, **({'warm': 1} if ident != 'nested' else {})}
+    assert found == {**expected, ident: 1 if ident == 'first' else 2}
+    assert marks(base) == []
+
+
+def test_rows_that_are_written_in_time_leave_no_mark(proj, base):
+    """Where a run of a batch fetches others, their rows are marked until they are written, no longer."""
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    proj.resource('outer')(lambda ident, args, subdir: proj.fetch('coll', ident).value)
+    marked = []
+    real = proj._base.mark_unwritten
+    proj._base.mark_unwritten = lambda: marked.append(real())
+    assert proj.fetch_many('outer', [*'abc'], workers=1, executor='threads').wait() == Counts(3, 3)
+
+    assert marked
+    assert marks(base) == []
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------------------
+
+
+def interrupted(number, code, action):
+    """Call with Ctrl-C at that line of a function; False where it has no so many (or had to wait)."""
+    left = [number]
+
+    def on_line(frame, event, arg):
+        if event == 'line' and not linecache.getline(code.co_filename, frame.f_lineno).strip().startswith(
+            'with'
+        ):
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+        return on_line
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, arg: on_line if frame.f_code is code else None)
+    try:
+        action()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return left[0] <= 0
+
+
+@pytest.mark.parametrize('where', ['put', '_take_up'])
+def test_ctrl_c_between_two_steps_loses_no_row_and_no_count(proj, monkeypatch, where):
+    """Wherever it comes while an event is taken, or tried again: what was taken is written in time."""
+    rows, written = proj._store.rows, []
+    monkeypatch.setattr(rows, '_wake', lambda: None)  # nobody else writes
+    monkeypatch.setattr(rows, '_apply', written.extend)
+    code = getattr(rowwriter.RowWriter, where).__code__
+    for number in itertools.count(1):
+        first, second = rowevents.Event('queue', ['row']), rowevents.Event('queue', ['row'])
+        if where == 'put':
+            reached = interrupted(number, code, lambda: rows.put(first))  # noqa: B023
+        else:
+            rows._later.append((0.0, first))
+            reached = interrupted(number, code, rows.flush)
+        rows.flush()
+        rows.put(second)
+        assert rows.flush()
+        assert not rows.is_behind
+        assert second in written
+        assert where == 'put' or first in written
+        if not reached:
+            break
+    assert number > 4
