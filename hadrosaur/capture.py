@@ -354,6 +354,11 @@ class _Router:
 _routers = (_Router(0), _Router(1))
 
 
+def beneath(stream: Any) -> Any:
+    """The stream itself; behind a router, what the caller's output goes to."""
+    return stream._target() if isinstance(stream, _Router) else stream
+
+
 class _Routing:
     """Routers and the carrying of contexts into threads, in place while any call is captured."""
 

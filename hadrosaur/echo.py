@@ -1,13 +1,16 @@
-"""Show a resource's logs on the terminal while they are written."""
+"""Show a resource's logs on the terminal, or in a notebook's cell, while they are written."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 import threading
 from typing import TYPE_CHECKING
 
+from . import capture
 from .locks import start_without_signals
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ def following(directory: str, names: tuple[str, str]) -> Iterator[None]:
     The thread that follows writes to copies of what sys.stdout and sys.stderr stand on now, so that a
     capture that takes the originals does not feed the logs with their own text.
     """
-    sinks = [_sink(stream) for stream in (sys.stdout, sys.stderr)]
+    sinks = [_sink(stream) for stream in _standing()]
     done = threading.Event()
     followers = [
         _Follower(f'{directory}/{name}', write) for name, (write, _) in zip(names, sinks, strict=True)
@@ -45,6 +48,24 @@ def following(directory: str, names: tuple[str, str]) -> Iterator[None]:
             follower.pass_on()
         for _, close in sinks:
             close()
+
+
+def needs_streams() -> bool:
+    """Does the echo go through a stream of the program's own, which may end in descriptor 1 or 2?"""
+    return not all(map(_is_file, _standing()))
+
+
+def _standing() -> list[object]:
+    """What stands in sys.stdout and sys.stderr for the caller."""
+    return [capture.beneath(stream) for stream in (sys.stdout, sys.stderr)]
+
+
+def _is_file(stream: object) -> bool:
+    """A notebook's stream has a descriptor too, which is that of the server's terminal."""
+    try:
+        return isinstance(stream, io.TextIOWrapper) and stream.fileno() >= 0
+    except (OSError, ValueError):  # in memory, closed, or detached
+        return False
 
 
 class _Follower:
@@ -70,17 +91,17 @@ class _Follower:
 
 
 def _sink(stream: object) -> tuple[Callable[[bytes], None], Callable[[], None]]:
-    try:
+    if _is_file(stream):
         fd = os.dup(stream.fileno())  # type: ignore[attr-defined]
-    except (AttributeError, OSError, ValueError):  # a notebook, a test: a stream without a descriptor
-        return (lambda data: _write_text(stream, data), lambda: None)
-    return (lambda data: _write_all(fd, data), lambda: os.close(fd))
+        return (lambda data: _write_all(fd, data), lambda: os.close(fd))
+    decoder = codecs.getincrementaldecoder('utf-8')('replace')
+    return (lambda data: _write_text(stream, decoder.decode(data)), lambda: None)
 
 
-def _write_text(stream: object, data: bytes) -> None:
-    write = getattr(stream, 'write', None)
-    if write is not None:
-        write(data.decode(errors='replace'))
+def _write_text(stream: object, text: str) -> None:
+    with contextlib.suppress(Exception):  # anything may stand there; the log has it all the same
+        stream.write(text)  # type: ignore[attr-defined]
+        stream.flush()  # type: ignore[attr-defined]
 
 
 def _write_all(fd: int, data: bytes) -> None:

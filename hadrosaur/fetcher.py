@@ -201,7 +201,11 @@ class Fetcher:
         """What came of the order, or of the last of its retries; None where somebody else has it queued."""
         retries = 0
         if echo:  # chosen now, since the thread that echoes is nobody whose output could be swallowed
-            order = order._replace(task=order.task._replace(capture=capture.choose(order.task.capture)))
+            from .echo import needs_streams
+
+            way = order.task.capture
+            way = 'streams' if way == 'auto' and needs_streams() else capture.choose(way)
+            order = order._replace(task=order.task._replace(capture=way))
         while True:
             try:
                 if not (store.queue([order], running=True) or retries) and store.is_queued(*order.key):

@@ -1,4 +1,4 @@
-"""Show on stderr how a batch goes: a live line on a terminal or in a notebook, else a line now and then."""
+"""Show how a batch goes: a live line on a terminal or in a notebook, else lines on stderr now and then."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .records import Counts, Entry
 
 LIVE_INTERVAL = 0.1  # seconds between refreshes of a live line
+NOTEBOOK_INTERVAL = 0.5  # in a notebook, where each is a message to the browser
 PLAIN_INTERVAL = 5.0  # seconds between lines where stderr goes to a file or a pipe
 
 
@@ -27,9 +28,18 @@ class Display(Protocol):
 
 def show(name: str, total: int | None = None) -> Display:
     """A display that fits where stderr goes. ``total``: how many there are, if that is known."""
-    if 'ipykernel' in sys.modules or (sys.stderr is not None and sys.stderr.isatty()):
+    if _is_notebook():
+        return _Notebook(name, total)
+    if sys.stderr is not None and sys.stderr.isatty():
         return _Live(name, total)
     return _Plain(name, total)
+
+
+def _is_notebook() -> bool:
+    """Is this a kernel, whose output is shown in cells? IPython in a terminal has none."""
+    ipython = sys.modules.get('IPython')
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, 'kernel', None) is not None
 
 
 class _Paced:
@@ -66,6 +76,13 @@ class _Paced:
     def draw(self, counts: Counts) -> None:
         raise AssertionError('drawn by a subclass')  # pragma: no cover
 
+    def sentence(self, counts: Counts) -> str:
+        """How it stands, in one line."""
+        shown = self.numbers(counts)
+        of = f'/{self.total}' if self.total is not None else ''
+        eta = f', {_duration(shown["eta"])} to go' if shown['eta'] else ''
+        return f'{self.name}: {shown["done"]}{of} done, {shown["error"]} failed, {_pace(shown["rate"])}{eta}'
+
     def numbers(self, counts: Counts) -> dict[str, Any]:
         """What there is to show: done, of how many, errors, per second, seconds to go."""
         done = counts.completed + counts.error
@@ -82,11 +99,29 @@ class _Paced:
 
 class _Plain(_Paced):
     def draw(self, counts: Counts) -> None:
-        shown = self.numbers(counts)
-        of = f'/{self.total}' if self.total is not None else ''
-        eta = f', {_duration(shown["eta"])} to go' if shown['eta'] else ''
-        line = f'{self.name}: {shown["done"]}{of} done, {shown["error"]} failed, {_pace(shown["rate"])}{eta}'
-        print(line, file=sys.stderr, flush=True)
+        print(self.sentence(counts), file=sys.stderr, flush=True)
+
+
+class _Notebook(_Paced):
+    """One output of the cell, replaced as it changes: the saved notebook has the last one, as text."""
+
+    interval = NOTEBOOK_INTERVAL
+
+    def __init__(self, name: str, total: int | None) -> None:
+        super().__init__(name, total)
+        self._handle: Any = None
+
+    def draw(self, counts: Counts) -> None:
+        from IPython.display import display
+
+        text = self.sentence(counts)
+        if self.last_error:
+            text += f'\nlast error: {self.last_error}'
+        shown = {'text/plain': text}
+        if self._handle is None:
+            self._handle = display(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)
 
 
 class _Live(_Paced):

@@ -72,6 +72,7 @@ SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
+NOTEBOOKS = 'test_notebooks.py::test_'
 INLINE_CANCEL = 'test_cancel_inline.py::test_'
 
 MUTANTS = {
@@ -110,6 +111,29 @@ MUTANTS = {
             'os.register_at_fork(before=_clock.rest, ',
             'os.register_at_fork(',
             f'{INLINE_CANCEL}no_thread_looks_where_nothing_runs',
+        ),
+    ],
+    'notebooks': [
+        Mutant(
+            'echo=True of a notebook prints on the terminal of its server',
+            'echo.py',
+            'isinstance(stream, io.TextIOWrapper) and stream.fileno()',
+            'stream.fileno()',
+            f'{NOTEBOOKS}echo_prints_into_the_cell[inline]',
+        ),
+        Mutant(
+            'a stream that ends in descriptor 1 is fed with its own text',
+            'fetcher.py',
+            "way == 'auto' and needs_streams()",
+            'False',
+            f'{NOTEBOOKS}what_copies_to_a_file_gets_the_echo_once',
+        ),
+        Mutant(
+            'progress in a notebook is a new output at each change',
+            'progress.py',
+            '        if self._handle is None:',
+            '        if True:',
+            f'{NOTEBOOKS}progress_is_one_output_that_stays',
         ),
     ],
     'interrupted batches': [
@@ -2545,8 +2569,8 @@ MUTANTS = {
         Mutant(
             'the progress line goes to stdout',
             'progress.py',
-            '        print(line, file=sys.stderr, flush=True)',
-            '        print(line, flush=True)',
+            '        print(self.sentence(counts), file=sys.stderr, flush=True)',
+            '        print(self.sentence(counts), flush=True)',
             'test_progress.py::test_piped_progress_is_plain_lines',
         ),
         Mutant(
