@@ -13,6 +13,7 @@ import sys
 import types
 
 import pytest
+from conftest import await_that
 
 from hadrosaur import progress
 
@@ -96,7 +97,12 @@ def test_what_copies_to_a_file_gets_the_echo_once(proj, monkeypatch, tmp_path):
     copied = []
     monkeypatch.setattr(sys, 'stdout', Tee())
     monkeypatch.setattr('hadrosaur.capture.has_other_threads', lambda: False)
-    proj.resource('coll')(lambda ident, args, subdir: print('said'))
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        print('said', flush=True)
+        await_that(lambda: copied)
+
     res = proj.fetch('coll', 'one', echo=True)
 
     assert ''.join(copied) == 'said\n'
