@@ -16,7 +16,6 @@ from hadrosaur import Project
 from hadrosaur.cli import app
 
 SQL = (ROOT / 'docs/sql.md').read_text('utf-8')
-README = (ROOT / 'README.md').read_text('utf-8')
 EVERYDAY = (ROOT / 'docs/howto/everyday.md').read_text('utf-8')
 DASK = (ROOT / 'docs/howto/dask.md').read_text('utf-8')
 
@@ -44,7 +43,7 @@ def example(tmp_path_factory):
 
 
 def test_schema_is_that_of_a_live_index(example):
-    """docs/sql.md shows the whole schema, README.md the table, word for word as the index has them."""
+    """docs/sql.md shows the whole schema, word for word as the index has it."""
     with sqlite3.connect(example / 'base_directory/index.sqlite3') as database:
         made = database.execute(
             "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name != 'alembic_version' "
@@ -52,7 +51,6 @@ def test_schema_is_that_of_a_live_index(example):
         ).fetchall()
 
     assert blocks(SQL, 'sql') == [''.join(f'{sql};\n' for _, sql in made)]
-    assert blocks(README, 'sql') == [f'{dict(made)["resources"]};\n']
 
 
 COMMANDS = [line for block in blocks(EVERYDAY, 'sh') for line in block.splitlines()]

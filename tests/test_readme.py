@@ -63,12 +63,24 @@ def test_shell_lines_run_on_the_tutorial(tutorial, command):
     assert done.stdout.strip() or 'agree' in done.stderr
 
 
-def test_two_commands_come_first():
-    """What a new user needs stands first: `make demo` and `make test`."""
-    first = blocks('sh')[0]
+def test_the_first_session_gives_what_it_shows(tmp_path):
+    """The lines after `>>>` print what stands below them."""
+    command = [sys.executable, '-W', 'error', '-m', 'doctest', str(ROOT / 'README.md')]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+    assert README.count('>>> ') >= 6
+    assert README.index('pip install') < README.index('>>> ') < README.index('## ')
+
+
+def test_the_two_commands_of_a_checkout():
+    """`make demo` and `make test` are the first two that it names, and there are such."""
+    first = [
+        line.split()[:2] for block in blocks('sh') for line in block.splitlines() if line.startswith('make')
+    ]
     makefile = (ROOT / 'Makefile').read_text()
 
-    assert [line.split()[:2] for line in first.splitlines()] == [['make', 'demo'], ['make', 'test']]
+    assert first == [['make', 'demo'], ['make', 'test']]
     assert re.search(r'^demo:', makefile, re.MULTILINE)
     assert re.search(r'^test:', makefile, re.MULTILINE)
 
