@@ -23,7 +23,7 @@ import time
 from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, coroutines, directory, diskio, retrying
+from . import canonical, capture, coroutines, directory, diskio, retrying, setups
 from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    _Function = Callable[..., Any] | setups.Prepared
+
 RESULT_CARRIED = 1 << 16  # bytes; a longer result does not travel in an outcome: it is read from disk
 
 in_worker = False
@@ -51,6 +53,11 @@ in_worker = False
 
 def keep_state(is_nested: bool) -> Callable[[], object]:
     """What puts the process back as it is now, after a function has run; a worker has one (see `_slot`)."""
+    return _nothing
+
+
+def keep_setup(is_nested: bool) -> Callable[[], object]:
+    """The same of a setup, whose changes to the process stay; what it gives is called when it is over."""
     return _nothing
 
 
@@ -83,7 +90,10 @@ class Running:
         args: The args that the function got.
         subdir: Absolute path of its storage folder.
         attempt: 1 at the first run of this resource's life.
+        setup: What the collection's ``setup`` gave in this worker; None where it has none.
     """
+
+    setup: Any = None
 
     def __init__(self, order: WorkOrder, subdir: str, attempt: int) -> None:
         self.collection = order.collection
@@ -189,7 +199,7 @@ def _logger() -> logging.Logger:
     return logger
 
 
-def carry_out(order: WorkOrder, function: Callable[..., Any] | Unloadable) -> Outcome:
+def carry_out(order: WorkOrder, function: _Function | Unloadable) -> Outcome:
     """Compute the resource that ``order`` names, unless that is done already or being done.
 
     In the main thread signals wait while we write: Ctrl-C comes while the function runs, or at the end.
@@ -217,7 +227,7 @@ def _let_signals(mask: _Mask) -> None:
         _sigmask(signal.SIG_SETMASK, mask)
 
 
-def _carry_out(order: WorkOrder, function: Callable[..., Any] | Unloadable, mask: _Mask) -> Outcome:
+def _carry_out(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) -> Outcome:
     try:
         claim = _claim(order)
     except OSError as error:
@@ -411,9 +421,7 @@ class _Ended(NamedTuple):
     exception: BaseException | None = None
 
 
-def _compute(
-    claim: Claim, order: WorkOrder, function: Callable[..., Any], look: _Look, mask: _Mask
-) -> Outcome:
+def _compute(claim: Claim, order: WorkOrder, function: _Function, look: _Look, mask: _Mask) -> Outcome:
     task = order.task
     process = os.getpid()
     way = capture.choose('descriptors' if _is_all_there_is() and task.capture == 'auto' else task.capture)
@@ -439,8 +447,12 @@ def _compute(
         return _save_error(claim, order, entry.change(finished_at=format_time(time.time())), error, way)
     running = Running(order, f'{claim.path}/{directory.STORAGE}', entry.attempt)
     alone = (in_worker or way == 'descriptors') and not order.chain
+    ended = None
+    if isinstance(function, setups.Prepared):
+        ended, function = _set_up(function, running, way, claim.logs, mask), function.function
     meter = Meter(alone=alone, in_worker=in_worker)
-    ended = _call(function, running, way, claim.logs, mask)
+    if ended is None:
+        ended = _call(function, running, way, claim.logs, mask)
     cost = meter.stop()
     if os.getpid() != process:
         os._exit(0)  # a child that the function forked and let return: the run is its parent's
@@ -475,13 +487,37 @@ def _next_attempt(order: WorkOrder, record: dict[str, Any] | None) -> int:
     return max(order.attempt, (directory.recorded_attempt(record) or 0) + 1)
 
 
+def _set_up(
+    prepared: setups.Prepared, running: Running, way: str, logs: tuple[int, ...], mask: _Mask
+) -> _Ended | None:
+    """Give the run what its collection's setup makes; what it ended in, where the setup fails.
+
+    The first run in a worker makes it, and has in its logs what the setup prints.
+    """
+    made = setups.here(prepared, running._base, running.collection, in_worker=in_worker)
+    with made.guard:
+        if not made.is_made:
+            if made.error is not None:
+                return _Ended(exception=made.error)
+            ended = _call(made.make, running, way, logs, mask, keep_setup)
+            if ended.exception is not None:
+                return ended
+    running.setup = made.value
+    return None
+
+
 def _call(
-    function: Callable[..., Any], running: Running, way: str, logs: tuple[int, ...], mask: _Mask
+    function: Callable[..., Any],
+    running: Running,
+    way: str,
+    logs: tuple[int, ...],
+    mask: _Mask,
+    keep: Callable[[bool], Callable[[], object]] | None = None,
 ) -> _Ended:
     """Call the user's function. The one broad except: whatever it raises is its resource's outcome."""
     alone = not (in_worker or _alone or has_other_threads())
     token = _running.set(running)
-    put_back = keep_state(bool(_in_slot))
+    put_back = (keep or keep_state)(bool(_in_slot))
     running.is_interruptible = mask is not None and not in_worker
     _in_slot.append(running)
     if alone:
@@ -580,6 +616,9 @@ def _described(entry: Entry, error: BaseException, *, is_cancelled: bool) -> tup
     return entry, cause.frame, _traceback_text(error, cause.type, cause.message)
 
 
+_OURS_ABOVE = (_call.__code__, setups.Made.make.__code__, coroutines.run.__code__)
+
+
 def _traceback_text(error: BaseException, kind: str, message: str) -> str:
     """The traceback from the user's function on, without our own frames above it."""
     import traceback
@@ -587,7 +626,7 @@ def _traceback_text(error: BaseException, kind: str, message: str) -> str:
     if isinstance(error, ResultNotSerializable):
         return f'{kind}: {error}\n'
     shown = error.__traceback__
-    while shown is not None and shown.tb_frame.f_code in (_call.__code__, coroutines.run.__code__):
+    while shown is not None and shown.tb_frame.f_code in _OURS_ABOVE:
         shown = shown.tb_next
     _without_handler(shown)
     try:

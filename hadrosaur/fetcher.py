@@ -213,7 +213,7 @@ class Fetcher:
                 with _echoing(order) if echo else contextlib.nullcontext():
                     self.computing.append(order.key)
                     try:
-                        outcome = _here.carry_out(order, collection.function)
+                        outcome = _here.carry_out(order, collection.program)
                     finally:
                         self.computing.remove(order.key)
                 store.finish([outcome])

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from . import canonical, capture, compute, diskio, sameness
+from . import canonical, capture, compute, diskio, sameness, setups
 from .directory import STATUS
 from .errors import (
     ArgsChangedWarning,
@@ -48,6 +48,12 @@ class Collection(NamedTuple):
     max_retry_delay: float | None = None
     on_args_change: Policy = 'warn'
     on_version_change: Policy = 'warn'
+    prepared: setups.Prepared | None = None  # the function with its setup
+
+    @property
+    def program(self) -> Callable[..., Any] | setups.Prepared:
+        """What computes its resources, here or in a worker: the function, with its setup if it has one."""
+        return self.prepared or self.function
 
     @property
     def is_registered(self) -> bool:
@@ -148,6 +154,8 @@ class Collection(NamedTuple):
         for name in ('on_args_change', 'on_version_change'):
             if getattr(self, name) not in POLICIES:
                 raise ValueError(_choose(name, POLICIES, getattr(self, name)))
+        if self.prepared is not None:
+            setups.refuse(self.prepared.setup)
         if self.task.capture not in capture.WAYS:
             raise ValueError(_choose('capture', capture.WAYS, self.task.capture))
 
@@ -257,7 +265,13 @@ class Registry:
     def carried(self, *, everything: bool) -> tuple[dict[str, Collection], frozenset[str]]:
         """What is pickled with a Project: (collections, names left out as they cannot be imported)."""
         carried = {
-            name: known for name, known in self._known.items() if everything or _is_importable(known.function)
+            name: known
+            for name, known in self._known.items()
+            if everything
+            or (
+                _is_importable(known.function)
+                and (not known.prepared or _is_importable(known.prepared.setup))
+            )
         }
         return carried, self._left_out | (self._known.keys() - carried.keys())
 

@@ -73,6 +73,7 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 NOTEBOOKS = 'test_notebooks.py::test_'
+SETUP = 'contracts/test_setup.py::test_'
 INLINE_CANCEL = 'test_cancel_inline.py::test_'
 
 MUTANTS = {
@@ -134,6 +135,43 @@ MUTANTS = {
             '        if self._handle is None:',
             '        if True:',
             f'{NOTEBOOKS}progress_is_one_output_that_stays',
+        ),
+    ],
+    'setups': [
+        Mutant(
+            'a setup is called by every run',
+            'compute.py',
+            '        if not made.is_made:',
+            '        if True:',
+            f'{SETUP}it_is_called_once_in_each_worker[inline]',
+        ),
+        Mutant(
+            'each run calls a setup that fails',
+            'compute.py',
+            '            if made.error is not None:',
+            '            if False:',
+            f'{SETUP}its_failure_is_that_of_the_runs_and_costs_its_time_once[inline]',
+        ),
+        Mutant(
+            'the time of a setup counts as that of the run',
+            'executors/_worker.py',
+            'return max(timeout, LONGEST_SETUP) if timeout and self.is_preparing else timeout',
+            'return timeout',
+            f'{SETUP}a_setup_is_no_part_of_the_time_of_a_run',
+        ),
+        Mutant(
+            'what a setup changes is put back',
+            'executors/_slot.py',
+            '            self._state = WorkerState()\n            self._send',
+            '            self._state.put_back()\n            self._send',
+            f'{SETUP}what_a_setup_changes_stays_in_its_worker[ThreadPoolExecutor]',
+        ),
+        Mutant(
+            'a worker ends without the end of its generator',
+            'setups.py',
+            '            next(generator)\n            raise',
+            '            raise StopIteration\n            raise',
+            f'{SETUP}a_generator_goes_on_when_the_worker_ends[processes]',
         ),
     ],
     'interrupted batches': [
@@ -2917,7 +2955,7 @@ MUTANTS = {
         Mutant(
             'a timeout is not enforced',
             'executors/_crew.py',
-            '            if timeout and age >= timeout:',
+            '            if limit and age >= limit:',
             '            if False:',
             f'{CONTRACT}timeout_kills_the_run_and_what_it_started[processes]',
         ),
@@ -3109,8 +3147,8 @@ MUTANTS = {
         Mutant(
             'a generator travels unseen',
             'executors/base.py',
-            '    _generators.warn_of(function)\n',
-            '',
+            '        _generators.warn_of(part)\n',
+            '        pass\n',
             'test_generators_that_travel.py::test_a_generator_that_travels_is_warned_of_once',
         ),
         Mutant(

@@ -63,6 +63,7 @@ def _reproduced(project: Project, stored: Resource, base: str) -> int:
             capture='off',
             keep_storage=known.task.keep_storage,
             version=known.task.version,
+            setup=known.prepared.setup if known.prepared else None,
         )(known.function)
         if known.task.keep_storage:
             _copy_storage(stored, base)

@@ -163,8 +163,8 @@ class Crew:
             return slot.kill_at
         if slot.loading or slot.verdict:  # it is killed, and takes its time
             return now + LONG_RUN
-        timeout = slot.queue[0].order.task.timeout
-        moments = [slot.head_since + timeout] if timeout and not slot.verdict else []
+        limit = slot.limit()
+        moments = [slot.head_since + limit] if limit else []
         if not slot.head_shown:
             moments.append(slot.head_since + LONG_RUN)
         else:
@@ -205,12 +205,16 @@ class Crew:
         elif kind == 'loaded':
             slot.loading -= 1
             slot.start_head()
+        elif kind in ('preparing', 'prepared'):
+            slot.is_preparing = kind == 'preparing'
+            slot.head_since = time.monotonic()
         elif kind == 'retire':
             self._retire(slot)
 
     def _answered(self, slot: Worker, outcome: Outcome) -> None:
         if slot.queue and slot.queue[0].order.run == outcome.run:
             slot.queue.popleft()
+            slot.is_preparing = False
             slot.start_head()
         # Else it was handed over, and this slot was quicker after all. The first answer counts.
         self._resolve(outcome)
@@ -310,14 +314,15 @@ class Crew:
             age = slot.head_age(now)
             if not slot.queue or slot.verdict:
                 continue
-            timeout = slot.queue[0].order.task.timeout
+            timeout, limit = slot.queue[0].order.task.timeout, slot.limit()
             if slot.loading:
                 if timeout and now - slot.head_since >= max(timeout, LONGEST_LOADING):
                     slot.verdict = (TimedOut.__name__, 'its module took too long to be imported')
                     slot.kill()
                 continue
-            if timeout and age >= timeout:
-                slot.verdict = (TimedOut.__name__, f'the run took longer than {timeout:g} s and was killed')
+            if limit and age >= limit:
+                what = 'setup of its collection' if slot.is_preparing else 'run'
+                slot.verdict = (TimedOut.__name__, f'the {what} took longer than {limit:g} s and was killed')
                 slot.condemned = slot.queue[0].order.run
                 slot.kill()
             elif age >= LONG_RUN:

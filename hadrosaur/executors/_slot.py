@@ -87,7 +87,7 @@ class Slot:
         self._state = WorkerState()
         self._runs = 0
         self._is_spoiled = False  # a function has left something that cannot be put back
-        compute.keep_state = self._keep_state
+        compute.keep_state, compute.keep_setup = self._keep_state, self._keep_setup
 
     def serve(self) -> None:
         """Carry out what comes, until the caller is gone or this slot has to retire."""
@@ -114,6 +114,19 @@ class Slot:
                 state.close()
 
         return put_back
+
+    def _keep_setup(self, is_nested: bool) -> Callable[[], object]:
+        """What a setup changes stays for the runs after it; one that a run fetches is a part of that run."""
+        if is_nested:
+            return compute._nothing
+        self._send('preparing')
+
+        def keep() -> None:
+            self._state.close()
+            self._state = WorkerState()
+            self._send('prepared')
+
+        return keep
 
     def _receive(self, *, wait: bool) -> bool:
         """Take in what the caller has sent; False when it is gone."""

@@ -18,6 +18,7 @@ from . import _slot, template
 
 AHEAD = 0.03  # seconds of work in a worker's queue
 DEEPEST = 256  # orders in a worker's queue at most
+LONGEST_SETUP = 600.0  # seconds for the setup of a collection that has a timeout, if that is no longer
 _TEMPLATES = 5  # that are tried for one worker: somebody may kill each, but they do not all end by themselves
 
 _PROGRAM = (  # looks for modules where its caller does, from the first import on
@@ -65,6 +66,7 @@ class Worker:
         self.head_since = time.monotonic()
         self.head_shown = False  # 'running' was told of the head
         self.loading = 0  # functions that it was sent and has not loaded yet
+        self.is_preparing = False  # its head is calling the collection's setup
         self.known: set[int] = set()
         self.pace = 0.0  # seconds per order, lately
         self.verdict: tuple[str, str] | None = None  # (error type, reason), if it is we who kill it
@@ -112,6 +114,11 @@ class Worker:
     def head_age(self, now: float) -> float:
         """Seconds that the head has been running; loading its function does not count."""
         return 0.0 if self.loading or not self.queue else now - self.head_since
+
+    def limit(self) -> float | None:
+        """Seconds that what the head does now may take; a setup has more time than a run."""
+        timeout = self.queue[0].order.task.timeout
+        return max(timeout, LONGEST_SETUP) if timeout and self.is_preparing else timeout
 
     def note_pace(self, seconds: float, answers: int) -> None:
         """Learn from answers that came together how long an order takes (moving average)."""

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ExecutorFault, warn
 from ..records import Outcome, WorkOrder
+from ..setups import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    Function = Callable[[str, dict[str, Any], str], Any]
+    Function = Callable[[str, dict[str, Any], str], Any] | Prepared
 
 LARGE_FUNCTION = 10_000_000  # bytes; above it, shipping the function is felt, and seldom meant
 
@@ -123,7 +124,8 @@ def pack(function: Function) -> Packed:
         ) from error
     finally:
         _packing = False
-    _generators.warn_of(function)
+    for part in (function.function, function.setup) if isinstance(function, Prepared) else (function,):
+        _generators.warn_of(part)
     if len(payload) > LARGE_FUNCTION:
         warn(
             f'the function {name} drags {len(payload) / 1e6:.0f} MB along to every worker; '

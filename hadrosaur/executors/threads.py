@@ -13,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from .. import basedir, compute
+from .. import basedir, compute, setups
 from ..errors import ExecutorFault
 from ..processors import processors
 from ..records import WorkOrder
@@ -85,6 +85,7 @@ class ThreadsExecutor(Executor):
                     self._tell.deliver([outcome._replace(exception=None)])
             except BaseException as error:  # told to whoever waits, who would wait for ever
                 self._tell.failed(error)
+        setups.end()
 
     def _next(self) -> tuple[WorkOrder, Function] | None:
         """The next order whose time has come, or None at the end."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import canonical, retrying
 from ..records import Task, seconds
 from ..registry import Collection
+from ..setups import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ class Registering:
         self,
         name: str,
         *,
+        setup: Callable[[], Any] | None = None,
         background: bool = False,
         retries: int = 0,
         retry_on: _Errors | Iterable[_Errors] | None = None,
@@ -54,6 +56,10 @@ class Registering:
 
         Args:
             name: The collection's name; its folder is made.
+            setup: A function without arguments that is called once in each worker, by the first run there;
+                what it returns (a model, a connection) is ``hadrosaur.current().setup`` in every run. A
+                generator yields it, and goes on behind the ``yield`` when the worker ends. If it raises, the
+                run ends in that error.
             background: ``fetch`` returns at once, and the resource is computed by a worker process.
             retries: How often a failed run is tried again.
             retry_on: Try again only after these: exception classes, or names as `error_type` shows them
@@ -108,6 +114,7 @@ class Registering:
                     seconds(max_retry_delay),
                     on_args_change,
                     on_version_change,
+                    None if setup is None else Prepared(function, setup),
                 )
             )
             return function

@@ -209,7 +209,7 @@ class Dispatcher:
 
     def _hand_over(self, flights: list[Flight], delay: float) -> None:
         try:
-            function = flights[0].collection.function
+            function = flights[0].collection.program
             self.executor.submit([flight.order for flight in flights], function, delay=delay)
         except BaseException:
             self._dropped([flight.order for flight in flights])
