@@ -47,7 +47,7 @@ from .errors import (
     WorkerDied,
 )
 from .handle import Resource
-from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, Finding, ReindexReport
+from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, Finding, Progress, ReindexReport
 
 if TYPE_CHECKING:
     from .index import Query
@@ -84,6 +84,7 @@ __all__ = [
     'InvalidIdent',
     'NotAProject',
     'NotOurIndex',
+    'Progress',
     'Project',
     'ProjectError',
     'Query',

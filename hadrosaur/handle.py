@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from . import directory, diskio, records
+from . import directory, diskio, howfar, records
 from .directory import State
 from .errors import (
     Cancelled,
@@ -24,6 +24,8 @@ from .records import Entry, Status
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
+
+    from .records import Progress
 
 _COMPLETED: dict[str, bool] = {'completed': True, 'pending': False, 'error': False}
 _PENDING: dict[str, bool] = {'completed': False, 'pending': True, 'error': False}
@@ -173,6 +175,15 @@ class Resource(dict[str, Any]):
     def duration(self) -> float | None:
         """Seconds that the last run took."""
         return self._known.duration
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far its run says it is by now, ``(fraction, text)``; None where none is under way, or says so.
+
+        The function says it by ``hadrosaur.current().progress(0.3, 'epoch 3')``.
+        """
+        found: Progress | None = self._in_folder(howfar.read) if self.status == 'pending' else None
+        return found
 
     @property
     def entry(self) -> Entry:

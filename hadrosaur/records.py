@@ -299,6 +299,17 @@ class Outcome(NamedTuple):
     is_wanted: bool | None = None  # is the error one of ``retry_on``? None where only its name is known
 
 
+class Progress(NamedTuple):
+    """How far a run says it is."""
+
+    fraction: float | None  # 0 to 1; None: it does not say
+    text: str = ''  # what it does now, in a line
+
+    def __str__(self) -> str:
+        percent = '' if self.fraction is None else f'{100 * self.fraction:.0f} %'
+        return ' '.join(filter(None, (percent, self.text)))
+
+
 class Counts(NamedTuple):
     """How a batch went: numbers of distinct resources."""
 

@@ -69,7 +69,9 @@ def test_status_counts(base):
 
     row = table('status', base)[0]
     assert (row['collection'], row['total'], row['completed'], row['error']) == ('books', '6', '4', '2')
-    assert document('status', base) == {'books': {**stats['books'], 'rate': None, 'eta_seconds': None}}
+    assert document('status', base) == {
+        'books': {**stats['books'], 'rate': None, 'eta_seconds': None, 'progress': []}
+    }
     assert document('status', base, 'books') == document('status', base)
 
 

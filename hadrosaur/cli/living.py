@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import directory, diskio
+from .. import directory, diskio, howfar
 from ..errors import HadrosaurError
 from ..shown import visible
 from . import output
@@ -45,28 +45,30 @@ Examples:
 @SOME_COLL
 @JSON
 def ps(base: str, collection: str | None, as_json: bool) -> None:
-    """Show what runs now: where, since when, and its last line.
+    """Show what runs now: where, since when, how far, and its last line.
 
-    The last line is that of stdout.log or stderr.log, whichever was written last. A run is listed once it
-    has taken a second; it is asked of files and index alone, so runs on other machines are listed too.
+    How far a run is, its function says by hadrosaur.current().progress(0.3, 'epoch 3'). The last line is
+    that of stdout.log or stderr.log, whichever was written last. A run is listed once it has taken a second;
+    it is asked of files and index alone, so runs on other machines are listed too.
     """
     with opened(base) as project:
         pending = project.query(collection, status='pending', order_by='started_at')
         running = [_seen(project, row) for row in pending if row.phase == 'running']
         queued = len(pending) - len(running)
     if as_json:
-        output.write_json_list(running)
+        output.write_json_list({**row, 'progress': output.progress(row['progress'])} for row in running)
         return
     columns = [
         Column('collection', folded=True),
         Column('ident', folded=True),
         Column('since', _at, spare=True),
         Column('for', output.seconds, right=True),
+        Column('progress', cut=True),
         Column('host', folded=True, spare=True),
         Column('pid', right=True),
         Column('last line', cut=True),
     ]
-    order = ('collection', 'ident', 'started_at', 'seconds', 'host', 'pid', 'last_line')
+    order = ('collection', 'ident', 'started_at', 'seconds', 'progress', 'host', 'pid', 'last_line')
     output.write_table(columns, ([row[name] for name in order] for row in running))
     if queued or not running:
         output.note(
@@ -90,19 +92,19 @@ def _seen(project: Project, row: Entry) -> dict[str, Any]:
         'pid': row.pid,
         'started_at': output.utc(since),
         'seconds': None if since is None else round(max(0.0, time.time() - since.timestamp()), 1),
-        'last_line': _last_line(project, row),
+        **_in_its_folder(project, row),
     }
 
 
-def _last_line(project: Project, row: Entry) -> str | None:
-    """The end of what it has printed; None where it printed nothing, or its folder is gone."""
-    try:
+def _in_its_folder(project: Project, row: Entry) -> dict[str, Any]:
+    """How far it says it is, and the end of what it has printed; None where it did not, or it is gone."""
+    said, tails = None, [(0, '')]
+    with contextlib.suppress(OSError, HadrosaurError):
         path = project._registry.get_any(row.collection).task.path
         with diskio.opened_below(path, directory.find_folder(path, row.ident)) as folder:
             tails = [_tail(name, folder) for name in (directory.STDOUT, directory.STDERR)]
-    except (OSError, HadrosaurError):
-        return None
-    return max(tails)[1] or None
+            said = howfar.read(folder)
+    return {'progress': said, 'last_line': max(tails)[1] or None}
 
 
 def _tail(name: str, folder: int) -> tuple[int, str]:

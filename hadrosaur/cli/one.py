@@ -59,6 +59,7 @@ def _document(resource: Resource) -> dict[str, Any]:
         'status': resource.status,
         'result': resource.result,
         'traceback': resource.error,
+        'progress': output.progress(resource.progress),
         'paths': resource.paths,
     }
 
@@ -69,6 +70,7 @@ def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
     yield 'collection', resource.collection
     yield 'ident', resource.ident
     yield 'status', resource.status + phase
+    yield 'progress', resource.progress
     yield 'args', output.json_text(entry.args)
     yield 'attempt', entry.attempt
     yield 'version', entry.version

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from ..records import Progress
+
 FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n', '\uff1d', '\uff0b', '\uff0d', '\uff20')
 """What makes a spreadsheet take a cell for a formula; the last four are full-width = + - @."""
 
@@ -94,6 +96,11 @@ def size(number: int | None) -> str | None:
         if number >= factor:
             return f'{number / factor:.3g} {unit}'
     return f'{number} B'
+
+
+def progress(said: Progress | None) -> dict[str, Any] | None:
+    """How far a run says it is, for JSON."""
+    return None if said is None else said._asdict()
 
 
 def counted(number: int, what: str) -> str:

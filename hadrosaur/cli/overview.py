@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import HadrosaurError
+from ..records import Progress
+from ..shown import visible
 from . import output
 from .arguments import BASE, JSON, SOME_COLL
 from .output import Column
 from .projects import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..project import Project
     from ..records import ErrorGroup
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 RECENT = 60.0  # seconds that count for the rate, if two resources were finished in them
 LESS_RECENT = 3600.0  # seconds that count where each one takes long
 SAMPLE = 500  # resources looked at for the rate; the last ones are found by an index
+LONGEST_RUNS = 20  # runs of a collection that are asked how far they are
 INTERVAL = 1.0  # seconds between two looks of --watch
 
 
@@ -42,7 +47,8 @@ Examples:
 def status(base: str, collection: str | None, as_json: bool, watch: bool) -> None:
     """Count resources by status, with rate and time to go.
 
-    Rate and time to go are told while something runs; they are about what is queued so far.
+    Rate and time to go are told while something runs; they are about what is queued so far. Runs that say how
+    far they are, by hadrosaur.current().progress(0.3, 'epoch 3'), are listed below.
     """
     if watch and as_json:
         raise click.UsageError('--watch shows tables; leave --json out, or call it again and again')
@@ -54,6 +60,8 @@ def status(base: str, collection: str | None, as_json: bool, watch: bool) -> Non
         else:
             state = _state(project, collection)
             output.write_table(_columns(state), _rows(state))
+            for line in _said(state):
+                output.note(line)
             if not state:
                 output.note('there are no resources yet')
 
@@ -62,12 +70,30 @@ def _state(project: Project, collection: str | None) -> dict[str, Any]:
     """Project.stats, and for each collection ``rate`` (per second) and ``eta_seconds``, or None."""
     found = project.stats(collection)
     for name, counts in found.items():
-        counts['rate'] = counts['eta_seconds'] = None
+        counts['rate'], counts['eta_seconds'], counts['progress'] = None, None, []
         if counts['pending']:
             rate = _rate(project, name)
             counts['rate'] = rate and round(rate, 4)
             counts['eta_seconds'] = round(counts['pending'] / rate, 1) if rate else None
+            counts['progress'] = list(_progress(project, name))
     return found
+
+
+def _progress(project: Project, collection: str) -> Iterator[dict[str, Any]]:
+    """Of the longest runs, those that say how far they are."""
+    for row in project.query(collection, status='pending', order_by='started_at', limit=LONGEST_RUNS):
+        if row.phase == 'running':
+            with contextlib.suppress(HadrosaurError):
+                if (said := project.get(collection, row.ident).progress) is not None:
+                    yield {'ident': row.ident, **said._asdict()}
+
+
+def _said(state: dict[str, Any]) -> list[str]:
+    return [
+        f'{name}/{each["ident"]}: {Progress(each["fraction"], each["text"])}'
+        for name, counts in state.items()
+        for each in counts['progress']
+    ]
 
 
 def _rate(project: Project, collection: str) -> float | None:
@@ -120,14 +146,20 @@ def _watch(look: Callable[[], dict[str, Any]]) -> None:
             state = look()
             output.write_table(_columns(state), _rows(state))
             print(flush=True)
+            for line in _said(state):
+                output.note(line)
             time.sleep(INTERVAL)
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
     console = output.terminal()
     with Live(console=console, auto_refresh=False) as live:
         while True:
             state = look()
-            live.update(output.drawn(_columns(state), _rows(state), console.width), refresh=True)
+            table = output.drawn(_columns(state), _rows(state), console.width)
+            said = [Text(visible(line), no_wrap=True, overflow='ellipsis') for line in _said(state)]
+            live.update(Group(table, *said), refresh=True)
             time.sleep(INTERVAL)
 
 

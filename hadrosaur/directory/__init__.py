@@ -43,6 +43,8 @@ STORAGE = 'storage'
 """The function's own files; empty when a run starts, unless ``keep_storage=True``."""
 RECORD = 'record.json'
 """Ours: all that the index shows of the resource, so that it can be rebuilt."""
+PROGRESS = 'progress.json'
+"""How far a run says it is; there only while it runs."""
 LOCK = '.lock'
 """Locked in place of the directory where the file system refuses to lock directories."""
 
@@ -55,8 +57,8 @@ STATUS_MOST, RECORD_MOST = 4096, 64 << 20
 FILES = (STATUS, RESULT, STDOUT, STDERR, ERROR, RECORD, LOCK)
 
 _LITTER = re.compile(
-    rf'\.({"|".join(map(re.escape, (*FILES, STORAGE)))})\.\d+\.\d+\.new'
-)  # what `diskio.beside` names
+    rf'\.({"|".join(map(re.escape, (*FILES, STORAGE)))})\.\d+\.\d+\.new|{re.escape(PROGRESS)}'
+)  # what `diskio.beside` names, and what a run that was killed has said
 
 FORMAT = 1  # of record.json; a reader takes any number and ignores what it does not know
 

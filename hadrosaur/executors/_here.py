@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import basedir, compute
 from ..errors import ExecutorFault
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..records import Outcome, WorkOrder
+    from .base import Function
 
 
-def carry_out(order: WorkOrder, function: Callable[..., Any]) -> Outcome:
+def carry_out(order: WorkOrder, function: Function) -> Outcome:
     """`compute.carry_out`, which others may cancel."""
     if compute.in_worker or threading.current_thread() is not threading.main_thread():
         return compute.carry_out(order, function)
