@@ -281,10 +281,10 @@ class BaseDirectory(Guarded):
         with contextlib.suppress(OSError), diskio.opened(self.hidden) as hidden:
             notes.sweep(FORMAT_FILE, hidden)
         full = notes.where_there_is_space()  # else as on a base that can only be read
-        with full, diskio.opened(f'{self.hidden}/{SESSIONS}') as sessions:
+        with full, diskio.opened_below(self.hidden, SESSIONS, diskio.FOLDER) as sessions:
             while fd is None:
                 fd = _locked_file(name, json.dumps(about).encode() + b'\n', sessions)
-            for other in os.listdir(f'{self.hidden}/{SESSIONS}'):  # programs seldom say that they end
+            for other in os.listdir(sessions):  # programs seldom say that they end
                 if other == name or other.endswith(UNWRITTEN) or not _is_of_this_machine(other):
                     continue
                 if not diskio.is_locked(other, sessions):
@@ -311,7 +311,7 @@ class BaseDirectory(Guarded):
         name = self.known_session
         with contextlib.suppress(OSError):
             if name is not None or (name := self.session()) is not None:
-                with diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions:
+                with diskio.opened_below(self.hidden, SESSIONS) as sessions:
                     os.link(name, name + UNWRITTEN, src_dir_fd=sessions, dst_dir_fd=sessions)
 
     def unmark_unwritten(self) -> None:
@@ -322,7 +322,8 @@ class BaseDirectory(Guarded):
     def unwritten(self) -> list[str]:
         """The marks of processes that are gone, and whose rows are not all in the index."""
         try:
-            names = os.listdir(f'{self.hidden}/{SESSIONS}')
+            with diskio.opened_below(self.hidden, SESSIONS, diskio.FOLDER) as sessions:
+                names = os.listdir(sessions)
         except OSError:
             return []
         marks = [name for name in names if name.endswith(UNWRITTEN)]
@@ -338,7 +339,7 @@ class BaseDirectory(Guarded):
         if mine and mine[:2] == (os.getpid(), session):
             return True
         try:
-            with diskio.opened(f'{self.hidden}/{SESSIONS}', diskio.LOOK) as sessions:
+            with diskio.opened_below(self.hidden, SESSIONS) as sessions:
                 return diskio.is_locked(session, sessions)
         except FileNotFoundError:
             return False
@@ -353,7 +354,7 @@ class BaseDirectory(Guarded):
 def _drop_session(hidden: str, session: str) -> None:
     if not _session_of(session):  # it came from a row, and might lead anywhere
         return
-    with contextlib.suppress(OSError), diskio.opened(f'{hidden}/{SESSIONS}', diskio.LOOK) as sessions:
+    with contextlib.suppress(OSError), diskio.opened_below(hidden, SESSIONS) as sessions:
         diskio.remove(session, sessions)
 
 
@@ -416,8 +417,8 @@ def cancel_requests(base: str) -> set[tuple[str, str]]:
     """Which runs somebody wants cancelled: (directory relative to the base, when it was queued)."""
     wanted, there = set(), set()
     nothing = contextlib.suppress(OSError)  # none was ever made, or is just answered
-    with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
-        for name in os.listdir(f'{base}/{HIDDEN}/{CANCEL}'):
+    with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL, diskio.FOLDER) as folder:
+        for name in os.listdir(folder):
             with contextlib.suppress(OSError):
                 made = (base, name, os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
                 if name[0] != '.' and (request := _request(name, folder)):

@@ -420,7 +420,9 @@ def _refuse_other_ident(claim: Claim, order: WorkOrder, record: dict[str, Any]) 
     other = record.get('ident')
     if not isinstance(other, str) or other == order.ident or other.casefold() != order.ident.casefold():
         return
-    if claim.name not in diskio.list_folders(claim.collection_path):
+    with diskio.opened(claim.collection_path) as collection:
+        is_there = claim.name in diskio.list_folders(collection)
+    if not is_there:
         raise OSError(f'{order.ident!r} and {other!r} are one folder on this case-insensitive disk')
 
 

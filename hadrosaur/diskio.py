@@ -314,9 +314,9 @@ def has_name(folder: int, name: str) -> bool:
     return real == name or real.lower() != name.lower()
 
 
-def list_folders(path: str) -> Iterator[str]:
-    """Names of the folders in a folder, links left out, in the disk's own order."""
-    with os.scandir(path) as found:
+def list_folders(folder: int) -> Iterator[str]:
+    """Names of the folders in an open folder, links left out, in the disk's own order."""
+    with os.scandir(folder) as found:
         for entry in found:
             with contextlib.suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
@@ -488,7 +488,10 @@ def opened(name: str, flags: int = FOLDER, *, within: int | None = None) -> Iter
 
 
 @contextlib.contextmanager
-def opened_below(parent: str, name: str) -> Iterator[int]:
-    """A folder in a folder, neither of them a symlink, to reach what is in it; closed at the end."""
-    with opened(parent, LOOK) as above, opened(name, LOOK, within=above) as folder:
+def opened_below(parent: str, name: str, flags: int = LOOK) -> Iterator[int]:
+    """A folder in a folder, neither of them a symlink, to reach what is in it; closed at the end.
+
+    With `FOLDER` it can be listed. By its path it never is: a link may stand there a moment later.
+    """
+    with opened(parent, LOOK) as above, opened(name, flags, within=above) as folder:
         yield folder

@@ -295,7 +295,8 @@ def collection_folders(base: str) -> Iterator[str]:
     Raises OSError where that cannot be known: what is not read is not absent.
     """
     try:
-        names = sorted(diskio.list_folders(base))
+        with diskio.opened(base, diskio.FOLDER & ~os.O_NOFOLLOW) as top:  # the base itself may be a link
+            names = sorted(diskio.list_folders(top))
     except OSError as error:
         if not diskio.is_closed(error):
             raise
@@ -307,16 +308,17 @@ def collection_folders(base: str) -> Iterator[str]:
 
 def _holds_resources(path: str) -> bool:
     try:
-        return any(_has_status(f'{path}/{name}') for name in diskio.list_folders(path))
+        with diskio.opened(path) as folder:
+            return any(_has_status(name, folder) for name in diskio.list_folders(folder))
     except OSError as error:
         if not diskio.is_closed(error):
             raise
         return False
 
 
-def _has_status(path: str) -> bool:
+def _has_status(name: str, folder: int) -> bool:
     try:
-        os.stat(f'{path}/{STATUS}', follow_symlinks=False)
+        os.stat(f'{name}/{STATUS}', dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         if not diskio.is_closed(error):
             raise

@@ -86,9 +86,9 @@ def walk(
             yield Folder(folder, folder, None, 'its name is that of no collection')
             continue
         path = f'{base}/{folder}'
-        with diskio.opened(path, diskio.LOOK) as parent:
+        with diskio.opened(path) as parent:
             visit = _Visit(collection, folder, parent, changed_only)
-            names = diskio.list_folders(path)
+            names = diskio.list_folders(parent)
             while group := {name: _ident_of(name) for name in islice(names, GROUP)}:
                 known = rows(collection, [ident for ident in group.values() if ident is not None])
                 for name, ident in group.items():

@@ -99,10 +99,10 @@ class Waits:
     def _locked(self) -> Iterator[int | None]:
         """The open folder, while its lock is ours; None where there is no such folder to be had."""
         try:
-            with contextlib.suppress(FileExistsError):
-                os.makedirs(f'{self._hidden}/{FOLDER}')
-            opened = diskio.opened_below(self._hidden, FOLDER)
-            folder = opened.__enter__()
+            with diskio.opened(self._hidden, diskio.LOOK) as hidden:
+                diskio.make_folder(FOLDER, hidden)
+                opened = diskio.opened(FOLDER, within=hidden)
+                folder = opened.__enter__()
         except OSError:  # nobody can write here: then nobody computes here, either
             yield None
             return
@@ -118,7 +118,7 @@ class Waits:
 
     def _others(self, folder: int) -> Iterator[tuple[frozenset[Step], frozenset[Step]]]:
         """What the living wait for; files of the dead are removed."""
-        for name in os.listdir(f'{self._hidden}/{FOLDER}'):
+        for name in os.listdir(folder):
             if name in (LOCK, self._name):
                 continue
             if diskio.is_locked(name, folder):

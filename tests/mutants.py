@@ -1628,6 +1628,13 @@ MUTANTS = {
     ],
     'notes of ours': [
         Mutant(
+            'the folder of sessions is listed by its path, where a link may stand by then',
+            'basedir.py',
+            '                names = os.listdir(sessions)',
+            "                names = os.listdir(f'{self.hidden}/{SESSIONS}')",
+            f'{NOTES}no_folder_is_listed_by_its_path',
+        ),
+        Mutant(
             'what is not a session is looked for, and removed, all the same',
             'basedir.py',
             '    if not _session_of(session):  # it came from a row',

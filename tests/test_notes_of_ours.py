@@ -3,13 +3,16 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from conftest import HANG
 
-from hadrosaur import HadrosaurError, Project, basedir
+from hadrosaur import HadrosaurError, Project, basedir, waiting
+from hadrosaur.cli import names
 from hadrosaur.errors import ProjectError
 
 NOT_NOTES = {
@@ -229,3 +232,32 @@ def test_a_request_to_cancel_names_the_folder_that_the_ident_has(base, tmp_path,
             assert {path for path, _ in basedir.cancel_requests(str(base))} == {'coll/b'}
     with pytest.raises(HadrosaurError):
         proj.get('coll', 'nothing')
+
+
+def test_no_folder_is_listed_by_its_path(base, monkeypatch):
+    """What is listed was opened first, no link followed: one that is put there meanwhile leads nowhere."""
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch_many('coll', ['1', '2'], executor='inline').wait()
+    with closing(sqlite3.connect(base / 'index.sqlite3')) as index:
+        index.execute("UPDATE resources SET status = 'pending', session = 'gone'")
+        index.commit()
+    listed = []
+    for name in 'listdir', 'scandir':
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda at='.', real=real: listed.append(at) or real(at))
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.stats()
+        proj.cancel('coll', '2')
+        proj.fetch('coll', '1', recompute=True)
+        proj.reindex()
+        proj.check(fix=True, deep=True)
+        basedir.cancel_requests(str(base))
+        step = (str(base), 'coll', '1')
+        waits = waiting.Waits(f'{base}/.hadrosaur', (step,))
+        assert waits.publish([(str(base), 'coll', '2')]) == set()
+        waits.withdraw()
+    assert list(names._beginning(f'{base}/coll', '2')) == ['2']
+    assert [at for at in listed if not isinstance(at, int) and str(at).startswith(str(base))] == []
+    assert len(listed) > 10

@@ -9,6 +9,7 @@ import os
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from .. import diskio
 from ..canonical import collection_folder, ident_of_folder
 from ..errors import InvalidIdent
 
@@ -47,10 +48,10 @@ def idents(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]
 
 
 def _beginning(path: str, incomplete: str) -> Iterator[str]:
-    with os.scandir(path) as folders:
-        for folder in folders:
-            ident = _ident(folder.name)
-            if ident is not None and ident.startswith(incomplete) and folder.is_dir(follow_symlinks=False):
+    with diskio.opened(path) as folder:
+        for name in diskio.list_folders(folder):
+            ident = _ident(name)
+            if ident is not None and ident.startswith(incomplete):
                 yield ident
 
 
