@@ -30,7 +30,7 @@ from .directory.claim import Claim
 from .errors import Cancelled, Interrupted, ResourceError, ResultNotSerializable
 from .locks import HELD_BACK, has_other_threads, is_ours
 from .metrics import Meter
-from .records import Entry, Outcome, WorkOrder, format_time, parse_time
+from .records import INDEXED_RESULT, Entry, Outcome, WorkOrder, format_time, parse_time
 from .unbegun import Unloadable, entry_of_order, not_started, unsaved
 
 try:  # without the wrapper that makes an enum of each signal, four times for every resource (20 µs)
@@ -590,6 +590,8 @@ def _conclude_anew(claim: Claim, order: WorkOrder, entry: Entry, ended: _Ended, 
 
 
 def _save_result(claim: Claim, order: WorkOrder, entry: Entry, result: bytes, way: str) -> Outcome:
+    if len(result) <= order.task.index_result:
+        entry = entry.change(result=result[:-1].decode())
     record = directory.record_bytes(
         entry,
         'completed',
@@ -597,9 +599,16 @@ def _save_result(claim: Claim, order: WorkOrder, entry: Entry, result: bytes, wa
         capture=way,
         result_size=len(result),
         result_sha256=directory.checksum(result),
+        **_index_result(order),
     )
     mtime = claim.finish('completed', record, result=result)
     return Outcome(order.run, entry.change(seen_mtime_ns=mtime), result, fresh=True)
+
+
+def _index_result(order: WorkOrder) -> dict[str, int]:
+    """How much of a result the index holds, for the record: only where that is not the usual."""
+    most = order.task.index_result
+    return {} if most == INDEXED_RESULT else {'index_result': most}
 
 
 def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseException, way: str) -> Outcome:
@@ -627,8 +636,15 @@ def _described(entry: Entry, error: BaseException, *, is_cancelled: bool) -> tup
         elif isinstance(error, Unwanted):
             message = 'the run was interrupted: what it is a part of was cancelled'
         group = fingerprint.fingerprint(kind, message, frame)
-        cause = cause._replace(type=kind, message=message, frame=frame, group=group)
-    entry = entry.change(status='error', error_type=cause.type, error=cause.message, error_group=cause.group)
+        bases = fingerprint.bases(Cancelled if is_cancelled else Interrupted)
+        cause = fingerprint.Cause(kind, message, frame, group, bases)
+    entry = entry.change(
+        status='error',
+        error_type=cause.type,
+        error_bases=directory.bases_text(cause.bases),
+        error=cause.message,
+        error_group=cause.group,
+    )
     return entry, cause.frame, _traceback_text(error, cause.type, cause.message)
 
 

@@ -16,6 +16,7 @@ import os
 import re
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import HadrosaurError
@@ -34,6 +35,9 @@ LOOKED_AT = 10_000
 
 MOST_LEAVES = 1000
 """Exceptions of a group that are looked at."""
+
+MOST_BASES = 50
+"""Classes above an exception's own that are kept."""
 
 # ------------------------------------------------------------------------------------- the message
 
@@ -54,6 +58,15 @@ def name_of_type(kind: type) -> str:
     if not isinstance(module, str) or module in {'builtins', 'hadrosaur.errors'}:
         return _one_line(kind.__qualname__)
     return _one_line(f'{module}.{kind.__qualname__}')
+
+
+def bases(*kinds: type) -> tuple[str, ...]:
+    """Return the names of the classes above some exceptions' types, nearest first, up to Exception."""
+    above = (name_of_type(base) for kind in kinds for base in kind.__mro__[1:] if base not in _TOP)
+    return tuple(islice(dict.fromkeys(above), MOST_BASES))
+
+
+_TOP = (object, BaseException)
 
 
 def _message(exc: BaseException) -> str:
@@ -93,6 +106,7 @@ class Cause(NamedTuple):
     message: str
     frame: str | None
     group: str
+    bases: tuple[str, ...] = ()  # classes above the type's
 
 
 def cause(exc: BaseException) -> Cause:
@@ -114,17 +128,19 @@ def cause(exc: BaseException) -> Cause:
         )
     found = sorted(causes.values())
     kind = f'{type_name(exc)}({", ".join(dict.fromkeys(one.type for one in found))})'
+    inner = dict.fromkeys(chain.from_iterable((one.type, *one.bases) for one in found))
+    above = tuple(islice(dict.fromkeys((type_name(exc), *inner, *bases(type(exc)))), MOST_BASES))
     message = '; '.join(f'{one.type}: {one.message}' for one in found)
     frame = user_frame(exc.__traceback__)
     group = fingerprint(kind, ' '.join(one.group for one in found), frame)
-    return Cause(_cut(kind, LONGEST_SUMMARY), _cut(message, LONGEST_SUMMARY), frame, group)
+    return Cause(_cut(kind, LONGEST_SUMMARY), _cut(message, LONGEST_SUMMARY), frame, group, above)
 
 
 def _cause_of_one(exc: BaseException) -> Cause:
     kind, message, frame = type_name(exc), summary(exc), user_frame(exc.__traceback__)
     if isinstance(exc, SystemExit):
         message = f'the function asked to exit: {message}' if message else 'the function asked to exit'
-    return Cause(kind, message, frame, fingerprint(kind, message, frame))
+    return Cause(kind, message, frame, fingerprint(kind, message, frame), bases(type(exc)))
 
 
 def leaves(exc: BaseException) -> list[BaseException]:

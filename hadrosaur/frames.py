@@ -1,7 +1,8 @@
 """Rows of the index as a table of pandas or polars, with the dtypes that one would have chosen by hand.
 
 Times are UTC timestamps, what may be missing is nullable, status and phase are categories (polars:
-Enum-like strings), ``args`` are dicts (polars: JSON text, since a column there has one shape).
+Enum-like strings), ``args``, ``result`` and ``error_bases`` are Python values (polars: JSON text, since a
+column there has one shape).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 TIMES = ('queued_at', 'started_at', 'finished_at')
 INTEGERS = ('attempt', 'pid', 'max_rss')
 FLOATS = ('duration', 'cpu_seconds')
+VALUES = ('args', 'result', 'error_bases')
 PHASES = ('queued', 'running')
 
 
@@ -31,7 +33,8 @@ def to_pandas(entries: Iterable[Entry]) -> Any:
     entries = list(entries)
     columns = _columns(entries)
     frame = pandas.DataFrame(columns)
-    frame['args'] = pandas.Series([entry.args for entry in entries], dtype=object)
+    for name in VALUES:
+        frame[name] = pandas.Series([entry[name] for entry in entries], dtype=object)
     for name in TIMES:
         moments = pandas.to_datetime(frame[name], utc=True, format='ISO8601')
         frame[name] = moments.astype('datetime64[us, UTC]')
@@ -41,7 +44,7 @@ def to_pandas(entries: Iterable[Entry]) -> Any:
         frame[name] = frame[name].astype('Float64')
     frame['status'] = pandas.Categorical(frame['status'], categories=STATUSES)
     frame['phase'] = pandas.Categorical(frame['phase'], categories=PHASES)
-    others = set(PUBLIC_COLUMNS).difference(TIMES, INTEGERS, FLOATS, ('status', 'phase', 'args'))
+    others = set(PUBLIC_COLUMNS).difference(TIMES, INTEGERS, FLOATS, ('status', 'phase', *VALUES))
     for name in others:
         frame[name] = frame[name].astype('string')
     return frame

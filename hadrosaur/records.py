@@ -28,12 +28,14 @@ COLUMNS = (
     'phase',
     'args',
     'args_hash',
+    'result',
     'attempt',
     'queued_at',
     'started_at',
     'finished_at',
     'duration',
     'error_type',
+    'error_bases',
     'error',
     'error_group',
     'host',
@@ -48,7 +50,10 @@ COLUMNS = (
 )
 """The columns of the index table ``resources``, in order; an Entry holds one value for each."""
 
-PUBLIC_COLUMNS = COLUMNS[:20]
+INDEXED_RESULT = 2048
+"""Bytes of a result.json that the index holds too, if a collection says nothing else."""
+
+PUBLIC_COLUMNS = COLUMNS[:22]
 """What a user sees of an Entry; the last three are the index's own bookkeeping."""
 
 _BLANK = dict.fromkeys(COLUMNS)
@@ -123,11 +128,20 @@ else:
     _Row = namedtuple('_Row', COLUMNS)
 
 
+def _parsed(text: str | None) -> Any:
+    """The value of a cell that holds JSON; None where it holds none."""
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):  # written by hand
+        return None
+
+
 class Entry(_Row):
     """One resource as the index knows it: attributes (`entry.status`) or items (`entry['status']`).
 
-    Times are aware UTC datetimes, ``args`` is a dict, ``duration`` and ``cpu_seconds`` are seconds,
-    ``max_rss`` is bytes, ``path`` is relative to the base directory. What is not known is None.
+    Times are aware UTC datetimes, ``args`` is a dict, ``result`` a JSON value, ``duration`` and
+    ``cpu_seconds`` are seconds, ``max_rss`` is bytes, ``path`` is relative to the base directory. What is
+    not known is None.
     """
 
     __slots__ = ()
@@ -160,12 +174,19 @@ class Entry(_Row):
     @property
     def args(self) -> dict[str, Any]:
         """The args of the last run, as JSON gives them back."""
-        text = self.raw('args')
-        try:
-            found = json.loads(text) if text else {}
-        except (ValueError, RecursionError):  # written by hand
-            return {}
+        found = _parsed(self.raw('args'))
         return found if isinstance(found, dict) else {}
+
+    @property
+    def result(self) -> Any:
+        """What the function returned, where that is short enough for the index; else None."""
+        return _parsed(self.raw('result'))
+
+    @property
+    def error_bases(self) -> tuple[str, ...]:
+        """The classes above ``error_type``, up to Exception; dotted where they are not built in."""
+        found = _parsed(self.raw('error_bases'))
+        return tuple(map(str, found)) if isinstance(found, list) else ()
 
     @property
     def queued_at(self) -> datetime | None:
@@ -202,10 +223,9 @@ class Entry(_Row):
         return PUBLIC_COLUMNS
 
     def as_json(self) -> dict[str, Any]:
-        """The public columns as JSON holds them: times as ISO-8601 text, args as an object."""
+        """The public columns as JSON holds them: times as ISO-8601 text, args and result as they are."""
         values = {name: tuple.__getitem__(self, _POSITION[name]) for name in PUBLIC_COLUMNS}
-        values['args'] = self.args
-        return values
+        return {**values, 'args': self.args, 'result': self.result, 'error_bases': list(self.error_bases)}
 
     def __repr__(self) -> str:
         shown = ', '.join(
@@ -232,6 +252,7 @@ class Task(NamedTuple):
     timeout: float | None = None  # seconds one run may take
     runs_per_worker: int | None = None  # runs after which a worker process is replaced
     retry_on: tuple[str, ...] | None = None  # names of the exceptions that are tried again; None: any
+    index_result: int = INDEXED_RESULT  # bytes of a result that are in the row too, where it is no longer
 
     @property
     def needs_process(self) -> bool:

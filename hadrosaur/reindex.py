@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .store import Store
 
 GROUP = 500  # folders that are looked at together, and rows per transaction
-_COMPARED = ('status', 'args', 'args_hash', 'attempt', 'queued_at', 'started_at', 'finished_at', 'duration',
-             'error_type', 'error', 'error_group', 'host', 'pid', 'cpu_seconds', 'max_rss', 'version',
-             'path')  # fmt: skip
+_COMPARED = ('status', 'args', 'args_hash', 'result', 'attempt', 'queued_at', 'started_at', 'finished_at',
+             'duration', 'error_type', 'error_bases', 'error', 'error_group', 'host', 'pid', 'cpu_seconds',
+             'max_rss', 'version', 'path')  # fmt: skip
 _compared = operator.itemgetter(*map(COLUMNS.index, _COMPARED))
 
 

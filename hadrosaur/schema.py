@@ -38,7 +38,7 @@ from sqlalchemy import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-REVISIONS = ('0001_resources', '0002_fewer_indexes')
+REVISIONS = ('0001_resources', '0002_fewer_indexes', '0003_results_and_bases')
 """Every revision there ever was, oldest first; a stored one that is not here is from a newer release."""
 
 HEAD = REVISIONS[-1]
@@ -59,12 +59,14 @@ resources = Table(
     Column('phase', Text),
     Column('args', Text),
     Column('args_hash', Text),
+    Column('result', Text),
     Column('attempt', Integer),
     Column('queued_at', Text),
     Column('started_at', Text),
     Column('finished_at', Text),
     Column('duration', Float),
     Column('error_type', Text),
+    Column('error_bases', Text),
     Column('error', Text),
     Column('error_group', Text),
     Column('host', Text),
@@ -116,12 +118,14 @@ CREATE TABLE resources (
     phase         TEXT,           -- of a pending one: queued or running
     args          TEXT,           -- what the function was given, as a JSON object
     args_hash     TEXT,           -- fingerprint of args
+    result        TEXT,           -- what the function returned, as JSON, where that is short
     attempt       INTEGER,        -- runs so far, recomputes included
     queued_at     TEXT,           -- when it was asked for
     started_at    TEXT,           -- when the function was called
     finished_at   TEXT,           -- when it was done, whatever came of it
     duration      FLOAT,          -- seconds from started_at to finished_at
     error_type    TEXT,           -- class of the exception
+    error_bases   TEXT,           -- the classes above it, as a JSON list
     error         TEXT,           -- its message, in one line; the traceback is in error.log
     error_group   TEXT,           -- fingerprint of the cause: failures that share it look alike
     host          TEXT,           -- where it ran
@@ -160,7 +164,7 @@ VIEWS = {
     'errors': """\
 CREATE VIEW errors AS
     -- Failures, newest first.
-    SELECT collection, ident, error_type, error, attempt, finished_at, path
+    SELECT collection, ident, error_type, error, error_group, attempt, finished_at, path
     FROM resources
     WHERE status = 'error'
     ORDER BY finished_at DESC""",

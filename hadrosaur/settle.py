@@ -225,7 +225,7 @@ def remove(collection: str, ident: str, collection_path: str, folder: str, *, lo
     return True
 
 
-_KEPT = ('capture', 'error_frame', 'result_size', 'result_sha256')
+_KEPT = ('capture', 'error_frame', 'result_size', 'result_sha256', 'index_result')
 
 
 class _Settling(NamedTuple):

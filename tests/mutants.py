@@ -76,6 +76,8 @@ NOTEBOOKS = 'test_notebooks.py::test_'
 SETUP = 'contracts/test_setup.py::test_'
 INLINE_CANCEL = 'test_cancel_inline.py::test_'
 
+G = 'test_one_group_of_failures.py'
+
 MUTANTS = {
     'cancelled inline': [
         Mutant(
@@ -2740,6 +2742,43 @@ MUTANTS = {
             'test_package.py::test_wheel_carries_the_migrations',
         ),
     ],
+    'groups of failures': (
+        Mutant(
+            'groups: a class above the error is not compared',
+            'index/_finding.py',
+            'for text in _parsed(wanted) for each in names)',
+            'for text in _parsed(wanted) for each in names[:1])',
+            f'{G}::test_an_error_type_is_found_by_its_name_and_by_what_is_above_it[LookupError]',
+        ),
+        Mutant(
+            'groups: what only ends alike is found',
+            'index/_finding.py',
+            "f'.{each}'.endswith(f'.{text}')",
+            'each.endswith(text)',
+            f'{G}::test_an_error_type_is_found_by_its_name_and_by_what_is_above_it[earer]',
+        ),
+        Mutant(
+            'groups: a failure without a fingerprint is found by no group',
+            'index/_clauses.py',
+            'TABLE.error_group.is_(None), by_type)',
+            'TABLE.error_group.is_not(None), by_type)',
+            f'{G}::test_a_failure_set_by_hand_is_a_group_by_its_type',
+        ),
+        Mutant(
+            'groups: columns of a table may be as narrow as rich makes them',
+            'cli/output.py',
+            'for places, least in ((flexible, LEAST_CUT), (range(len(kept)), LEAST)):',
+            'for places, least in ((flexible, 1), (range(len(kept)), LEAST)):',
+            f'{G}::test_every_table_keeps_columns_wide_enough_to_read',
+        ),
+        Mutant(
+            'groups: an upgraded index counts as filled',
+            '../migrations/versions/0003_results_and_bases.py',
+            "'session, changed'",
+            "'session, changed, seen_mtime_ns'",
+            f'{G}::test_an_upgraded_index_is_filled_by_reindex',
+        ),
+    ),
     'causes and check': [
         Mutant(
             'quoted text in a message is not masked',
@@ -2807,8 +2846,8 @@ MUTANTS = {
         Mutant(
             'check: times are not compared',
             'reindex.py',
-            "'queued_at', 'started_at', 'finished_at', 'duration',",
-            "'queued_at', 'started_at', 'duration',",
+            "'queued_at', 'started_at', 'finished_at',\n             'duration',",
+            "'queued_at', 'started_at',\n             'duration',",
             f'{FINDING}[change_times]',
         ),
         Mutant(

@@ -405,7 +405,7 @@ def test_errors(base):
     assert group['first'] < group['last']
     assert group['last'].endswith('Z')
     assert set(group) == {
-        'group', 'count', 'type', 'pattern', 'frame', 'collection', 'example', 'first', 'last',
+        'group', 'count', 'type', 'pattern', 'frame', 'collection', 'example', 'first', 'last', 'retry',
     }  # fmt: skip
 
 

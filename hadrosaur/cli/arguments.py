@@ -141,6 +141,13 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+GROUP = click.option(
+    '--group',
+    'error_group',
+    metavar='ID',
+    multiple=True,
+    help='Failures of this cause, as `errors` names it; may be repeated.',
+)
 STATUS = click.option(
     '--status', type=click.Choice(STATUSES), multiple=True, help='Of this status; may be repeated.'
 )
@@ -148,7 +155,9 @@ FILTERS = together(
     click.option(
         '--ident', type=Name(), metavar='GLOB', multiple=True, help='Ident, with * ? [ab]; may be repeated.'
     ),
-    click.option('--error-type', metavar='NAME', multiple=True, help='Its class; may be repeated.'),
+    click.option('--error-type', metavar='NAME', multiple=True,
+                 help='Class of the exception or one above it, with or without its module; may be repeated.'),
+    GROUP,
     click.option('--error', metavar='TEXT', multiple=True, help='Part of the error; may be repeated.'),
     click.option('--args', type=Pair(), metavar='K=V', multiple=True, help='An arg; all must hold.'),
     click.option('--since', type=Moment(), metavar='TIME', help='Finished since: 2h, 7d, 2026-01-31T18:00.'),
@@ -162,7 +171,7 @@ FILTERS = together(
 
 def filters(given: dict[str, Any]) -> dict[str, Any]:
     """The filters of a command line as `Project.query` takes them."""
-    several = ('status', 'ident', 'error_type', 'error')
+    several = ('status', 'ident', 'error_type', 'error_group', 'error')
     wanted: dict[str, Any] = {name: list(value) for name in several if (value := given.get(name))}
     for name in ('since', 'until', 'min_duration', 'order_by', 'limit', 'offset'):
         if given.get(name) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +13,11 @@ import click
 from ..errors import NotAProject, ResourceError
 from ..shown import visible
 from . import output
-from .arguments import BASE, COLL, IDENTS, IDENTS_FROM, JSON, SOME_COLL
+from .arguments import BASE, COLL, GROUP, IDENTS, IDENTS_FROM, JSON, SOME_COLL
 from .ending import DISAGREE, DONE, refuse
 from .output import Column
 from .projects import opened
-from .rows import asked_for
+from .rows import asked_for, found, what_there_is
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -141,6 +142,7 @@ def _as_json(report: ReindexReport) -> dict[str, Any]:
 Examples:
   hadrosaur rm base books moby-dick
   hadrosaur rm base books -- -an-ident-that-begins-with-a-dash
+  hadrosaur rm base books --group f1:342252dc289c3479 -n
   hadrosaur query base books --since 2h --idents | hadrosaur rm base books --idents-from - -n
 """
 )
@@ -148,6 +150,7 @@ Examples:
 @COLL
 @IDENTS
 @IDENTS_FROM
+@GROUP
 @click.option('-n', '--dry-run', is_flag=True, help='Say what would be deleted, and delete nothing.')
 @JSON
 def rm(
@@ -155,20 +158,21 @@ def rm(
     collection: str,
     idents: tuple[str, ...],
     source: BinaryIO | None,
+    error_group: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
 ) -> int:
     """Delete resources.
 
-    Their folders and their rows. One that is being computed is refused, and the others are deleted all
-    the same.
+    Their folders and their rows; with --group, all that failed for one cause. One that is being computed
+    is refused, and the others are deleted all the same.
     """
-    asked = asked_for(idents, source)
+    asked = asked_for(idents, source) if idents or source or not error_group else iter(())
     removed: list[str] = []
     refused: list[dict[str, str]] = []
     code = DONE
     with opened(base) as project:
-        for ident, _ in asked:
+        for ident, _ in chain(asked, _of_groups(project, collection, error_group)):
             try:
                 _remove(project, collection, ident, dry_run=dry_run)
                 removed.append(ident)
@@ -180,6 +184,15 @@ def rm(
     if as_json:
         output.write_json({'removed': removed, 'refused': refused, 'dry_run': dry_run})
     return code
+
+
+def _of_groups(project: Project, collection: str, groups: tuple[str, ...]) -> list[tuple[str, None]]:
+    """Idents of the failures of some causes, all known before the first is deleted."""
+    wanted = {'status': 'error', 'error_group': list(groups)}
+    rows = [(entry.ident, None) for entry in found(project, collection, wanted)] if groups else []
+    if groups and not rows:
+        output.note(what_there_is(project, collection, wanted) or 'nothing matches')
+    return rows
 
 
 def _remove(project: Project, collection: str, ident: str, *, dry_run: bool) -> None:

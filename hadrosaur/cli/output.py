@@ -35,6 +35,9 @@ FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n', '\uff1d', '\uff0b', '\uff0d', '
 LEAST_CUT = 24
 """Columns of the screen that a long text gets at least, before other columns are left out for it."""
 
+LEAST = 8
+"""Columns of the screen that any text gets at least, if it is that long."""
+
 _STATUS_STYLES = {'completed': 'green', 'error': 'red', 'pending': 'yellow'}
 
 
@@ -168,9 +171,10 @@ def drawn(columns: Sequence[Column], rows: Iterable[Sequence[Any]], width: int) 
     ]
     table = Table(box=None, pad_edge=False, header_style='bold')
     kept = _that_fit(columns, texts, width)
-    for column in (columns[position] for position in kept):
+    for position, space in zip(kept, _widths(columns, kept, texts, width), strict=True):
+        column = columns[position]
         justify: Any = 'right' if column.right else 'left'
-        table.add_column(column.title, justify=justify, no_wrap=not (column.cut or column.folded))
+        table.add_column(column.title, justify=justify, no_wrap=column.cut, overflow='fold', width=space)
     for row in texts:
         table.add_row(*(_styled(columns[position], row[position]) for position in kept))
     return table
@@ -190,6 +194,42 @@ def _that_fit(columns: Sequence[Column], texts: Sequence[Sequence[str]], width: 
         if columns[position].spare and sum(needed[each] for each in kept) - 2 > width:
             kept.remove(position)
     return kept
+
+
+def _widths(
+    columns: Sequence[Column], kept: Sequence[int], texts: Sequence[Sequence[str]], width: int
+) -> list[int]:
+    """Columns of the screen for each column: what is too wide is made narrower, the longest texts first.
+
+    Those that are cut or folded down to `LEAST_CUT`, and where that is not enough all of them to `LEAST`.
+    """
+    from rich.cells import cell_len
+
+    spaces = [max([cell_len(columns[each].title), *(cell_len(row[each]) for row in texts)]) for each in kept]
+    flexible = [place for place, each in enumerate(kept) if columns[each].cut or columns[each].folded]
+    room = width - 2 * (len(kept) - 1)
+    for places, least in ((flexible, LEAST_CUT), (range(len(kept)), LEAST)):
+        while sum(spaces) > room:
+            widest = max(places, key=spaces.__getitem__, default=None)
+            if widest is None or spaces[widest] <= least:
+                break
+            spaces[widest] -= 1
+    return spaces
+
+
+def write_blocks(blocks: Iterable[tuple[str, list[str], str]]) -> None:
+    """Write on a terminal: what it is about, more about it, and a command, which stays in one piece."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = terminal()
+    for number, (title, lines, command) in enumerate(blocks):
+        if number:
+            console.print()
+        console.print(Text(visible(title), style='bold', overflow='fold'))
+        for line in lines:
+            console.print(Padding(Text(visible(line), overflow='fold'), (0, 0, 0, 4)))
+        console.print(Text(f'    {visible(command)}'), soft_wrap=True)
 
 
 def _styled(column: Column, text: str) -> Text:

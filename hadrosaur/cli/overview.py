@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ RECENT = 60.0  # seconds that count for the rate, if two resources were finished
 LESS_RECENT = 3600.0  # seconds that count where each one takes long
 SAMPLE = 500  # resources looked at for the rate; the last ones are found by an index
 LONGEST_RUNS = 20  # runs of a collection that are asked how far they are
+LONGEST_PATTERN = 200  # characters of a message that a terminal shows of a cause
 INTERVAL = 1.0  # seconds between two looks of --watch
 
 
@@ -172,6 +174,7 @@ Examples:
   hadrosaur errors base
   hadrosaur errors base books --json
   hadrosaur query base books --error-type ValueError
+  hadrosaur retry jobs:proj books --group f1:342252dc289c3479
 """
 )
 @BASE
@@ -181,31 +184,42 @@ def errors(base: str, collection: str | None, as_json: bool) -> None:
     """Group failures by cause.
 
     Failures that share a cause look alike: the same exception, at the same place in your code, with the
-    same message where what varies is masked. The most frequent comes first.
+    same message where what varies is masked. The most frequent comes first, each with the command that
+    computes its resources again; `query` and `rm` take --group too.
     """
     with opened(base) as project:
         groups = project.error_groups(collection)
     if as_json:
         output.write_json([_as_json(group) for group in groups])
         return
-    columns = [
-        Column('count', right=True),
-        Column('type'),
-        Column('collection'),
-        Column('example', folded=True),
-        Column('last', output.lately, spare=True),
-        Column('frame', cut=True, spare=True),
-        Column('pattern', cut=True),
-    ]
-    output.write_table(columns, (_group_cells(group) for group in groups))
+    if output.is_terminal():
+        output.write_blocks(map(_block, groups))
+    else:
+        titles = ('count', 'type', 'collection', 'example', 'last', 'frame', 'pattern', 'group', 'retry')
+        output.write_table([Column(title) for title in titles], map(_group_cells, groups))
     if not groups:
         output.note('there are no failures')
 
 
 def _as_json(group: ErrorGroup) -> dict[str, Any]:
-    return {**group._asdict(), 'first': output.utc(group.first), 'last': output.utc(group.last)}
+    times = {'first': output.utc(group.first), 'last': output.utc(group.last)}
+    return {**group._asdict(), **times, 'retry': _retry(group)}
+
+
+def _retry(group: ErrorGroup) -> str:
+    return f'hadrosaur retry MODULE:PROJ {shlex.quote(group.collection)} --group {shlex.quote(group.group)}'
 
 
 def _group_cells(group: ErrorGroup) -> tuple[Any, ...]:
-    last = group.last if output.is_terminal() else output.utc(group.last)
-    return (group.count, group.type, group.collection, group.example, last, group.frame, group.pattern)
+    told = (group.count, group.type, group.collection, group.example, output.utc(group.last))
+    return (*told, group.frame, group.pattern, group.group, _retry(group))
+
+
+def _block(group: ErrorGroup) -> tuple[str, list[str], str]:
+    """A failure as people read it: the cause, where and when it was, and the command for it."""
+    first, last = output.lately(group.first), output.lately(group.last)
+    times = last if first == last else f'{first} … {last}'
+    places = [group.frame, group.collection, times]
+    cause = f'{group.count} {group.type}: {output.shortened(group.pattern, LONGEST_PATTERN)}'
+    about = [' · '.join(filter(None, places)), f'example: {group.example}', f'group: {group.group}']
+    return cause, about, _retry(group)

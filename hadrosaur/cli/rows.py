@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from difflib import get_close_matches
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ..project import Project
     from ..records import Entry
 
+MOST_NAMED = 10  # types or groups of failures that are named where none was found
 SCREEN = 50  # rows shown on a terminal, if nobody says how many
 
 _FORMS = together(
@@ -66,7 +69,7 @@ def query(base: str, collection: str | None, form: str | None, **given: Any) -> 
             rows = found(project, collection, wanted)
             for entry in rows:
                 print(ident_line(entry.ident))
-            _note_if_none(rows)
+            _note_if_none(rows, project, collection, wanted)
         else:
             _write_table(project, collection, wanted)
 
@@ -77,6 +80,24 @@ def found(project: Project, collection: str | None, wanted: dict[str, Any]) -> Q
         return project.query(collection, **wanted)
     except (ValueError, TypeError) as error:
         raise click.UsageError(str(error))
+
+
+def what_there_is(project: Project, collection: str | None, wanted: dict[str, Any]) -> str:
+    """What there is instead of the type or the group that filters name, where nothing has that; else ''."""
+    for name, label in (('error_type', 'type'), ('error_group', 'group')):
+        asked = wanted.get(name)
+        if not asked or found(project, collection, {name: asked, 'status': 'error', 'limit': 1}):
+            continue
+        known: Counter[str] = Counter()
+        for group in project.error_groups(collection):
+            known[getattr(group, label)] += group.count
+        there = ', '.join(f'{each} ({count})' for each, count in known.most_common(MOST_NAMED)) or 'none'
+        more = f', and {len(known) - MOST_NAMED} more' if len(known) > MOST_NAMED else ''
+        meant = get_close_matches(asked[0], known, n=1)
+        hint = f'; did you mean {meant[0]}?' if meant else ''
+        of = f' of {collection}' if collection else ''
+        return f'no failure{of} has the {label} {" or ".join(asked)}; there is: {there}{more}{hint}'
+    return ''
 
 
 def ident_line(ident: str) -> str:
@@ -137,23 +158,25 @@ def _write_table(project: Project, collection: str | None, wanted: dict[str, Any
         rows = found(project, collection, wanted)
         cells = ([entry.raw(name) for name in _COLUMNS] for entry in rows)
         output.write_table([Column(name) for name in _COLUMNS], cells)
-        _note_if_none(rows)
+        _note_if_none(rows, project, collection, wanted)
         return
     shown = list(found(project, collection, {'limit': SCREEN, **wanted}))
     names = [name for name in _COLUMNS if name != 'collection' or collection is None]
     output.write_table(
         [_COLUMNS[name] for name in names], ([entry[name] for name in names] for entry in shown)
     )
-    _note_if_none(shown)
+    _note_if_none(shown, project, collection, wanted)
     if len(shown) == SCREEN and 'limit' not in wanted:
         total = len(found(project, collection, wanted))
         if total > SCREEN:
             output.note(f'{total - SCREEN} more; --limit {total} shows all')
 
 
-def _note_if_none(rows: Sequence[Entry]) -> None:
+def _note_if_none(
+    rows: Sequence[Entry], project: Project, collection: str | None, wanted: dict[str, Any]
+) -> None:
     if not rows:
-        output.note('nothing matches')
+        output.note(what_there_is(project, collection, wanted) or 'nothing matches')
 
 
 # --- sql -------------------------------------------------------------------------------------------

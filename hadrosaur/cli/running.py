@@ -18,7 +18,7 @@ from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, TARGET, filters
 from .ending import DONE, FAILED, UNUSABLE
 from .output import Column
 from .projects import loaded, registered
-from .rows import asked_for, found
+from .rows import asked_for, found, what_there_is
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -102,6 +102,7 @@ def run(
 Examples:
   hadrosaur retry jobs:proj books
   hadrosaur retry jobs:proj books --error-type ConnectionError --since 2h -j 2
+  hadrosaur retry jobs:proj books --group f1:342252dc289c3479
   hadrosaur retry jobs:proj books --ident 'a*' -n
 """
 )
@@ -128,7 +129,7 @@ def retry(
         # Listed before the first one runs: running them changes what matches.
         items = [(entry.ident, None) for entry in found(project, collection, wanted)]
         if not items:
-            output.note('nothing to retry')
+            output.note(what_there_is(project, collection, wanted) or 'nothing to retry')
         return _compute(project, collection, items, How(workers, executor, dry_run, as_json))
 
 

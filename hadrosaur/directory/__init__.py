@@ -23,11 +23,14 @@ import re
 import time
 from datetime import UTC
 from json.encoder import encode_basestring
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import canonical, diskio
 from ..errors import InvalidArgs, InvalidIdent
-from ..records import COLUMNS, STATUSES, Entry, Status, format_time, parse_time
+from ..records import COLUMNS, INDEXED_RESULT, STATUSES, Entry, Status, format_time, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 STATUS = 'status.json'
 """Exactly ``{"completed": …, "pending": …, "error": …}``, one of them true; switched last."""
@@ -265,6 +268,7 @@ _RECORDED = (
     'attempt', 'queued_at', 'started_at', 'finished_at', 'duration', 'error_type', 'error',
     'error_group', 'host', 'pid', 'cpu_seconds', 'max_rss', 'version',
 )  # fmt: skip
+_OF_ERRORS = ('error_type', 'error_bases', 'error', 'error_group')
 _TYPES: dict[str, type | tuple[type, ...]] = {
     'attempt': int,
     'pid': int,
@@ -301,13 +305,50 @@ def record_bytes(entry: Entry, state: str, run: str, **more: Any) -> bytes:
         _json(entry.args_hash),
         *map(_json, _recorded(tuple(entry))),
     )
-    extra = ''.join([f'"{name}": {_json(value)},\n ' for name, value in more.items()])
+    bases = entry.raw('error_bases')
+    extra = f'"error_bases": {bases},\n ' if bases else ''
+    extra += ''.join([f'"{name}": {_json(value)},\n ' for name, value in more.items()])
     return f'{lines}{extra}"args": {entry.raw("args")}\n}}\n'.encode()
 
 
 def checksum(data: bytes) -> str:
     """SHA-256 in hex, as `sha256sum` prints it."""
     return hashlib.sha256(data).hexdigest()
+
+
+def bases_text(bases: Sequence[str]) -> str:
+    """The classes above an error's type as row and record hold them: a JSON list."""
+    return json.dumps(list(bases), ensure_ascii=False)
+
+
+def _recorded_bases(record: dict[str, Any]) -> str | None:
+    bases = record.get('error_bases')
+    if not isinstance(bases, list) or not all(isinstance(name, str) for name in bases):
+        return None
+    return bases_text(bases)
+
+
+def result_text(data: bytes, most: int) -> str | None:
+    """A result.json as its row holds it; None where it is longer than ``most`` bytes, or no standard JSON."""
+    if len(data) > most:
+        return None
+    try:
+        text = data.decode().strip()
+        if text:
+            _STRICT.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return text or None
+
+
+def _indexed_result(folder: int, record: dict[str, Any]) -> str | None:
+    most = record.get('index_result', INDEXED_RESULT)
+    if type(most) is not int or most <= 0:
+        return None
+    try:
+        return result_text(diskio.read(RESULT, folder, most), most)
+    except OSError:
+        return None
 
 
 def recorded_args(record: dict[str, Any]) -> str | None:
@@ -334,8 +375,9 @@ def entry_of(
     record = record or {}
     values = {name: _checked(name, record.get(name)) for name in _RECORDED}
     mtime = status_mtime(folder)
+    values['error_bases'] = _recorded_bases(record)
     if status == 'pending':
-        values.update(dict.fromkeys(('finished_at', 'duration', 'error_type', 'error', 'error_group')))
+        values.update(dict.fromkeys(('finished_at', 'duration', *_OF_ERRORS)))
     elif record.get('state') != status:
         _explain_by_hand(values, status, folder)
     if status != 'pending' and values['finished_at'] is None and mtime is not None:
@@ -349,6 +391,7 @@ def entry_of(
         path=path,
         args=args,
         args_hash=canonical.args_hash(args),
+        result=_indexed_result(folder, record) if status == 'completed' else None,
         seen_mtime_ns=mtime,
         **{**values, 'attempt': values['attempt'] or 1},
     )
@@ -382,7 +425,7 @@ def _checked_time(text: str) -> str | None:
 
 def _explain_by_hand(values: dict[str, Any], status: Status, folder: int) -> None:
     """A status that the record does not know was set by hand, or by hadrosaur 0.0.2."""
-    values.update(dict.fromkeys(('error_type', 'error', 'error_group')))
+    values.update(dict.fromkeys(_OF_ERRORS))
     if status == 'error':
         line = last_error_line(folder) or 'no error.log'
         kind, _, rest = line.partition(':')

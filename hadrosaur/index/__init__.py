@@ -236,7 +236,7 @@ class Index:
             collection: Name.
             status: ``pending``, ``completed`` or ``error``.
             ident: Ident, or a pattern of `fnmatch`.
-            error_type: Class of the exception.
+            error_type: Class of the exception or one above it: its dotted name, or the end of that.
             error: Part of the message; case does not matter.
             args: What the args hold, on their top level. Compared as canonical JSON: True and 1 differ,
                 so do 1 and 1.0, and a name that is missing is not null.
@@ -247,7 +247,7 @@ class Index:
             stale: True: done, and made by another version of the function than ``versions`` tells.
                 False: the others.
             versions: The functions' present versions, by collection; None, or not named: never stale.
-            error_group: Fingerprint of the cause.
+            error_group: Fingerprint of the cause; of a failure that has none, its type.
             order_by: Column, or ``-column`` for downwards. What is NULL comes last, ties follow
                 (collection, ident), and so does None.
             limit: So many rows at most.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, literal_column, nulls_last, or_, select
+from sqlalchemy import and_, bindparam, func, literal_column, nulls_last, or_, select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
@@ -85,7 +85,8 @@ def _text(statement: Select[Any]) -> str:
     return str(statement.compile(dialect=sqlite.dialect(paramstyle='qmark')))
 
 
-_BY_CAUSE = frozenset({'error_type', 'error_group'})  # their indexes are in the usual order, too
+# Their indexes are in the usual order, too.
+_BY_CAUSE = frozenset({'error_type named', 'error_group', 'error_group or_type'})
 
 
 def _finds_few(shape: Shape) -> bool:
@@ -123,6 +124,33 @@ def _ident(detail: str) -> ColumnElement[bool]:
     if detail == 'holding':
         return and_(func.instr(TABLE.ident, _value('inside')) > literal_column('0'), like)
     return and_(TABLE.ident >= _value('head'), TABLE.ident < _value('after'), like)
+
+
+# Each step looks up the next type in its index, and one of its rows: as many steps as there are types.
+_TYPES = text("""(
+    WITH RECURSIVE each_type (name) AS (
+        SELECT min(error_type) FROM resources
+        UNION ALL
+        SELECT (SELECT min(error_type) FROM resources WHERE error_type > name) FROM each_type
+        WHERE name IS NOT NULL
+    )
+    SELECT name, (SELECT error_bases FROM resources WHERE error_type = name AND error_bases IS NOT NULL
+                  ORDER BY finished_at DESC LIMIT 1) AS bases
+    FROM each_type WHERE name IS NOT NULL
+) AS known""")
+
+
+def _error_type(_detail: str) -> ColumnElement[bool]:
+    is_kind: ColumnElement[bool] = func.hadrosaur_is_kind(
+        literal_column('known.name'), literal_column('known.bases'), _value('types')
+    )
+    return TABLE.error_type.in_(select(literal_column('known.name')).select_from(_TYPES).where(is_kind))
+
+
+def _error_group(_detail: str) -> ColumnElement[bool]:
+    by_type = TABLE.error_type.in_(bindparam('value_type', expanding=True))
+    is_alone = and_(TABLE.status == literal_column("'error'"), TABLE.error_group.is_(None), by_type)
+    return or_(TABLE.error_group.in_(bindparam('value_group', expanding=True)), is_alone)
 
 
 def _error(_detail: str) -> ColumnElement[bool]:
@@ -180,6 +208,8 @@ _CLAUSES: dict[str, Callable[[str], ColumnElement[bool]]] = {
     'status': _status,
     'ident': _ident,
     'error': _error,
+    'error_type': _error_type,
+    'error_group': _error_group,
     'args': _args,
     'since': _since,
     'until': _until,

@@ -12,6 +12,7 @@ Three tests run in Python, from within SQLite, because they must agree with Pyth
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from fnmatch import translate
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from .. import errors, fingerprint
 from ..canonical import args_json
 from ..records import COLUMNS, STATUSES
 from ._gate import gate
@@ -97,6 +99,21 @@ def _one_of(name: str) -> Callable[[Several], Condition]:
 def _exact(name: str, texts: list[str]) -> Condition:
     known = tuple(dict.fromkeys(texts))
     return Condition(name, known, (len(known),))
+
+
+def _error_type(value: Several) -> Condition:
+    return Condition('error_type named', (json.dumps(_texts('error_type', value)),))
+
+
+def _error_group(value: Several) -> Condition:
+    """Failures without a fingerprint are a group by their type, as `error_groups` lists them."""
+    groups = dict.fromkeys(_texts('error_group', value))
+    if all(map(_FINGERPRINT, groups)):
+        return _exact('error_group', list(groups))
+    return Condition('error_group or_type', (*groups, *groups), (len(groups), len(groups)))
+
+
+_FINGERPRINT = re.compile(r'f\d+:').match
 
 
 def _status(value: Several) -> Condition:
@@ -193,8 +210,8 @@ _READERS: dict[str, Callable[[Any], Condition]] = {
     'collection': _one_of('collection'),
     'status': _status,
     'ident': _ident,
-    'error_type': _one_of('error_type'),
-    'error_group': _one_of('error_group'),
+    'error_type': _error_type,
+    'error_group': _error_group,
     'error': _error,
     'args': _args,
     'since': _since,
@@ -286,6 +303,26 @@ def _is_like(ident: str, pattern: str) -> bool:
 _parsed = lru_cache(maxsize=64)(json.loads)
 
 
+def _is_kind(name: str, bases: str | None, wanted: str) -> bool:
+    """Is an exception's type, or a class above it, a wanted one: by its dotted name, or the end of it?"""
+    if not isinstance(name, str):
+        return False
+    try:
+        above = _parsed(bases) if bases else _known_bases(name)
+    except (ValueError, RecursionError, TypeError):
+        above = ()
+    names = [name, *(each for each in above or () if isinstance(each, str))]
+    return any(f'.{each}'.endswith(f'.{text}') for text in _parsed(wanted) for each in names)
+
+
+@lru_cache(maxsize=64)
+def _known_bases(name: str) -> tuple[str, ...]:
+    """The classes above what is built in or ours; a run that was cut off raised nothing, and records none."""
+    kind = getattr(errors, name, None) or getattr(builtins, name, None)
+    is_one = isinstance(kind, type) and issubclass(kind, BaseException)
+    return fingerprint.bases(kind) if is_one else ()  # type: ignore[arg-type]
+
+
 def _mentions(message: str | None, wanted: str) -> bool:
     if not isinstance(message, str):
         return False
@@ -320,6 +357,7 @@ def _is_same(held: Any, wanted: Any) -> bool:
 
 FUNCTIONS: dict[str, tuple[Callable[..., bool], int]] = {
     'hadrosaur_is_like': (_is_like, 2),
+    'hadrosaur_is_kind': (_is_kind, 3),
     'hadrosaur_mentions': (_mentions, 2),
     'hadrosaur_holds': (_holds, 2),
 }

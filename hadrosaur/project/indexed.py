@@ -41,6 +41,7 @@ class Indexed:
         ident: Any = None,
         error_type: Any = None,
         error: Any = None,
+        error_group: Any = None,
         args: Mapping[str, Any] | None = None,
         since: Any = None,
         until: Any = None,
@@ -54,10 +55,11 @@ class Indexed:
 
         Args:
             collection: Only of this one, or of these.
-            status: ``'pending'``, ``'completed'`` or ``'error'``; like the next three, one or several.
+            status: ``'pending'``, ``'completed'`` or ``'error'``; like the next four, one or several.
             ident: A glob, as `fnmatch` has it.
-            error_type: The exception's name.
+            error_type: The exception's class or one above it: its dotted name, or the end of that.
             error: Part of the error's summary, in upper or lower case.
+            error_group: The fingerprint of the cause, as `error_groups` gives it.
             args: Top-level keys and what they equal.
             since: Finished (started, if not finished) at or after: a datetime, a date, ISO-8601 text, or
                 a timedelta before now.
@@ -80,6 +82,7 @@ class Indexed:
             ident=ident,
             error_type=error_type,
             error=error,
+            error_group=error_group,
             args=args,
             since=since,
             until=until,
