@@ -47,6 +47,7 @@ from .errors import (
     WorkerDied,
 )
 from .handle import Resource
+from .naming import grid, ident_of
 from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, Finding, Progress, ReindexReport
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ __all__ = [
     'VersionChangedWarning',
     'WorkerDied',
     'current',
+    'grid',
+    'ident_of',
 ]
 
 

@@ -3,9 +3,11 @@ r"""Texts that stay the same for ever: folder names, canonical JSON, the args ha
 What is written here is found again years later by comparing bytes. So three things are promises that no
 release may change, and golden vectors in tests/test_canonical.py freeze them:
 
-- **Ident to folder name.** ``A-Z a-z 0-9 _ . + = @ -`` stand for themselves, every other byte of the
-  ident's UTF-8 is ``%XX`` (upper case), and so is a leading ``.`` or ``-``. A name over 200 bytes becomes
-  its first 60 characters, ``%~``, and 32 hex digits of the BLAKE2b-128 of the ident's UTF-8. ``~`` never
+- **Ident to folder name.** ``A-Z a-z 0-9 _ . + = @ - ,`` stand for themselves, every other byte of the
+  ident's UTF-8 is ``%XX`` (upper case), and so is a leading ``.`` or ``-``. This is the second grammar: in
+  the first a comma was ``%2C``, as it still is in the folder of a collection; a resource's folder that has
+  such a name is found and kept. A name over 200 bytes becomes its first 60 characters, ``%~``, and 32 hex
+  digits of the BLAKE2b-128 of the ident's UTF-8. ``~`` never
   stands in an ordinary name, so none looks like a digest name. Texts are not normalised: the composed and
   the decomposed form of a word are two idents.
 - **Canonical JSON of args.** An object; keys in the order of their code points, no spaces, text as it is
@@ -57,10 +59,11 @@ RESERVED = frozenset({'.hadrosaur', *(f'index.sqlite3{end}' for end in ('', '-wa
 
 # ------------------------------------------------------------------------------ idents and folders
 
-_PLAIN = re.compile(r'[A-Za-z0-9_+=@][A-Za-z0-9_.+=@-]{0,199}').fullmatch  # stands for itself
-_UNSAFE = re.compile(r'[^A-Za-z0-9_.+=@-]+')
+_PLAIN = re.compile(r'[A-Za-z0-9_+=@,][A-Za-z0-9_.+=@,-]{0,199}').fullmatch  # stands for itself
+_UNSAFE = re.compile(r'[^A-Za-z0-9_.+=@,-]+')
+_UNSAFE_BEFORE = re.compile(r'[^A-Za-z0-9_.+=@-]+')  # in the first grammar
 _ESCAPED = re.compile(r'%([0-9A-F]{2})')
-_DIGEST = re.compile(r'(?![.-])[A-Za-z0-9_.+=@%-]{60}%~[0-9a-f]{32}').fullmatch
+_DIGEST = re.compile(r'(?![.-])[A-Za-z0-9_.+=@%,-]{60}%~[0-9a-f]{32}').fullmatch
 _SURROGATE = re.compile('[\ud800-\udfff]')
 
 
@@ -78,9 +81,20 @@ def ident_text(ident: object, collection: str = '') -> str:
 
 def folder_name(ident: str) -> str:
     """Return the name of the ident's folder: one legal path component of at most 200 ASCII bytes."""
-    if _PLAIN(ident):
-        return ident
-    encoded = _UNSAFE.sub(_escape, _checked(ident, 'ident'))
+    return ident if _PLAIN(ident) else _encoded(ident, _UNSAFE)
+
+
+def folder_names_before(ident: str) -> tuple[str, ...]:
+    """Return the other names that the ident's folder may have, newest grammar first: () for most idents."""
+    if ',' not in ident:
+        raw = raw_folder_name(ident)
+        return () if raw is None else (raw,)
+    names = (_encoded(ident, _UNSAFE_BEFORE), raw_folder_name(ident))
+    return tuple(name for name in names if name is not None)
+
+
+def _encoded(ident: str, unsafe: re.Pattern[str]) -> str:
+    encoded = unsafe.sub(_escape, _checked(ident, 'ident'))
     if encoded[0] in '.-':
         encoded = f'%{ord(encoded[0]):02X}{encoded[1:]}'
     if len(encoded) <= LONGEST_FOLDER:
@@ -118,16 +132,16 @@ def digest_matches(name: str, ident: object) -> bool:
     if not isinstance(ident, str) or not _DIGEST(name):
         return False
     try:
-        return folder_name(ident) == name
+        return name in (folder_name(ident), *folder_names_before(ident))
     except InvalidIdent:
         return False
 
 
 def collection_folder(name: object) -> str:
-    """Return the name of a collection's folder, by the same rule as for idents; `RESERVED` are refused."""
+    """Return the name of a collection's folder, by the first grammar of idents; `RESERVED` are refused."""
     text = _checked(name, 'collection name')
     if text.lower() not in RESERVED:  # on a case-insensitive disk INDEX.SQLITE3 is the index
-        return folder_name(text)
+        return _encoded(text, _UNSAFE_BEFORE)
     message = f'the collection name {_shown(text)} is kept for the project itself'
     raise InvalidIdent(message, collection=text, hint='choose another name')
 
@@ -140,7 +154,7 @@ def _decoded(name: str) -> str | None:
     """Return the ident that `folder_name` writes as this name, if there is one."""
     try:
         ident = _ESCAPED.sub(lambda code: chr(int(code[1], 16)), name).encode('latin-1').decode()
-        return ident if folder_name(ident) == name else None
+        return ident if name in (folder_name(ident), _encoded(ident, _UNSAFE_BEFORE)) else None
     except (UnicodeError, InvalidIdent):
         return None
 

@@ -7,6 +7,7 @@ groups, and of those that were met a number each is kept: 60 MB for a million.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 from itertools import islice
@@ -165,14 +166,13 @@ def _look(collection: str, path: str, name: str, opened: int, parent: int) -> Fo
 
 
 def _is_shadowed(name: str, ident: str, parent: int) -> bool:
-    encoded = canonical.folder_name(ident)
-    if encoded == name:
-        return False
-    try:
-        os.stat(encoded, dir_fd=parent, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
+    """Is it an older name of an ident that has a folder under a newer one?"""
+    names = (canonical.folder_name(ident), *canonical.folder_names_before(ident))
+    for newer in names[: names.index(name)] if name in names else names[:1]:
+        with contextlib.suppress(OSError):
+            os.stat(newer, dir_fd=parent, follow_symlinks=False)
+            return True
+    return False
 
 
 def _ident_of(name: str) -> str | None:
@@ -378,14 +378,15 @@ class _Checking:
         entry, row = found.entry, found.row
         if entry is None:
             return
+        is_told = entry.status == 'completed' and self._examine_result(found, entry)
+        if row is not None and (is_told or not self._deep):  # one finding for one fault
+            row = row.change(result=entry.raw('result'))
         if row is None:
             self._note('missing-row', entry.collection, ident, f'the folder says {entry.status}, no row does')
         elif entry.status == 'pending':
             self._examine_pending(entry, row)
         else:
             self._compare(entry, row)
-        if entry.status == 'completed':
-            self._examine_result(found, entry)
 
     def _examine_pending(self, entry: Entry, row: Entry) -> None:
         path, folder = os.path.split(f'{self._store.base.path}/{entry.path}')
@@ -401,7 +402,9 @@ class _Checking:
         detail = f'{name}: the folder says {entry.raw(name)!r}, the row {row.raw(name)!r}'
         self._note(problem, entry.collection, entry.ident, detail)
 
-    def _examine_result(self, found: Folder, entry: Entry) -> None:
+    def _examine_result(self, found: Folder, entry: Entry) -> bool:
+        """Is something wrong with its result.json?"""
+        before = len(self._findings)
         path, name = os.path.split(f'{self._store.base.path}/{found.name}')
         with diskio.opened_below(path, name) as opened:
             data = directory.read_result(opened) if self._deep else b''
@@ -418,6 +421,7 @@ class _Checking:
         ):
             # A copy made by hand, which is a resource of its folder's name: no disagreement.
             self._misrecorded.append((entry.collection, entry.ident, found.name))
+        return len(self._findings) > before
 
     def _adopt(self) -> None:
         for collection, ident, folder in self._misrecorded:

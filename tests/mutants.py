@@ -1258,8 +1258,8 @@ MUTANTS = {
         Mutant(
             '/ stands for itself in a folder name',
             'canonical.py',
-            "_UNSAFE = re.compile(r'[^A-Za-z0-9_.+=@-]+')",
-            "_UNSAFE = re.compile(r'[^A-Za-z0-9_.+=@/-]+')",
+            "_UNSAFE = re.compile(r'[^A-Za-z0-9_.+=@,-]+')",
+            "_UNSAFE = re.compile(r'[^A-Za-z0-9_.+=@,/-]+')",
             f'{FETCH}test_hostile_idents_have_folders_of_their_own',
         ),
         Mutant(
@@ -2777,6 +2777,43 @@ MUTANTS = {
             "'session, changed'",
             "'session, changed, seen_mtime_ns'",
             f'{G}::test_an_upgraded_index_is_filled_by_reindex',
+        ),
+    ),
+    'args as idents': (
+        Mutant(
+            'naming: text that reads as a number is written as it is',
+            'naming.py',
+            'and (is_key or not _LITERAL(value)):',
+            'and (is_key or True):',
+            'test_args_as_idents.py::test_golden_idents[a="1"]',
+        ),
+        Mutant(
+            'naming: a key is written as it is, whatever it holds',
+            'naming.py',
+            'if isinstance(value, str) and _BARE(value) and (',
+            'if isinstance(value, str) and (is_key or _BARE(value)) and (',
+            'test_args_as_idents.py::test_golden_idents["a=x,b"=2]',
+        ),
+        Mutant(
+            'naming: args in the place of an ident get the common args instead',
+            'runner/batch.py',
+            'yield _Item(item, None)',
+            'yield _Item(item, args)',
+            'test_args_as_idents.py::test_args_given_twice',
+        ),
+        Mutant(
+            'naming: a folder of the first grammar is not found',
+            'canonical.py',
+            'names = (_encoded(ident, _UNSAFE_BEFORE), raw_folder_name(ident))',
+            'names = (raw_folder_name(ident),)',
+            'test_args_as_idents.py::test_a_folder_under_its_old_name_is_found_and_kept[C=1,kernel=rbf]',
+        ),
+        Mutant(
+            'naming: of two folders of one ident both are rows',
+            'reindex.py',
+            'for newer in names[: names.index(name)] if name in names else names[:1]:',
+            'for newer in names[:0]:',
+            'test_args_as_idents.py::test_of_two_folders_of_one_ident_the_newer_name_counts',
         ),
     ),
     'causes and check': [

@@ -55,8 +55,11 @@ def failed(proj):
 @pytest.fixture(scope='module')
 def known(tmp_path_factory):
     """A project with them, to be looked at."""
-    with Project(tmp_path_factory.mktemp('known') / 'base') as proj:
-        yield fill(proj)
+    base = tmp_path_factory.mktemp('known') / 'base'
+    with Project(base) as proj:
+        fill(proj)
+    with Project(base) as proj:
+        yield proj
 
 
 def idents(query):

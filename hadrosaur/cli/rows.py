@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from difflib import get_close_matches
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import HadrosaurError
+from ..naming import ident_of
 from . import output
 from .arguments import BASE, FILTERS, SOME_COLL, STATUS, filters, together
 from .output import Column
@@ -102,7 +105,7 @@ def what_there_is(project: Project, collection: str | None, wanted: dict[str, An
 
 def ident_line(ident: str) -> str:
     """An ident as one line that `idents_of` reads as the same ident."""
-    if ident.isprintable() and not ident.startswith('['):
+    if ident.isprintable() and not ident.startswith(('[', '{')):
         return ident
     return output.json_text([ident])
 
@@ -125,12 +128,16 @@ def idents_of(source: BinaryIO | None) -> Iterator[tuple[Any, Any]]:
 
 
 def _item(text: str) -> tuple[Any, Any]:
-    if not text.startswith('['):
+    if not text.startswith(('[', '{')):
         return text, None
     try:
         parts = json.loads(text)
     except (ValueError, RecursionError):
         return text, None
+    if isinstance(parts, dict):
+        with contextlib.suppress(HadrosaurError):  # else it is refused later, as one of many
+            return ident_of(parts), parts
+        return parts, None
     if len(parts) in (1, 2) and isinstance(parts[0], (str, int)):
         return parts[0], parts[1] if len(parts) == 2 else None
     return text, None

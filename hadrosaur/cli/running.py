@@ -80,7 +80,8 @@ def run(
     MODULE:PROJ names the Project: a module in the current directory (jobs:proj) or a file
     (path/to/jobs.py:proj). What is completed is not computed again; a failed one is.
 
-    A line of --idents-from is an ident, or a JSON list of an ident and its args. Lines are read as they
+    A line of --idents-from is an ident, a JSON list of an ident and its args, or a JSON object of args, which
+    name the resource. Lines are read as they
     are needed. --args are for those that bring none; without them, a resource gets what it had before.
 
     Exit code: 1 if some ended in error, 5 if not all could be written down, 130 after Ctrl-C; the same

@@ -460,15 +460,16 @@ def sweep(folder: int) -> None:
 
 
 def find_folder(collection_path: str, ident: str) -> str:
-    """The folder's name of an ident: the encoded one, or the raw one that hadrosaur 0.0.2 left."""
+    """The folder's name of an ident: the encoded one, or where it is absent what an older release left."""
     name = canonical.folder_name(ident)
-    raw = canonical.raw_folder_name(ident) if name != ident else None
-    if raw is not None:
-        with contextlib.suppress(OSError, ValueError):
-            if not os.path.lexists(f'{collection_path}/{name}') and os.path.lexists(
-                f'{collection_path}/{raw}/{STATUS}'
-            ):
-                return raw
+    if name == ident and ',' not in ident:
+        return name
+    before = canonical.folder_names_before(ident)
+    with contextlib.suppress(OSError, ValueError):
+        if before and not os.path.lexists(f'{collection_path}/{name}'):
+            for older in before:
+                if os.path.lexists(f'{collection_path}/{older}/{STATUS}'):
+                    return older
     return name
 
 

@@ -11,12 +11,13 @@ import weakref
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
-from .. import canonical, compute, directory, locks, reindex
+from .. import compute, directory, locks, reindex
 from ..basedir import BaseDirectory, request_cancel
 from ..errors import InvalidIdent, ProjectError
 from ..executors import _here
 from ..fetcher import Asked, Fetcher, not_found
 from ..handle import Resource, failure, free_frames
+from ..naming import Ident, named
 from ..records import Counts, Entry, seconds
 from ..recovery import recover
 from ..registry import Collection, Registry
@@ -121,7 +122,7 @@ class Project(Registering, Indexed):
     def fetch(
         self,
         collection: str,
-        ident: str | int,
+        ident: Ident,
         args: Mapping[str, Any] | None = None,
         *,
         recompute: bool = False,
@@ -134,7 +135,8 @@ class Project(Registering, Indexed):
 
         Args:
             collection: A registered collection.
-            ident: Names the resource in it: any text, or a whole number.
+            ident: Names the resource in it: any text, or a whole number; or the args, which then name it (see
+                `hadrosaur.ident_of`).
             args: What the function gets as well: a dict of JSON values. None: what the last run had.
             recompute: Compute it again.
             background: Return at once, with the status pending. None: as the collection says.
@@ -156,8 +158,7 @@ class Project(Registering, Indexed):
             CycleError: It is being computed, and waits for the resource whose function asks for it.
         """
         known = self._registry.find(collection) or self._registry.get(collection)
-        text = canonical.ident_text(ident, collection)
-        given = None if args is None else canonical.args_json(args, collection, text)
+        text, given = named(ident, args, collection)
         state: directory.State | None = None
         if not recompute:
             state, found = self._fetcher.saved(known, text, given)
@@ -177,7 +178,7 @@ class Project(Registering, Indexed):
     async def afetch(
         self,
         collection: str,
-        ident: str | int,
+        ident: Ident,
         args: Mapping[str, Any] | None = None,
         **options: Unpack[FetchOptions],
     ) -> Resource:
@@ -194,23 +195,23 @@ class Project(Registering, Indexed):
 
         return await asyncio.to_thread(fetch)
 
-    def get(self, collection: str, ident: str | int) -> Resource:
+    def get(self, collection: str, ident: Ident) -> Resource:
         """Look at a resource without ever computing it.
 
         Raises:
             ResourceNotFound: It was never asked for, or is gone.
         """
         known = self._registry.get_any(collection)
-        text = canonical.ident_text(ident, collection)
+        text, _ = named(ident, None, collection)
         resource = self._fetcher.get(known, text)
         if resource is None:
             raise not_found(self._base, collection, text)
         return resource
 
-    def exists(self, collection: str, ident: str | int) -> bool:
+    def exists(self, collection: str, ident: Ident) -> bool:
         """Is there such a resource: pending, completed or failed? Nothing is computed."""
         known = self._registry.get_any(collection)
-        return self._fetcher.get(known, canonical.ident_text(ident, collection)) is not None
+        return self._fetcher.get(known, named(ident, None, collection)[0]) is not None
 
     def collection(self, name: str) -> BoundCollection:
         """One collection, with the verbs bound to it: ``proj.collection('books').fetch('moby-dick')``.
@@ -239,8 +240,9 @@ class Project(Registering, Indexed):
 
         Args:
             collection: A registered collection.
-            idents: Idents, (ident, args) pairs, or a mapping of ident to args; or what a query gave. Taken
-                lazily, so that it may be a generator of millions.
+            idents: Idents, (ident, args) pairs, or a mapping of ident to args; dicts of args, such as a
+                `hadrosaur.grid`; or what a query gave. Taken lazily, so that it may be a generator of
+                millions.
             args: For those that bring none.
             workers: How many are computed at once; None: as many as there are processors.
             executor: ``'processes'``, ``'threads'`` or ``'inline'``; or any `concurrent.futures.Executor`,
@@ -342,7 +344,7 @@ class Project(Registering, Indexed):
     def wait(
         self,
         collection: str | None = None,
-        ident: str | int | None = None,
+        ident: Ident | None = None,
         *,
         timeout: float | timedelta | None = None,
     ) -> bool:
@@ -356,11 +358,11 @@ class Project(Registering, Indexed):
         timeout = None if timeout is None else _checked_seconds('timeout', timeout)
         if collection is not None:
             self._registry.get_any(collection)
-        text = None if ident is None else canonical.ident_text(ident)
+        text = None if ident is None else named(ident, None)[0]
         with self._fetcher.published(self._background.keys(collection, text), timeout):
             return self._background.wait(collection, text, timeout)
 
-    def cancel(self, collection: str, ident: str | int | None = None) -> int:
+    def cancel(self, collection: str, ident: Ident | None = None) -> int:
         """Stop computing a resource, or all of a collection's; returns how many were on their way.
 
         Those not begun are as if never asked for; those that run are killed, with what they started, and
@@ -371,7 +373,7 @@ class Project(Registering, Indexed):
             ExecutorFault: One runs in another thread of this process, where it cannot be stopped.
         """
         known = self._registry.get_any(collection)
-        text = None if ident is None else canonical.ident_text(ident, collection)
+        text = None if ident is None else named(ident, None, collection)[0]
         count = sum(dispatcher.cancel(collection, text) for dispatcher in self._dispatchers())
         count += self._fetcher.cancel(collection, text)
         return count + self._cancel_elsewhere(known, text)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ..handle import Resource
     from ..index import Query
+    from ..naming import Ident
     from ..records import Counts, ErrorGroup
     from ..runner import Batch
     from . import Project
@@ -57,13 +58,13 @@ class Collection:
         return f'{self._project!r}.collection({self._name!r})'
 
     def fetch(
-        self, ident: str | int, args: Mapping[str, Any] | None = None, **options: Unpack[FetchOptions]
+        self, ident: Ident, args: Mapping[str, Any] | None = None, **options: Unpack[FetchOptions]
     ) -> Resource:
         """`Project.fetch`."""
         return self._project.fetch(self._name, ident, args, **options)
 
     async def afetch(
-        self, ident: str | int, args: Mapping[str, Any] | None = None, **options: Unpack[FetchOptions]
+        self, ident: Ident, args: Mapping[str, Any] | None = None, **options: Unpack[FetchOptions]
     ) -> Resource:
         """`Project.afetch`."""
         return await self._project.afetch(self._name, ident, args, **options)
@@ -77,11 +78,11 @@ class Collection:
         """`Project.fetch_many`."""
         return self._project.fetch_many(self._name, idents, args, **options)
 
-    def get(self, ident: str | int) -> Resource:
+    def get(self, ident: Ident) -> Resource:
         """`Project.get`."""
         return self._project.get(self._name, ident)
 
-    def exists(self, ident: str | int) -> bool:
+    def exists(self, ident: Ident) -> bool:
         """`Project.exists`."""
         return self._project.exists(self._name, ident)
 

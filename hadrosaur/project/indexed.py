@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import canonical, compute, directory, locks, mounts, reindex, settle
+from .. import compute, directory, locks, mounts, reindex, settle
 from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
+from ..naming import Ident, named
 from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Indexed:
     def explain(
         self,
         collection: str,
-        ident: str | int,
+        ident: Ident,
         args: Mapping[str, Any] | None = None,
         *,
         recompute: bool = False,
@@ -135,13 +136,12 @@ class Indexed:
         ``retry_errors`` is `fetch_many`'s: whether it computes those that ended in error again.
         """
         known = self._registry.get_any(collection)
-        text = canonical.ident_text(ident, collection)
-        given = None if args is None else canonical.args_json(args, collection, text)
+        text, given = named(ident, args, collection)
         return self._fetcher.explain(known, text, given, recompute=recompute, retry_errors=retry_errors)
 
     # --- keeping index and directories together ----------------------------------------------------
 
-    def remove(self, collection: str, ident: str | int) -> None:
+    def remove(self, collection: str, ident: Ident) -> None:
         """Delete a resource: its folder and its row.
 
         Raises:
@@ -149,7 +149,7 @@ class Indexed:
             ResourceError: It is being computed, or queued.
         """
         known = self._registry.get_any(collection)
-        text = canonical.ident_text(ident, collection)
+        text, _ = named(ident, None, collection)
         if self._store.is_queued(known.name, text):
             raise ResourceError(
                 f'{known.name}/{text} is queued, or being computed',

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import canonical, compute, directory, waiting
+from .. import compute, directory, waiting
 from ..errors import (
     ExecutorFault,
     HadrosaurError,
@@ -22,6 +22,7 @@ from ..errors import (
 )
 from ..handle import Look, Resource, free_frames, look
 from ..locks import Ender
+from ..naming import named
 from ..records import Counts, Entry, Outcome
 from ..store import FilesOnly, new_batch
 from ._summary import in_words
@@ -306,8 +307,7 @@ class Batch(Iterator[Resource]):
         """What is to be computed; None where it is done, being done, or cannot be."""
         collection = self._collection
         try:
-            ident = canonical.ident_text(item.ident, collection.name)
-            args = None if item.args is None else canonical.args_json(item.args, collection.name, ident)
+            ident, args = named(item.ident, item.args, collection.name)
         except (InvalidIdent, InvalidArgs) as error:
             self._refuse(item.ident, error)
             return None
@@ -512,6 +512,8 @@ def _items(idents: Iterable[Any], args: dict[str, Any] | None) -> Iterator[_Item
         if isinstance(item, (Entry, Resource)):
             yield _Item(item.ident, args)
         elif isinstance(item, (tuple, list)) and len(item) == 2:
-            yield _Item(item[0], item[1] if item[1] is not None else args)
+            yield _Item(item[0], item[1] if item[1] is not None or isinstance(item[0], Mapping) else args)
+        elif isinstance(item, Mapping):
+            yield _Item(item, None)
         else:
             yield _Item(item, args)
