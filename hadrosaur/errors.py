@@ -17,6 +17,7 @@
     │   ├─ ResourceFailed
     │   │   ├─ Interrupted
     │   │   ├─ TimedOut
+    │   │   ├─ MemoryExceeded
     │   │   ├─ Cancelled
     │   │   └─ WorkerDied
     │   ├─ ResultNotSerializable(TypeError)
@@ -177,6 +178,10 @@ class Interrupted(ResourceFailed):
 
 class TimedOut(ResourceFailed):
     """The run took longer than the collection's timeout and was killed."""
+
+
+class MemoryExceeded(ResourceFailed):
+    """The run took more than the collection's memory and was killed; the message names its peak."""
 
 
 class Cancelled(ResourceFailed):

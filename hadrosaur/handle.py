@@ -13,6 +13,7 @@ from .directory import State
 from .errors import (
     Cancelled,
     Interrupted,
+    MemoryExceeded,
     ResourceError,
     ResourceFailed,
     TimedOut,
@@ -124,8 +125,9 @@ class Resource(dict[str, Any]):
     def value(self) -> Any:
         """What the function returned; waits for it where the resource is pending.
 
-        Raises ResourceFailed where it ended in error (TimedOut, Cancelled, WorkerDied or Interrupted where
-        it was cut off), with what the function raised as the cause if it was called in this process.
+        Raises ResourceFailed where it ended in error (TimedOut, MemoryExceeded, Cancelled, WorkerDied or
+        Interrupted where it was cut off), with what the function raised as the cause if it was called in this
+        process.
         """
         resource = self.wait()
         if resource.status == 'completed':
@@ -280,7 +282,7 @@ def _rebuilt(
     return Resource(collection, ident, status, items['result'], at=at, **more)
 
 
-_FAILURES = {kind.__name__: kind for kind in (Interrupted, TimedOut, Cancelled, WorkerDied)}
+_FAILURES = {kind.__name__: kind for kind in (Interrupted, TimedOut, MemoryExceeded, Cancelled, WorkerDied)}
 
 
 def failure(resource: Resource) -> ResourceFailed:

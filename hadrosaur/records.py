@@ -10,6 +10,7 @@ keep them: a million rows are read in seconds, because times and args are parsed
 from __future__ import annotations
 
 import json
+import re
 from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -86,6 +87,21 @@ def seconds(value: Any) -> Any:
         return value.total_seconds()
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number else value
+
+
+_SIZE = re.compile(r'([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(i?)b?', re.IGNORECASE)
+
+
+def number_of_bytes(value: Any) -> Any:
+    """A text such as ``2 GB`` or ``512 MiB``, or a number, as whole bytes; other values as they are."""
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value.strip())
+        if found is None or (found[3] and not found[2]):
+            return value
+        factor = 1024 if found[3] else 1000
+        return round(float(found[1]) * factor ** ' kmgt'.index(found[2].lower() or ' '))
+    is_number = hasattr(value, '__index__') or (isinstance(value, float) and value.is_integer())
+    return int(value) if is_number and not isinstance(value, bool) else value
 
 
 def moment(text: str) -> datetime | None:
@@ -251,13 +267,14 @@ class Task(NamedTuple):
     expires_after: float | None = None  # seconds a result stays good
     timeout: float | None = None  # seconds one run may take
     runs_per_worker: int | None = None  # runs after which a worker process is replaced
+    memory: int | None = None  # bytes that a run may take, with all that it starts
     retry_on: tuple[str, ...] | None = None  # names of the exceptions that are tried again; None: any
     index_result: int = INDEXED_RESULT  # bytes of a result that are in the row too, where it is no longer
 
     @property
     def needs_process(self) -> bool:
         """Has it to be computed in a process of ours, which can be killed or replaced?"""
-        return self.timeout is not None or self.runs_per_worker is not None
+        return any(limit is not None for limit in (self.timeout, self.runs_per_worker, self.memory))
 
     @property
     def path(self) -> str:

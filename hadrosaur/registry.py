@@ -32,6 +32,7 @@ _AGAIN = 'recompute=True, or --recompute, computes it again'
 _STRICTEST_FIRST = ('error', 'recompute', 'warn', 'keep')
 Policy = Literal['warn', 'recompute', 'error', 'keep']
 POLICIES = get_args(Policy)
+LEAST_MEMORY = 1_000_000  # bytes; an interpreter takes more
 MOST_DELAY = 1e9  # seconds before a retry: no clock of the system takes much more
 
 
@@ -136,6 +137,15 @@ class Collection(NamedTuple):
         runs = self.task.runs_per_worker
         if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 1):
             raise ValueError(f'runs_per_worker must be a whole number from 1 up, or None, not {runs!r}')
+        memory = self.task.memory
+        if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
+            raise ValueError(
+                f"memory must be a number of bytes, a text such as '2 GB' or '1.5 GiB', or None: {memory!r}"
+            )
+        if memory is not None and memory < LEAST_MEMORY:
+            raise ValueError(
+                f"memory is {memory} bytes, and no program runs in that; write the unit, as in memory='2 GB'"
+            )
         for name, value, least in (
             ('retry_delay', self.retry_delay, 0),
             ('retry_backoff', self.retry_backoff, 1),

@@ -60,6 +60,7 @@ def settle(
     reason: str = REASON,
     only_run: str | None = None,
     last_words: tuple[bytes, bytes] = (b'', b''),
+    max_rss: int | None = None,
 ) -> Settled:
     """Settle the folder of a resource.
 
@@ -74,6 +75,7 @@ def settle(
         reason: The same in words.
         only_run: Blame only a run of this id; a run of another id is left as it is found.
         last_words: What a run that was cut off had still to write into stdout.log and stderr.log.
+        max_rss: Its peak of memory in bytes, where that is known.
     """
     try:
         claim = Claim.take(collection_path, folder, lock=lock, make=False, patience=patience)
@@ -87,7 +89,7 @@ def settle(
     if claim is None:
         return Settled(None, busy=True)
     try:
-        return _Settling(claim, collection, ident, error_type, reason, last_words).settle(only_run)
+        return _Settling(claim, collection, ident, error_type, reason, last_words, max_rss).settle(only_run)
     except OSError as error:  # a folder stands where a file should be, the disk is full or read-only
         spoiled = Settled(None, spoiled=str(error))
         if error.errno not in _LASTING:
@@ -165,10 +167,12 @@ def blame(
     *,
     patience: float,
     last_words: tuple[bytes, bytes] = (b'', b''),
+    max_rss: int | None = None,
 ) -> Outcome | None:
     """Settle the folder of an order whose worker is gone; None where the order was never begun.
 
-    ``last_words``: what the worker had printed of lines that it did not end, for the ends of the logs.
+    ``last_words``: what the worker had printed of lines that it did not end, for the ends of the logs;
+    ``max_rss``: the peak of its memory in bytes, where that is known.
     """
     found = settle(
         order.collection,
@@ -181,6 +185,7 @@ def blame(
         reason=reason,
         only_run=order.run,
         last_words=last_words,
+        max_rss=max_rss,
     )
     if found.entry is None or found.run != order.run:
         return None
@@ -235,6 +240,7 @@ class _Settling(NamedTuple):
     error_type: str
     reason: str
     last_words: tuple[bytes, bytes] = (b'', b'')
+    max_rss: int | None = None
 
     def settle(self, only_run: str | None) -> Settled:
         folder = self.claim.folder
@@ -282,6 +288,7 @@ class _Settling(NamedTuple):
 
     def _interrupt(self, record: dict[str, Any]) -> Entry:
         entry = _cut_off(self._entry('pending', record), self.error_type, self.reason)
+        entry = entry.change(max_rss=self.max_rss)
         for name, words in zip((directory.STDOUT, directory.STDERR), self.last_words, strict=True):
             with contextlib.suppress(OSError):
                 _append(name, words, self.claim.folder)

@@ -64,6 +64,16 @@ def _lines(text: str) -> str:
     return '\n'.join('\t'.join(map(visible, line.split('\t'))) for line in lines)
 
 
+def size(number: int | None) -> str | None:
+    """A number of bytes for people."""
+    if number is None:
+        return None
+    for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
+        if number >= factor:
+            return f'{number / factor:.3g} {unit}'
+    return f'{number} B'
+
+
 def html_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = '') -> str:
     """A table for notebooks, every text escaped; a cell that is a status has its colour."""
     from html import escape

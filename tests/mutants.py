@@ -73,6 +73,7 @@ FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
 NOTEBOOKS = 'test_notebooks.py::test_'
+MEMORY = 'contracts/test_memory_limit.py::test_'
 SETUP = 'contracts/test_setup.py::test_'
 INLINE_CANCEL = 'test_cancel_inline.py::test_'
 
@@ -1928,8 +1929,8 @@ MUTANTS = {
         Mutant(
             'the front of an unfinished line is lost with its worker',
             'executors/_crew.py',
-            ', last_words=slot.last_words())',
-            ')',
+            "'last_words': slot.last_words(), ",
+            '',
             f'{LAST}unfinished_lines_are_in_the_logs_of_what_was_killed[os._exit(3)]',
         ),
         Mutant(
@@ -3201,6 +3202,36 @@ MUTANTS = {
             '|{re.escape(PROGRESS)}',
             '',
             'contracts/test_says_how_far.py::test_a_killed_run_says_nothing[processes]',
+        ),
+    ],
+    'memory': [
+        Mutant(
+            'memory is not looked at',
+            'executors/_crew.py',
+            '            self._look_at_memory(limits)',
+            '            pass',
+            f'{MEMORY}what_takes_more_is_killed[processes]',
+        ),
+        Mutant(
+            'what a run started in another session takes memory unseen',
+            'executors/_memory.py',
+            '    for _ in range(MOST_STEPS):',
+            '    for _ in range(1):',
+            f'{MEMORY}what_it_started_counts_too[new session]',
+        ),
+        Mutant(
+            'memory that children share counts for each of them',
+            'executors/_memory.py',
+            'taken = sum(map(_proportional, members))',
+            'taken = sum(map(_own, members))',
+            f'{MEMORY}what_is_not_its_own_does_not_count[forked]',
+        ),
+        Mutant(
+            'a run is blamed for the memory that others left',
+            'executors/_slot.py',
+            'self._is_spoiled |= task.memory is not None and self._is_full(task.memory)',
+            'pass',
+            f'{MEMORY}a_run_is_not_blamed_for_what_others_left',
         ),
     ],
     'shares of the machine': [

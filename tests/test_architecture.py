@@ -19,7 +19,7 @@ FLOORS = {
     'executors.dask': 5.4, 'executors.futures': 5.3, 'executors._host': 5.25,
     'executors._clock': 5.15, 'executors._here': 5.17, 'executors.inline': 5.2, 'executors.threads': 5.2,
     'executors.slots': 5.1, 'executors._crew': 5.09, 'executors._worker': 5.07, 'executors.template': 5.06,
-    'executors._slot': 5.05, 'executors.worker_state': 5.04,
+    'executors._slot': 5.05, 'executors.worker_state': 5.04, 'executors._memory': 5.04,
     'executors.base': 5, 'store': 5, 'rowwriter': 4.6, 'rowevents': 4.5, 'registry': 4.5,
     'executors._source': 4.5, 'executors._generators': 4.5,
     'compute': 4, 'settle': 4, 'handle': 4, 'waiting': 4, 'index': 4, 'upgrade': 4,

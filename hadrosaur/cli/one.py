@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..shown import Harmless, visible
+from ..shown import Harmless, size, visible
 from . import output
 from .arguments import ARGS, BASE, COLL, IDENT, JSON
 from .projects import opened
@@ -79,7 +79,7 @@ def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
     yield 'finished', output.local(entry.finished_at)
     yield 'took', output.seconds(entry.duration)
     yield 'cpu', output.seconds(entry.cpu_seconds)
-    yield 'memory', output.size(entry.max_rss)
+    yield 'memory', size(entry.max_rss)
     yield 'ran on', f'{entry.host}, process {entry.pid}' if entry.host else None
     yield from _what_came_of_it(resource)
     for name, path in resource.paths.items():

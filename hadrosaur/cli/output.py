@@ -91,16 +91,6 @@ def seconds(number: float | None) -> str | None:
     return f'{whole // 86400} d {whole % 86400 // 3600:02} h'
 
 
-def size(number: int | None) -> str | None:
-    """A number of bytes for people."""
-    if number is None:
-        return None
-    for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
-        if number >= factor:
-            return f'{number / factor:.3g} {unit}'
-    return f'{number} B'
-
-
 def progress(said: Progress | None) -> dict[str, Any] | None:
     """How far a run says it is, for JSON."""
     return None if said is None else said._asdict()

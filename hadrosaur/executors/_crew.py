@@ -25,10 +25,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .. import basedir, compute, settle
-from ..errors import Cancelled, Interrupted, TimedOut, WorkerDied
+from ..errors import Cancelled, Interrupted, MemoryExceeded, TimedOut, WorkerDied
 from ..records import Outcome, WorkOrder
+from ..shown import size
 from ..unbegun import not_started
-from . import _slot
+from . import _memory, _slot
 from ._worker import TELLS_ITS_END, Ticket, Worker, how_it_died
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Crew:
         self._selector = selectors.DefaultSelector()
         self._selector.register(wake, selectors.EVENT_READ, None)
         self._requests_seen = 0.0  # when cancel requests were looked at last
+        self._watch_memory = _memory.Watch()
 
     def put(self, tickets: Sequence[Ticket], delay: float) -> None:
         """Take in orders; they may run in so many seconds."""
@@ -161,10 +163,12 @@ class Crew:
         """When the head of a slot is to be looked at next."""
         if slot.kill_at is not None and slot.kill_at > now:
             return slot.kill_at
+        is_watched = slot.queue[0].order.task.memory and not slot.verdict
+        moments = [self._watch_memory.next] if is_watched else []
         if slot.loading or slot.verdict:  # it is killed, and takes its time
-            return now + LONG_RUN
-        limit = slot.limit()
-        moments = [slot.head_since + limit] if limit else []
+            return min([now + LONG_RUN, *moments])
+        if limit := slot.limit():
+            moments.append(slot.head_since + limit)
         if not slot.head_shown:
             moments.append(slot.head_since + LONG_RUN)
         else:
@@ -274,20 +278,22 @@ class Crew:
     def _blamed(self, slot: Worker, ticket: Ticket) -> bool:
         """Settle the head of a dead slot; False where its directory says that it was never begun."""
         why = slot.verdict or (WorkerDied.__name__, how_it_died(slot.process.returncode))
-        outcome = settle.blame(ticket.order, *why, patience=1.0, last_words=slot.last_words())
+        more: dict[str, Any] = {'last_words': slot.last_words(), 'max_rss': slot.peak}
+        outcome = settle.blame(ticket.order, *why, patience=1.0, **more)
         if outcome is not None:
             self._resolve(outcome)
         return outcome is not None
 
     def _requeue_or_give_up(self, slot: Worker, ticket: Ticket) -> None:
-        if ticket.is_cancelled or (slot.verdict and slot.verdict[0] != TimedOut.__name__):
+        is_dropped = slot.verdict and slot.verdict[0] not in (TimedOut.__name__, MemoryExceeded.__name__)
+        if ticket.is_cancelled or is_dropped:
             self._drop([ticket])
         elif ticket.deaths < UNBEGUN_DEATHS:
             self._waiting.appendleft(ticket)
         else:
-            reason = f'{how_it_died(slot.process.returncode)}, {ticket.deaths} times before it could begin'
+            kind, why = slot.verdict or (WorkerDied.__name__, how_it_died(slot.process.returncode))
             tell = not_started if slot.loading else compute.record_lost
-            self._resolve(tell(ticket.order, WorkerDied.__name__, reason))
+            self._resolve(tell(ticket.order, kind, f'{why}, {ticket.deaths} times before it could begin'))
 
     def _signal_head(self, slot: Worker, number: int) -> None:
         if number == signal.SIGINT:
@@ -307,7 +313,7 @@ class Crew:
     def _look_at_clocks(self, now: float) -> None:
         while self._later and self._later[0][0] <= now:
             self._waiting.append(heapq.heappop(self._later)[2])
-        shown = []
+        shown, limits = [], {}
         for slot in self._slots:
             if slot.kill_at is not None and now >= slot.kill_at:
                 slot.kill()
@@ -315,6 +321,8 @@ class Crew:
             if not slot.queue or slot.verdict:
                 continue
             timeout, limit = slot.queue[0].order.task.timeout, slot.limit()
+            if memory := slot.queue[0].order.task.memory:
+                limits[slot.process.pid] = memory
             if slot.loading:
                 if timeout and now - slot.head_since >= max(timeout, LONGEST_LOADING):
                     slot.verdict = (TimedOut.__name__, 'its module took too long to be imported')
@@ -332,9 +340,22 @@ class Crew:
                 self._hand_over(slot)
         if shown:
             self._started(shown)
+        if limits and now >= self._watch_memory.next:
+            self._look_at_memory(limits)
         if now - self._requests_seen >= LONG_RUN and self._tickets:
             self._requests_seen = now
             self._look_at_requests()
+
+    def _look_at_memory(self, limits: dict[int, int]) -> None:
+        """Kill those that take more than their limit, both by the number of their process."""
+        for pid, taken in self._watch_memory.exceeding(limits).items():
+            for slot in (slot for slot in self._slots if slot.process.pid == pid and not slot.verdict):
+                why = f'the run took {size(taken)} of memory, more than the {size(limits[pid])} that it may, '
+                slot.verdict = (MemoryExceeded.__name__, f'{why}and was killed')
+                slot.peak = taken
+                if not slot.loading:
+                    slot.condemned = slot.queue[0].order.run
+                slot.kill()
 
     def _look_at_requests(self) -> None:
         """Someone in another process may want a resource cancelled: they leave a request in the base."""

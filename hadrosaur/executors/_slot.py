@@ -28,6 +28,7 @@ from .. import capture, compute, diskio, stacks
 from ..lastwords import LastWords
 from ..records import Entry, Outcome, Task, WorkOrder
 from ..unbegun import Unloadable
+from . import _memory
 from .worker_state import WorkerState
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Slot:
         self._tasks: dict[int, tuple[Task, Callable[..., Any]]] = {}
         self._state = WorkerState()
         self._runs = 0
+        self._after_first = 0  # bytes that this process took after its first run
         self._is_spoiled = False  # a function has left something that cannot be put back
         compute.keep_state, compute.keep_setup = self._keep_state, self._keep_setup
 
@@ -101,9 +103,16 @@ class Slot:
                 outcome = compute.carry_out(WorkOrder(task, *fields), function)
                 self._runs += outcome.fresh
                 self._send('outcome', pack_outcome(outcome))
+                self._is_spoiled |= task.memory is not None and self._is_full(task.memory)
             if self._is_spoiled or self._runs >= most:
                 self._send('retire')
                 return
+
+    def _is_full(self, limit: int) -> bool:
+        """Have the runs, the first one aside, left so much behind that the next might be blamed for it?"""
+        taken = _memory.resident()
+        self._after_first = self._after_first or taken
+        return taken > max(limit // 2, self._after_first + limit // 8)
 
     def _keep_state(self, is_nested: bool) -> Callable[[], object]:
         state = WorkerState() if is_nested else self._state

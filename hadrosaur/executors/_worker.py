@@ -70,6 +70,7 @@ class Worker:
         self.known: set[int] = set()
         self.pace = 0.0  # seconds per order, lately
         self.verdict: tuple[str, str] | None = None  # (error type, reason), if it is we who kill it
+        self.peak: int | None = None  # bytes that the run took which was killed for that
         self.condemned = ''  # the run that it is killed for
         self.kill_at: float | None = None  # when it was interrupted, and does not end by itself
         diskio.close_in_children(self.connection)

@@ -19,7 +19,7 @@ from ..errors import ExecutorFault
 from ..locks import start_without_signals
 from ..processors import limited_threads, processors
 from ..records import Outcome, Task, WorkOrder
-from . import _slot
+from . import _memory, _slot
 from ._crew import GRACE, Crew
 from ._worker import DEEPEST, Ticket, require_python
 from .base import Executor, Listener, Packed, loaded_code, pack
@@ -96,7 +96,13 @@ class SlotPool(Executor):
         self._code = code
 
     def submit_packed(self, orders: Sequence[WorkOrder], packed: Packed, *, delay: float = 0.0) -> None:
-        """Take orders whose function was packed elsewhere."""
+        """Take orders whose function was packed elsewhere. Raises ExecutorFault for what cannot hold here."""
+        if orders[0].task.memory is not None and not _memory.IS_POSSIBLE:
+            raise ExecutorFault(
+                f'{orders[0].collection!r} has a limit of memory, which is watched through /proc, and this '
+                'system has none',
+                hint='leave memory= out, or run it on Linux',
+            )
         number = self._number(orders[0].task, packed)
         tickets = [Ticket(order, number, self._generation) for order in orders]
         self._ask('submit', (tickets, delay))

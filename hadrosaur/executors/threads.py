@@ -48,7 +48,9 @@ class ThreadsExecutor(Executor):
     def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
         """Take orders of one task. Raises ExecutorFault where it has a timeout."""
         if orders[0].task.needs_process:
-            why = 'has a timeout' if orders[0].task.timeout is not None else 'has runs_per_worker'
+            task = orders[0].task
+            why = 'has a timeout' if task.timeout is not None else 'has runs_per_worker'
+            why = why if task.memory is None else 'has a limit of memory'
             raise ExecutorFault(
                 f'{orders[0].collection!r} {why}, and a thread cannot be stopped or be a process of its own',
                 hint="use executor='processes'",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import canonical, retrying
-from ..records import Task, seconds
+from ..records import Task, number_of_bytes, seconds
 from ..registry import Collection
 from ..setups import Prepared
 
@@ -40,6 +40,7 @@ class Registering:
         retry_backoff: float = 1.0,
         max_retry_delay: float | timedelta | None = None,
         timeout: float | timedelta | None = None,
+        memory: int | str | None = None,
         runs_per_worker: int | None = None,
         keep_storage: bool = False,
         version: str | int | None = None,
@@ -69,6 +70,8 @@ class Registering:
             retry_backoff: What the delay is multiplied by for each further retry.
             max_retry_delay: Seconds that the delay never exceeds.
             timeout: Seconds one run of the function may take; it is killed then, with what it started.
+            memory: Bytes, or a text such as ``'2 GB'``, that one run may take, together with what it started;
+                it is killed when it is seen to take more.
             runs_per_worker: Runs after which a worker process is replaced; 1: each has one of its own.
             keep_storage: Leave what an earlier run put into storage.
             version: Of the function: a saved result of another version is handled by
@@ -97,6 +100,7 @@ class Registering:
             durable=self._durable,
             expires_after=seconds(expires_after),
             timeout=seconds(timeout),
+            memory=number_of_bytes(memory),
             runs_per_worker=runs_per_worker,
             retry_on=retrying.names(retry_on),
         )
