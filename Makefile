@@ -16,8 +16,6 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
-# In processes of their own: filters of warnings and the environment that other tests leave reach them.
-APART  := tests/test_fetch_many.py tests/test_shown_on_terminals.py tests/test_state_machine.py
 
 .PHONY: demo test mutants torture lint format bench wheel constraints clean newest
 
@@ -25,8 +23,7 @@ demo: $(VENV)/installed            ## compute the main job on real input, into d
 	@$(BIN)/python examples/source_census.py
 
 test: $(VENV)/dev                  ## run the tests; as on a disk that machines share: make test LOCK=file
-	HADROSAUR_TEST_LOCK=$(LOCK) $(BIN)/python -m pytest $(PARALLEL) $(APART:%=--ignore=%)
-	HADROSAUR_TEST_LOCK=$(LOCK) $(BIN)/python -m pytest $(PARALLEL) $(APART)
+	HADROSAUR_TEST_LOCK=$(LOCK) $(BIN)/python -m pytest $(PARALLEL)
 
 mutants: $(VENV)/dev               ## break the package in one line at a time; a named test must notice: make mutants ONLY=index
 	$(BIN)/python tests/mutants.py $(ONLY)
