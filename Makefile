@@ -22,8 +22,8 @@ PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 demo: $(VENV)/installed            ## compute the main job on real input, into demo/
 	@$(BIN)/python examples/source_census.py
 
-test: $(VENV)/dev                  ## run the tests; as on a disk that machines share: make test LOCK=file
-	HADROSAUR_TEST_LOCK=$(LOCK) $(BIN)/python -m pytest $(PARALLEL)
+test: $(VENV)/dev                  ## run the tests; those that take seconds each: LONG=1; as on a disk that machines share: LOCK=file
+	HADROSAUR_TEST_LOCK=$(LOCK) $(BIN)/python -m pytest $(PARALLEL) -m '$(if $(LONG),long,not long)'
 
 mutants: $(VENV)/dev               ## break the package in one line at a time; a named test must notice: make mutants ONLY=index
 	$(BIN)/python tests/mutants.py $(ONLY)
@@ -55,6 +55,7 @@ wheel: $(VENV)/dev                 ## build wheel and sdist; try the wheel in a 
 constraints:                       ## write constraints.txt anew: the newest releases, once all tests pass with them
 	rm -rf .venv-newest
 	$(MAKE) lint test NEWEST=1
+	$(MAKE) test LONG=1 NEWEST=1
 	{ sed -n '/^#/p' constraints.txt; .venv-newest/bin/python -m pip freeze --exclude hadrosaur; } > .venv-newest/constraints.txt
 	mv .venv-newest/constraints.txt constraints.txt
 

@@ -202,6 +202,7 @@ def test_status_is_switched_last(program):
     )
 
 
+@pytest.mark.long
 def test_a_racing_reader_meets_only_whole_states(program):
     """Whoever looks while a resource is computed over and over gets a whole result or none."""
     program(
@@ -576,6 +577,7 @@ def test_closed_descriptors_are_borne(program, tmp_path, closed):
 # --- the lock --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('index', ['kept', 'deleted'])
 def test_computed_by_one_only(program, index):
     """Eight processes ask for the same idents in shuffled order, the index being deleted or not."""
@@ -932,6 +934,7 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('scenario', SCENARIOS)
 def test_cut_off_before_any_write(program, scenario):
     """Killed before each single change of the disk: old, interrupted or new, never a mixture."""
@@ -984,6 +987,7 @@ def test_cut_off_before_any_write(program, scenario):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('recompute', [False, True], ids=['first run', 'recompute'])
 def test_recovery_itself_cut_off(program, recompute):
     """A settling that is killed before any of its writes is repeated by the next, to the same end."""
@@ -1020,6 +1024,7 @@ def test_recovery_itself_cut_off(program, recompute):
     )
 
 
+@pytest.mark.long
 def test_cut_off_while_queueing_in_the_background(program):
     """A caller killed while it queues a background recompute: the old result, or the slot's new one."""
     program(
@@ -1892,6 +1897,7 @@ ZOO = """
 """
 
 
+@pytest.mark.long
 def test_zoo_inline(program, tmp_path):
     """Whatever a function does in the caller's own process, fetch returns its resource, and goes on."""
     done = program(
@@ -1955,6 +1961,7 @@ def test_zoo_inline(program, tmp_path):
     assert done.stdout.count('shown') > 25
 
 
+@pytest.mark.long
 def test_zoo_in_slots(program, tmp_path):
     """Whatever a function does in a slot, exactly its own resource ends so; its siblings complete."""
     done = program(
@@ -2038,6 +2045,7 @@ def test_ctrl_c_in_a_function_is_written_and_raised_again(proj, base):
     assert (base / 'coll/one/stdout.log').read_text() == 'so far\n'
 
 
+@pytest.mark.long
 def test_ctrl_c_at_any_moment_of_a_fetch(program, tmp_path):
     """SIGINT soon after any line of ours, not only in the function: the caller is told, nothing is stuck."""
     done = program(

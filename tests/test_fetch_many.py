@@ -584,6 +584,7 @@ def test_a_function_that_cannot_be_loaded_fails_by_name(program):
 # --- deaths ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_death_costs_exactly_its_own_resource(proj, tmp_path):
     """Killed, exited, crashed: the error names the signal or status; all siblings complete, each run once."""
 
@@ -733,6 +734,7 @@ def test_a_stopped_slot_is_not_declared_dead(program, marked):
 # --- ends ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_nothing_is_left_afterwards(proj):
     """No thread, process or descriptor more than before, however a batch ended."""
     proj.resource('coll')(lambda ident, args, subdir: int(ident) if int(ident) % 7 else os._exit(1))
@@ -943,6 +945,7 @@ def test_a_killed_caller(program, tmp_path, marked):
     assert not marked.alive()
 
 
+@pytest.mark.long
 def test_killed_again_and_again(program, tmp_path, marked):
     """Callers killed at random moments, one after the other: nothing acknowledged is lost or run again."""
     source = (
@@ -983,6 +986,7 @@ def test_killed_again_and_again(program, tmp_path, marked):
     await_that(lambda: not marked.alive())
 
 
+@pytest.mark.long
 def test_two_callers_share_the_work(program, tmp_path, marked):
     """Two processes ask for the same 300 idents: each is computed once, both get all results."""
     source = (
@@ -1423,6 +1427,7 @@ def test_a_function_may_fetch_from_another_project(proj, tmp_path):
         ]
 
 
+@pytest.mark.long
 def test_files_of_sessions_that_are_over_go(program, tmp_path):
     """A program seldom says that it ends; the next one tidies up."""
     source = """

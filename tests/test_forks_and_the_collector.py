@@ -83,6 +83,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('hook', ['before', 'after_in_parent', 'after_in_child'])
 @pytest.mark.parametrize('order', ['first', 'last'])
 def test_a_fork_during_which_something_is_collected_returns(program, order, hook):

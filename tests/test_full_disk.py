@@ -88,6 +88,7 @@ def test_what_a_full_disk_refuses_is_told_alike(disk, executor, when):
             assert len(other.query(status='completed')) == statuses['completed'] + 1
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings(ERRORS)
 def test_a_program_that_ended_on_a_full_disk(program, disk):
     """Nothing looks as if it were still to come, with a full disk and with space; the run exits with 5."""

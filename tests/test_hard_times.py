@@ -180,6 +180,7 @@ def test_a_recompute_that_is_withdrawn_leaves_a_result_without_a_record(proj, ba
     assert proj.get('coll', 'older')['result'] == 'three weeks'
 
 
+@pytest.mark.long
 def test_an_executor_that_is_shut_down_in_mid_batch(proj):
     """What waits is not waited for for ever."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
@@ -468,6 +469,7 @@ def spoils_its_worker(ident, args, subdir):
     return ident
 
 
+@pytest.mark.long
 def test_slots_whose_threads_never_end_are_not_kept_for_ever(proj):
     """Of those that retired and do not end, the oldest are killed."""
     proj.resource('coll')(spoils_its_worker)

@@ -50,6 +50,7 @@ def who_proj(proj):
     return proj
 
 
+@pytest.mark.long
 def test_workers_end_with_the_batch(who_proj, pool):
     """A moment after a batch nothing of ours is left in the pool, whose own processes stay for the next."""
     for turn in range(2):

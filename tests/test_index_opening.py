@@ -432,6 +432,7 @@ def test_nothing_is_closed_while_the_index_may_be_replaced(base):
     assert set(statuses(index)) == {'i', 'on disk'}
 
 
+@pytest.mark.long
 def test_a_rebuild_waits_for_writers_and_writers_for_it(base, run):
     """Four processes write while two more rebuild from what was acknowledged: no row is lost."""
     acknowledged = base.path / 'acknowledged'
@@ -473,6 +474,7 @@ def test_a_rebuild_waits_for_writers_and_writers_for_it(base, run):
     assert set(found.values()) == {'completed'}
 
 
+@pytest.mark.long
 def test_eight_that_find_nothing_build_one_index(base, run):
     """One builds, seven open what it built; all of them see the rows."""
     source = """
@@ -494,6 +496,7 @@ def test_eight_that_find_nothing_build_one_index(base, run):
     assert base.index().count()['c']['completed'] == 508
 
 
+@pytest.mark.long
 def test_eight_open_an_index_that_is_not_in_wal_mode(base, run):
     """Another program changed the mode: it is changed back, once, and nobody is locked out."""
     index = base.index()

@@ -223,6 +223,7 @@ IS_FULL = bool(os.environ.get('HADROSAUR_TORTURE'))
 SOME = ['20 descriptors', 'no stdin, stdout, stderr', 'ASCII', 'python -W error', 'clock 30 years ahead']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', PLACES if IS_FULL else SOME)
 def test_a_place(name, tmp_path, request):
     """fetch, fetch_many, query and the commands work there, or say one clear sentence; later all is well."""

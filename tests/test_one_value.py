@@ -74,6 +74,7 @@ STORM = """
 """
 
 
+@pytest.mark.long
 def test_five_processes_that_fetch_compute_and_remove_the_same(base, tmp_path):
     """Each value that one of them gets proves its run and its args, and is longer than one reading."""
     script = tmp_path / 'storm.py'

@@ -49,6 +49,7 @@ def test_each_run_has_a_process_of_its_own(kind, proj):
     assert max(runs_by_process(proj, kind, 'three').values()) <= 3
 
 
+@pytest.mark.long
 def test_fetch_keeps_it_too(proj):
     """A single fetch, and one in the background, have a process of their own."""
     proj.resource('one', runs_per_worker=1)(process)

@@ -40,6 +40,7 @@ def lock_of(base):
     return json.loads((base / '.hadrosaur/format.json').read_text())['lock']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('index', ['shared', 'own'])
 def test_two_hosts_compute_nothing_twice(program, tmp_path, index):
     """However many processes of two hosts ask for the same resources, each is computed once."""

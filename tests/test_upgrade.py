@@ -123,6 +123,7 @@ OPENER = """
 """
 
 
+@pytest.mark.long
 def test_eight_openers_at_once(program, tmp_path):
     """Eight processes that open one old index at once all see its rows, in one upgraded index."""
     path = load(DUMPS[0], tmp_path / 'base/index.sqlite3')
@@ -205,6 +206,7 @@ KILLED = """
 """
 
 
+@pytest.mark.long
 def test_killing_an_upgrade_leaves_old_or_new(program, tmp_path):
     """kill -9 before each statement in turn: the index is the old one or the new one, never between."""
     states = []
@@ -248,6 +250,7 @@ def fresh_in(base):
     return Path(base) / 'index.sqlite3'
 
 
+@pytest.mark.long
 def test_plain_alembic_from_the_checkout(tmp_path):
     """``current``, ``check`` (what ``--autogenerate`` would add: nothing); a clear word without an index."""
     path = load(DUMPS[0], tmp_path / 'index.sqlite3')

@@ -57,7 +57,10 @@ def dask(address):
         distributed.Future._cb_executor = None
 
 
-KINDS = ['inline', 'threads', 'processes', 'ThreadPoolExecutor', 'ProcessPoolExecutor', 'loky', 'dask']
+KINDS = [
+    'inline', 'threads', 'processes', 'ThreadPoolExecutor', 'ProcessPoolExecutor', 'loky',
+    pytest.param('dask', marks=pytest.mark.long),  # three interpreters that load all of dask
+]  # fmt: skip
 KILLS = [kind for kind in KINDS if kind not in ('inline', 'threads')]
 
 
@@ -589,6 +592,7 @@ def test_a_worker_that_cannot_see_the_base(tmp_path):
 # --- a cluster of its own --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_dask_example(cluster, tmp_path):
     """examples/compression_on_dask.py runs on a real cluster, and its second run computes nothing."""
     command = [sys.executable, str(EXAMPLE), str(tmp_path / 'base'), cluster]
@@ -606,6 +610,7 @@ def test_the_dask_example(cluster, tmp_path):
     assert first.stdout == second.stdout
 
 
+@pytest.mark.long
 def test_a_dask_worker_killed_in_mid_run(proj, cluster, tmp_path):
     """kill -9 of a worker: the slot that it hosted finishes, nothing runs twice, all are completed.
 

@@ -55,6 +55,7 @@ def test_what_runs_is_shown_as_running(proj, executor, tmp_path, fails_first):  
         assert abs((seen[0].started_at - resource.entry.started_at).total_seconds()) < 0.5
 
 
+@pytest.mark.long
 def test_an_asynchronous_client_is_refused_in_a_sentence(proj, cluster):  # noqa: F811
     """A Client of coroutines cannot be waited for: that is said at the call, with what to give instead."""
     import asyncio
