@@ -72,6 +72,7 @@ SIBLINGS = 'test_siblings.py::test_what_a_function_leaves_behind_does_not_reach_
 FILTER = f'{QUERY}filters_give_what_python_gives'
 FINDING = f'{CHECK}each_way_to_disagree_is_found'
 
+AS_INLINE = 'torture/p21_siblings.py::test_a_function_finds_what_it_finds_inline'
 NOTEBOOKS = 'test_notebooks.py::test_'
 MEMORY = 'contracts/test_memory_limit.py::test_'
 SETUP = 'contracts/test_setup.py::test_'
@@ -115,6 +116,22 @@ MUTANTS = {
             'os.register_at_fork(before=_clock.rest, ',
             'os.register_at_fork(',
             f'{INLINE_CANCEL}no_thread_looks_where_nothing_runs',
+        ),
+    ],
+    'settings of the interpreter': [
+        Mutant(
+            'a worker has settings of its own',
+            'executors/_slot.py',
+            '        _settings.take_over(settings)\n',
+            '',
+            f'{AS_INLINE}[processes]',
+        ),
+        Mutant(
+            'what a worker has taken over is not put back for the next',
+            'executors/worker_state.py',
+            '        self._collecting = gc.isenabled()\n        self._modules.clear()',
+            '        self._modules.clear()',
+            f'{AS_INLINE}[processes]',
         ),
     ],
     'notebooks': [

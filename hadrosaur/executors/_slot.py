@@ -28,7 +28,7 @@ from .. import capture, compute, diskio, stacks
 from ..lastwords import LastWords
 from ..records import Entry, Outcome, Task, WorkOrder
 from ..unbegun import Unloadable
-from . import _memory
+from . import _memory, _settings
 from .worker_state import WorkerState
 
 if TYPE_CHECKING:
@@ -171,11 +171,14 @@ class Slot:
                 if run in revoked:
                     self._send('skipped', run)
 
-    def _load(self, number: int, fields: tuple[Any, ...], payload: bytes, path: list[str]) -> None:
+    def _load(
+        self, number: int, fields: tuple[Any, ...], payload: bytes, path: list[str], settings: dict[str, Any]
+    ) -> None:
         """Unpickle a function. Where it cannot be loaded, none of its resources is begun."""
         task = Task(*fields)
         compute.bases[task.base_given] = task.base
         sys.path.extend(entry for entry in path if entry not in sys.path and os.path.isdir(entry))
+        _settings.take_over(settings)
         try:
             function = pickle.loads(payload)  # which imports cloudpickle where the function needs it
         except BaseException as error:  # the user's modules are run here and may raise anything

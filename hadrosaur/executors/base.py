@@ -8,6 +8,7 @@ blames exactly the resource that failed, logs stay apart, the same files are lef
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import sys
 import threading
@@ -102,6 +103,7 @@ class Packed(NamedTuple):
     digest: str
     payload: bytes
     path: list[str]  # where the caller finds modules of its own, for a slot on another machine
+    settings: dict[str, Any]  # of the caller's interpreter
 
 
 def pack(function: Function) -> Packed:
@@ -109,7 +111,7 @@ def pack(function: Function) -> Packed:
 
     Raises ExecutorFault, naming the function, where it holds something that cannot be pickled.
     """
-    from . import _generators, _source
+    from . import _generators, _settings, _source
 
     global _packing
     name = getattr(function, '__qualname__', repr(function))
@@ -131,7 +133,9 @@ def pack(function: Function) -> Packed:
             f'the function {name} drags {len(payload) / 1e6:.0f} MB along to every worker; '
             'load such data inside the function',
         )
-    return Packed(hashlib.blake2b(payload, digest_size=16).hexdigest(), payload, [*_own_path(), *folders])
+    settings = _settings.of_this_process()
+    digest = hashlib.blake2b(payload + marshal.dumps(settings), digest_size=16).hexdigest()
+    return Packed(digest, payload, [*_own_path(), *folders], settings)
 
 
 def _own_path() -> list[str]:

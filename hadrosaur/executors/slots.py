@@ -112,7 +112,7 @@ class SlotPool(Executor):
         key = (task, packed.digest)
         if key not in self._numbers:
             number = self._numbers[key] = next(self._count)
-            self._frames[number] = _slot.pack_frame('task', number, tuple(task), packed.payload, packed.path)
+            self._frames[number] = _slot.pack_frame('task', number, tuple(task), *packed[1:])
         return self._numbers[key]
 
     def cancel(self, runs: Collection[str]) -> None:

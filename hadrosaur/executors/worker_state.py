@@ -83,7 +83,8 @@ class WorkerState:
         self._handlers = [_getsignal(number) for number in _NAMED]
         self._builtins = dict(vars(builtins))
         self._argv, self._sys['argv'] = list(sys.argv), sys.argv
-        self._recursion = sys.getrecursionlimit()
+        self._recursion, self._switching = sys.getrecursionlimit(), sys.getswitchinterval()
+        self._collecting = gc.isenabled()
         self._modules.clear()
         self._note_modules()
 

@@ -1,15 +1,23 @@
-"""P21: nothing that a function does to its process reaches another resource, in any kind of worker.
+"""P21: nothing that a function does to its process reaches another resource, and workers are as the program.
 
-Each of the things that a function may leave behind, three times on each executor that computes in worker
-processes: the sibling that the same worker computes next finds the process, prints, and leaves files with
-modes, as if it were alone.
+Each of the things that a function may leave behind, three times on each executor: the sibling that the same
+worker computes next finds the process, prints, and leaves files with modes, as if it were alone. Inline and
+in threads the process is the program's, as docs/howto/workers.md says: there the logs are apart, and the
+program's own output goes on. And each of the things that a function may depend on, three times on each
+executor: it finds what it finds inline.
 """
 
+import json
 import os
+import shutil
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from harness import IS_FULL, chance, count
+from conftest import HANG
+from harness import IS_FULL, chance, child, count, ended
 from test_last_words import BREAKS
 from test_siblings import LEFT_BEHIND, look
 from zoo_keeper import executor_of
@@ -91,3 +99,101 @@ def test_siblings_are_as_if_alone(tmp_path, record, kind):
                     different.append((name, differences))
     record('P21', len(names) * TIMES, len(different), f'{kind}: {len(names) * TIMES}')
     assert different == []
+
+
+HERE = Path(__file__).parent
+OF_THE_PROGRAM = {
+    'an alarm', 'a traceback to come', 'a signal to come',  # end it
+    'a limit of file sizes', 'an effective user', 'a builtin', 'no builtin', 'a hard limit of processes',
+    'all at once',
+}  # fmt: skip
+"""What no program survives that does it to itself, inline or in a thread."""
+OF_ITS_THREADS = {
+    'stdout gone', 'stdout None', 'stdout closed', 'stderr replaced', 'descriptor 1 closed',
+    'descriptor 1 replaced',
+}  # fmt: skip
+"""What is one for all threads, so that nobody can say whose it is."""
+
+
+@pytest.mark.parametrize('kind', ['inline', 'threads'])
+def test_logs_are_apart_where_the_process_is_the_programs(tmp_path, record, kind):
+    """The sibling's log is its own, both get a final state, and the program goes on printing where it did."""
+    names = [name for name in ALL if name not in OF_THE_PROGRAM]
+    if kind == 'threads':
+        names = [name for name in names if name not in OF_ITS_THREADS and name not in BROKEN]
+    names = names if IS_FULL else chance().sample(names, 6)
+    different = []
+    for number in range(len(names) * TIMES):
+        name = names[number % len(names)]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ended([child(in_a_program, folder, kind, ALL[name])])
+        seen = json.loads((folder / 'seen').read_text())
+        seen['own'] = (folder / 'own').read_text()
+        expected = {
+            'states': ['completed', 'completed'],
+            'out': 'sibling was here\n',
+            'err': '',
+            'own': 'mine\n',
+        }
+        if seen != expected:
+            different.append((name, {key: seen[key] for key in expected if seen[key] != expected[key]}))
+    record('P21', len(names) * TIMES, len(different), f'{kind}: {len(names) * TIMES}')
+    assert different == []
+
+
+def in_a_program(folder, kind, code):
+    """In a forked child: two resources, the first leaves something behind; then a line of its own."""
+    os.dup2(os.open(folder / 'own', os.O_WRONLY | os.O_CREAT), 1)
+    sys.stdout = os.fdopen(1, 'w', closefd=False)
+    proj = Project(folder / 'base')
+    proj.resource('coll')(look)
+    found = {
+        res.ident: res
+        for res in proj.fetch_many('coll', [('first', {'leave': code}), 'sibling'], workers=1, executor=kind)
+    }
+    proj.close()
+    seen = {'states': [found[ident].status for ident in ('first', 'sibling')]}
+    for name, log in (('out', 'stdout'), ('err', 'stderr')):
+        seen[name] = Path(found['sibling'].paths[log]).read_text()
+    (folder / 'seen').write_text(json.dumps(seen))
+    if sys.stdout is not None:
+        print('mine', flush=True)
+    os._exit(0)
+
+
+@pytest.mark.parametrize('kind', [*EXECUTORS, 'threads'] if IS_FULL else EXECUTORS[:1])
+def test_a_function_finds_what_it_finds_inline(tmp_path, record, kind):
+    """Settings, streams, code, classes, signals, processes of its own: all but named ones."""
+    shutil.copy(HERE / 'as_inline.py', tmp_path)
+    environment = {**os.environ, 'PYTHONHASHSEED': '7'}
+    environment['PYTHONPATH'] = os.pathsep.join([str(HERE), *sys.path[:1], os.environ.get('PYTHONPATH', '')])
+    done = subprocess.run(
+        [sys.executable, 'as_inline.py', kind, str(TIMES)],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    named = NAMED.get(kind, set())
+    different = {what: seen for what, seen in found.items() if len(set(seen)) > 1 and what not in named}
+    wrong = {
+        what: seen[0] for what, seen in found.items() if 'Traceback' in seen[0] and what != 'a traceback'
+    }
+    record('P21', len(found) * TIMES, len(different), f'as inline, {kind}: {len(found) * TIMES}')
+    assert wrong == {}
+    assert different == {}
+
+
+NAMED = {
+    'threads': {
+        'the main thread', 'an alarm', 'a handler of signals',
+        'decimal precision', 'decimal rounding', 'decimal traps',
+    },
+    'dask': {'the hash of text'},
+}  # fmt: skip
+"""The page for people names them."""
