@@ -27,7 +27,9 @@ def of_this_process() -> dict[str, Any]:
     if socket := sys.modules.get('socket'):
         found['socket'] = socket.getdefaulttimeout()
     if decimal := sys.modules.get('decimal'):
-        found['decimal'] = _of_context(decimal.getcontext())
+        context = _of_context(decimal.getcontext())
+        if context != _of_context(decimal.DefaultContext):  # else nobody needs to load it
+            found['decimal'] = context
     if locale := sys.modules.get('locale'):
         found['locale'] = locale.setlocale(locale.LC_ALL)
     if multiprocessing := sys.modules.get('multiprocessing'):
@@ -55,8 +57,7 @@ def take_over(found: dict[str, Any]) -> None:
     if found.get('decimal'):
         import decimal
 
-        if _of_context(decimal.getcontext()) != found['decimal']:
-            decimal.setcontext(_context(decimal, found['decimal']))
+        decimal.setcontext(_context(decimal, found['decimal']))
     if found.get('locale') not in (None, 'C'):
         import locale
 
@@ -68,11 +69,11 @@ def take_over(found: dict[str, Any]) -> None:
         multiprocessing.set_start_method(found['starting'], force=True)
 
 
-def _of_filter(action: str, message: Any, category: type, module: Any, line: int) -> Any:
+def _of_filter(action: str, message: Any, category: Any, module: Any, line: int) -> Any:
     """A filter of warnings; None for one of a class that is not Python's own, or of no pattern's."""
     patterns = [given.pattern if isinstance(given, re.Pattern) else given for given in (message, module)]
     is_plain = all(given is None or isinstance(given, str) for given in patterns)
-    if category.__module__ != 'builtins' or not is_plain:
+    if getattr(category, '__module__', '') != 'builtins' or not is_plain:
         return None
     return (action, patterns[0], category.__name__, patterns[1], line)
 
