@@ -254,6 +254,13 @@ class BaseDirectory(Guarded):
                 return False
             raise
 
+    def try_to_write(self) -> None:
+        """Raises OSError where a few pages cannot be written any more. What a kill leaves of it is swept."""
+        name = f'.{FORMAT_FILE}.{os.getpid()}.new'
+        with diskio.opened(self.hidden) as hidden:
+            os.close(diskio.create(name, bytes(1 << 16), hidden))
+            diskio.remove(name, hidden)
+
     # Sessions.
 
     def session(self) -> str | None:

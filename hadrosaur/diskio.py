@@ -427,10 +427,11 @@ def unlock(fd: int) -> None:
     Not only by closing: a child that was forked between opening and locking has a copy that it does not
     know of, and would keep the lock. (In a child, `_held` knows none of the parent's.)
     """
-    with contextlib.suppress(OSError):  # the user's function may have closed it
-        # A child that is just being forked may collect what the parent's locks belonged to.
-        if _held.pop(fd, _NOBODY) is None and os.getpid() == _holder:
+    # A child that is just being forked may collect what the parent's locks belonged to.
+    if _held.pop(fd, _NOBODY) is None and os.getpid() == _holder:
+        with contextlib.suppress(OSError):  # closing gives it back, too
             fcntl.flock(fd, fcntl.LOCK_UN)
+    with contextlib.suppress(OSError):  # the user's function may have closed it
         os.close(fd)
 
 

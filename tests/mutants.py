@@ -1648,6 +1648,20 @@ MUTANTS = {
     ],
     'notes of ours': [
         Mutant(
+            'what a kill leaves of trying the disk has a name that nobody sweeps',
+            'basedir.py',
+            "        name = f'.{FORMAT_FILE}.{os.getpid()}.new'",
+            "        name = f'.probe.{os.getpid()}.new'",
+            'test_disk_faults.py::test_nothing_is_left_of_a_command_that_is_killed_while_it_tries_the_disk',
+        ),
+        Mutant(
+            'a disk that refuses unlocking keeps the lock',
+            'diskio.py',
+            '        with contextlib.suppress(OSError):  # closing gives it back, too',
+            '        if True:',
+            f'{DISK}a_disk_that_refuses_unlocking_keeps_no_lock',
+        ),
+        Mutant(
             'the folder of sessions is listed by its path, where a link may stand by then',
             'basedir.py',
             '                names = os.listdir(sessions)',

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from conftest import ROOT
 from torture.faults import LOOKS, OPENS, Faults
 
 from hadrosaur import Project, rowwriter
+from hadrosaur.cli import running
 from hadrosaur.rowevents import Event, Place
 
 BASE = """
@@ -147,6 +149,26 @@ def test_what_a_killed_process_left_of_format_json_is_swept_up(base):
         proj.resource('coll')(lambda ident, args, subdir: ident)
         proj.fetch('coll', 'b')
     assert not left.exists()
+
+
+def test_nothing_is_left_of_a_command_that_is_killed_while_it_tries_the_disk(base):
+    """`run` ends by writing a few pages; what a kill leaves of that, the next to compute sweeps up."""
+    proj = Project(base)
+    proj.resource('coll')(lambda ident, args, subdir: ident)
+    proj.fetch('coll', 'a')
+    before = set(os.listdir(base / '.hadrosaur'))
+    pid = os.fork()
+    if pid == 0:
+        os.replace = os.rename = os.unlink = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        running._is_usable(proj)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert set(os.listdir(base / '.hadrosaur')) > before
+    proj.close()
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', 'b')
+    assert set(os.listdir(base / '.hadrosaur')) == before
 
 
 def test_what_is_tried_again_is_no_progress(proj, base, monkeypatch):

@@ -1,6 +1,7 @@
 """What a disk refuses, or a process may not open, costs nothing that was there before, and is told."""
 
 import errno
+import fcntl
 import json
 import os
 
@@ -401,3 +402,17 @@ def test_what_the_disk_says_at_the_end_of_a_run_keeps_no_lock(coll, base, monkey
     assert refused
     assert res.result == NEW
     assert coll.fetch('coll', 'b', OLD, recompute=True).result == OLD
+
+
+def test_a_disk_that_refuses_unlocking_keeps_no_lock(coll, monkeypatch):
+    """The lock goes with its descriptor, which is closed whatever unlocking says: the next run can begin."""
+    real = fcntl.flock
+
+    def flock(fd, how):
+        if how == fcntl.LOCK_UN:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, how)
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    for _ in range(2):
+        assert coll.fetch('coll', 'a', NEW, recompute=True, wait=5).status == 'completed'

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .. import diskio
 from ..rowwriter import LAST
 from ..runner import check_executor
 from ..shown import visible
@@ -203,9 +202,7 @@ def _is_usable(project: Project) -> bool:
         )
         return False
     try:
-        with diskio.opened(project._base.hidden) as hidden:
-            diskio.replace('.probe', bytes(1 << 16), hidden)
-            diskio.remove('.probe', hidden)
+        project._base.try_to_write()
     except OSError as error:
         output.note(f'{project.base!r} cannot be written any more: {error.strerror}')
         return False

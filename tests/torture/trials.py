@@ -283,11 +283,14 @@ def nonces(base):
     return found
 
 
-LITTER = ('.new', '-journal', '.tmp')  # not .damaged: what can't be read is set aside, and said
+LITTER = ('.new', '-journal', '.tmp')
+ASIDE = ('.damaged-', '.old-')  # set aside, with its journal, and said
 
 
 def litter(base):
     for path in base.rglob('*'):
+        if any(end in path.name for end in ASIDE):
+            continue
         if any(end in path.name for end in LITTER) and 'storage' not in path.parts:
             yield f'litter: {path.relative_to(base)}'
     for path in base.glob('.hadrosaur/sessions/*'):
