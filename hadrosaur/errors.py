@@ -226,13 +226,19 @@ class UpgradeFailed(IndexFault):
 class ExecutorFault(HadrosaurError):
     """The executor cannot run anything."""
 
+    exit_code = 5
+
 
 class UnknownExecutor(ExecutorFault):
     """No executor of that name or kind."""
 
+    exit_code = 2
+
 
 class ExecutorUnavailable(ExecutorFault):
     """The executor needs something that is not installed, or does not answer."""
+
+    exit_code = 2
 
 
 class HadrosaurWarning(UserWarning):

@@ -24,7 +24,11 @@ IS_POSSIBLE = hasattr(os, 'memfd_create')
 def create() -> int:
     """A descriptor of shared memory for `LastWords`, with no name anywhere; it is closed by whoever asks."""
     fd = os.memfd_create('hadrosaur-last-words', os.MFD_CLOEXEC)
-    os.ftruncate(fd, _SIZE)
+    try:
+        os.ftruncate(fd, _SIZE)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 

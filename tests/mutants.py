@@ -753,6 +753,22 @@ MUTANTS = {
             'test_full_disk.py::test_an_index_that_may_not_grow[by the next]',
         ),
     ],
+    'no workers': [
+        Mutant(
+            'workers need memory to share with their caller',
+            'executors/template.py',
+            '            with contextlib.suppress(OSError):  # files may',
+            '            with contextlib.suppress(TemplateError):  # files may',
+            'test_last_words.py::test_a_worker_without_such_memory',
+        ),
+        Mutant(
+            'a machine that gives no workers is a mistake in usage',
+            'errors.py',
+            '    """The executor cannot run anything."""\n\n    exit_code = 5',
+            '    """The executor cannot run anything."""\n\n    exit_code = 2',
+            'test_cli_running.py::test_exit_codes_of_executors',
+        ),
+    ],
     'documented fetch': [
         Mutant(
             'who does not say where the index is makes another',

@@ -1,5 +1,6 @@
 """The command line, part 4: verbs that compute (run, retry, reproduce)."""
 
+import errno
 import json
 import os
 import re
@@ -8,11 +9,14 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 from conftest import HANG
 from test_cli_tools import HOSTILE, JOBS, command, files, hadro, on_terminal, wait_for
 
 from hadrosaur import Project
+from hadrosaur.cli import app
 from hadrosaur.cli.rows import ident_line, idents_of
+from hadrosaur.executors import _worker
 
 
 @pytest.fixture
@@ -413,3 +417,18 @@ def test_reproduce_interrupted(place):
 
     assert process.returncode == 130
     assert rows(place)['slow'].status == 'completed'
+
+
+def test_exit_codes_of_executors(place, monkeypatch):
+    """5 where the machine gives no workers, 2 for an executor that is none."""
+
+    def refused(*args):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.setattr(_worker, '_started', refused)
+    command = ['run', 'jobs:proj', 'books', 'emma', '-j', '1']
+    assert CliRunner().invoke(app, command).exit_code == 5
+    assert CliRunner().invoke(app, [*command, '--executor', 'nonsense']).exit_code == 2
+    sys.modules.pop('jobs').proj.close()

@@ -1,5 +1,6 @@
 """What is printed reaches its own log: the last words of what was killed, and late words of threads."""
 
+import errno
 import os
 import signal
 import sys
@@ -274,3 +275,22 @@ def test_whatever_a_function_does_to_its_streams(program, executor):
     )
     assert done.stdout == 'the program goes on\n' * len(breaks)
     assert done.stderr == 'and on\n' * len(breaks)
+
+
+def test_a_worker_without_such_memory(proj, monkeypatch):
+    """Where no file may be so long (ulimit -f), workers compute all the same, and forget what stands open."""
+
+    def refused():
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    def compute(ident, args, subdir):
+        print('whole')
+        print('open', end='')
+        if ident == 'dies':
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(lastwords, 'create', refused)
+    proj.resource('coll')(compute)
+    found = {res.ident: res for res in proj.fetch_many('coll', ['dies', 'a'], workers=1)}
+    assert (found['a'].status, log(found['a'])) == ('completed', 'whole\nopen')
+    assert (found['dies'].entry.error_type, log(found['dies'])) == ('WorkerDied', 'whole\n')

@@ -6,7 +6,7 @@
 2      usage
 3      no project, collection or resource of that name
 4      index and directories disagree
-5      the base cannot be used: a fault of the index, no space, no permission
+5      the base cannot be used: a fault of the index, no space, no permission, no worker processes
 130    interrupted (128 + SIGINT)
 141    whoever read our output has gone (128 + SIGPIPE)
 =====  ==================================================================

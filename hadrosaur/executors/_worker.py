@@ -133,9 +133,8 @@ class Worker:
 
     def last_words(self) -> tuple[bytes, bytes]:
         """What it had printed of lines that it did not end: for stdout.log and stderr.log."""
-        if isinstance(self.process, template.ForkedProcess):
-            return self.process.last_words.read()
-        return b'', b''
+        words = self.process.last_words if isinstance(self.process, template.ForkedProcess) else None
+        return words.read() if words is not None else (b'', b'')
 
     def let_go(self) -> None:
         """Ask it to end as a program ends: with its exit handlers, and what it has buffered written."""

@@ -75,7 +75,7 @@ class ForkedProcess:
         returncode: Its exit code, minus the signal's number where one killed it; None while it runs.
     """
 
-    def __init__(self, pid: int, status: Any, last_words: LastWords) -> None:
+    def __init__(self, pid: int, status: Any, last_words: LastWords | None) -> None:
         self.pid = pid
         self.last_words = last_words
         self.returncode: int | None = None
@@ -112,7 +112,8 @@ class ForkedProcess:
     def close(self) -> None:
         """Give the descriptor back; the process may go on."""
         diskio.close(self._status)
-        self.last_words.close()
+        if self.last_words is not None:
+            self.last_words.close()
 
 
 class _Template:
@@ -141,17 +142,19 @@ class _Template:
 
     def fork(self, connection: socket.socket, environment: dict[bytes, bytes]) -> ForkedProcess:
         """A new worker at the other end of ``connection``. Raises TemplateError."""
-        state = marshal.dumps(_state_of_this_process(environment))
+        state = _state_of_this_process(environment)
         reading, writing = os.pipe2(os.O_CLOEXEC)
         home = words = -1
         status = open(reading, 'rb', buffering=0)  # noqa: SIM115
         try:
             home = os.open('.', diskio.LOOK)
-            words = lastwords.create()
-            last_words = LastWords(words)
-            fds = [connection.fileno(), writing, home, words]
-            socket.send_fds(self._control, [_HEADER.pack(len(state))], fds)
-            self._control.sendall(state)
+            with contextlib.suppress(OSError):  # files may not be so long here (RLIMIT_FSIZE)
+                words = lastwords.create()
+            last_words = LastWords(words) if words >= 0 else None
+            data = marshal.dumps({**state, 'words': words >= 0})
+            fds = [connection.fileno(), writing, home, words if words >= 0 else home]
+            socket.send_fds(self._control, [_HEADER.pack(len(data))], fds)
+            self._control.sendall(data)
             pid, number = struct.unpack('!ii', _receive(self._control, 8))
         except (OSError, EOFError) as error:
             status.close()
@@ -359,7 +362,7 @@ def _fork(
             for fd in (control.detach(), *own, status, reading, writing, *workers.values()):
                 os.close(fd)
             _take_over(state, home)
-            return connection, words
+            return connection, words if state['words'] else -1
         except BaseException:
             os._exit(1)
     for fd in (connection, home, words, writing):
