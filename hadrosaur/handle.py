@@ -232,7 +232,7 @@ class Resource(dict[str, Any]):
 
     def _read_error(self, folder: int) -> str | None:
         """The text of error.log, if it is of the run that this is a snapshot of."""
-        before = _bytes(directory.RECORD, folder, directory.RECORD_MOST)
+        before = directory.record_data(folder)
         try:
             text = diskio.read_tail(directory.ERROR, folder, LONGEST_ERROR).decode(errors='replace')
         except FileNotFoundError:
@@ -241,7 +241,7 @@ class Resource(dict[str, Any]):
             return text
         record, known = directory.parse_record(before), self._known
         is_same = all(record.get(name) == known.raw(name) for name in ('attempt', 'started_at'))
-        return text if is_same and before == _bytes(directory.RECORD, folder, directory.RECORD_MOST) else None
+        return text if is_same and before == directory.record_data(folder) else None
 
     def _in_folder(self, read: Callable[[int], Any]) -> Any:
         """What is read from the directory, None where there is none (any more)."""
@@ -406,7 +406,7 @@ def _completed(folder: int, with_record: bool) -> Look | None:
     one that was opened belongs to one run, and is whole if it parses. What a record tells belongs to the
     same run if the record is the same before and after.
     """
-    before = _bytes(directory.RECORD, folder, directory.RECORD_MOST) if with_record else None
+    before = directory.record_data(folder) if with_record else None
     try:
         data = diskio.read(directory.RESULT, folder)
         value = directory.parse_result(data)
@@ -421,7 +421,7 @@ def _completed(folder: int, with_record: bool) -> Look | None:
     if not with_record:
         return Look('completed', value, mark=_mark(data))
     record = directory.parse_record(before) if before is not None else None
-    if before != _bytes(directory.RECORD, folder, directory.RECORD_MOST):
+    if before != directory.record_data(folder):
         return None
     is_of_it = record is not None and record.get('state') == 'completed'
     if not is_of_it and directory.read_status(folder) != 'completed':
@@ -431,10 +431,10 @@ def _completed(folder: int, with_record: bool) -> Look | None:
 
 def _damaged(folder: int, seen: bytes | None, damage: str) -> Look | None:
     """None where no more than a run that began, and perhaps ended, came between two readings."""
-    before = _bytes(directory.RECORD, folder, directory.RECORD_MOST)
-    if directory.read_status(folder) != 'completed' or _bytes(directory.RESULT, folder) != seen:
+    before = directory.record_data(folder)
+    if directory.read_status(folder) != 'completed' or directory.data_of(directory.RESULT, folder) != seen:
         return None
-    if before != _bytes(directory.RECORD, folder, directory.RECORD_MOST):
+    if before != directory.record_data(folder):
         return None
     record = directory.parse_record(before) if before is not None else None
     return Look('completed', record=record, damage=damage)
@@ -443,15 +443,3 @@ def _damaged(folder: int, seen: bytes | None, damage: str) -> Look | None:
 def _mark(data: bytes) -> tuple[int, int]:
     """By which a result is known again."""
     return (len(data), binascii.crc32(data))
-
-
-def _bytes(name: str, folder: int, most: int | None = None) -> bytes | None:
-    """Of a file, None where there is none."""
-    try:
-        return diskio.read(name, folder, most)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            return None
-        if diskio.is_no_file(error):
-            return b''
-        raise

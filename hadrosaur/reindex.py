@@ -139,7 +139,8 @@ class _Visit(NamedTuple):
             is_unread = not diskio.is_no_file(error) and not isinstance(error, FileNotFoundError)
             return Folder(self.collection, path, None, str(error.strerror), is_unread=is_unread)
         try:
-            return _look(self.collection, path, name, opened, self.parent)
+            where = (self.collection, path, name, opened, self.parent)
+            return directory.of_one_run(opened, lambda record: _look(record, *where))
         except HadrosaurError as error:
             return Folder(self.collection, path, None, str(error))
         except OSError as error:
@@ -150,11 +151,12 @@ class _Visit(NamedTuple):
             os.close(opened)
 
 
-def _look(collection: str, path: str, name: str, opened: int, parent: int) -> Folder:
+def _look(
+    record: dict[str, Any] | None, collection: str, path: str, name: str, opened: int, parent: int
+) -> Folder:
     state = directory.read_status(opened)
     if state == 'absent':
         return Folder(collection, path, None)
-    record = directory.read_record(opened)
     ident = directory.ident_of(name, opened, record)
     if _is_shadowed(name, ident, parent):
         return Folder(collection, path, None, f'its ident {ident!r} has a folder of its own')
@@ -395,8 +397,11 @@ class _Checking:
 
     def _compare(self, entry: Entry, row: Entry) -> None:
         changed = differences(entry, row)
-        if not changed:
+        if not changed or self._is_under_way(row):
             return
+        now = self._store.index.get(row.collection, row.ident)
+        if now is None or now.raw('changed') != row.raw('changed'):
+            return  # it was written meanwhile
         name = changed[0]
         problem = 'status' if name == 'status' else 'times' if name.endswith('_at') else 'details'
         detail = f'{name}: the folder says {entry.raw(name)!r}, the row {row.raw(name)!r}'
@@ -406,9 +411,15 @@ class _Checking:
         """Is something wrong with its result.json?"""
         before = len(self._findings)
         path, name = os.path.split(f'{self._store.base.path}/{found.name}')
-        with diskio.opened_below(path, name) as opened:
+
+        def read(record: dict[str, Any] | None) -> tuple[dict[str, Any], bytes | None, bool]:
             data = directory.read_result(opened) if self._deep else b''
-            record = directory.read_record(opened) or {}
+            return record or {}, data, directory.read_status(opened) == 'completed'
+
+        with diskio.opened_below(path, name) as opened:
+            record, data, is_completed = directory.of_one_run(opened, read)
+        if not is_completed:  # it is computed anew
+            return
         if data is None:
             self._note('damaged', entry.collection, entry.ident, f'{directory.RESULT} does not parse')
         elif self._deep and record.get('result_sha256') not in (None, directory.checksum(data)):

@@ -219,10 +219,16 @@ def _what_it_is(place: Place, *, settles: bool) -> tuple[bool, Entry | None]:
     path = f'{os.path.basename(place.collection_path)}/{place.folder}'
     try:
         with diskio.opened_below(place.collection_path, place.folder) as folder:
-            state = directory.read_status(folder)
-            if state in ('completed', 'error'):
-                record = directory.read_record(folder)
-                entry = directory.entry_of(place.collection, place.ident, path, state, folder, record)
+            key = (place.collection, place.ident)
+
+            def read(record: dict[str, Any] | None) -> tuple[directory.State, Entry | None]:
+                state = directory.read_status(folder)
+                if state in ('completed', 'error'):
+                    return state, directory.entry_of(*key, path, state, folder, record)
+                return state, None
+
+            state, entry = directory.of_one_run(folder, read)
+            if entry is not None:
                 return True, entry
     except OSError as error:
         if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):

@@ -753,6 +753,37 @@ MUTANTS = {
             'test_full_disk.py::test_an_index_that_may_not_grow[by the next]',
         ),
     ],
+    'readings of one run': [
+        Mutant(
+            'a folder is read without a look at whether it is still the same run',
+            'directory/__init__.py',
+            '        if after == before:',
+            '        if True:',
+            'test_readings_of_one_run.py::test_a_run_that_comes_while_a_folder_is_read[walked]',
+        ),
+        Mutant(
+            'a row that was written while check looked is a disagreement',
+            'reindex.py',
+            "        if now is None or now.raw('changed') != row.raw('changed'):",
+            '        if False:',
+            'test_readings_of_one_run.py::'
+            'test_a_run_that_comes_while_check_looks_is_no_disagreement[read_status]',
+        ),
+        Mutant(
+            'show gives up where a resource is computed anew',
+            'cli/one.py',
+            'reversed(range(LOOKS))',
+            'reversed(range(1))',
+            'test_readings_of_one_run.py::test_a_run_that_comes_while_one_is_shown',
+        ),
+        Mutant(
+            'a log is printed over two runs',
+            'cli/one.py',
+            '            if run == self._run:',
+            '            if True:',
+            'test_readings_of_one_run.py::test_a_run_that_comes_while_its_log_is_printed',
+        ),
+    ],
     'no workers': [
         Mutant(
             'workers need memory to share with their caller',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import directory, diskio
+from ..errors import ResourceError
 from ..shown import Harmless, size, visible
 from . import output
 from .arguments import ARGS, BASE, COLL, IDENT, JSON
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from ..handle import Resource
     from ..project import Project
 
+LOOKS = 20  # at a resource that is computed anew each time
 LONGEST_RESULT = 300  # characters of a result that `show` shows; --json has all of it
 LOOK_AT_LOG = 0.1  # seconds between two looks at a log that is followed
 LOOK_AT_STATUS = 0.5  # seconds between two looks at whether its resource is still pending
@@ -46,11 +50,24 @@ def show(base: str, collection: str, ident: str, as_json: bool) -> None:
     Its status, times and args, its error or the beginning of its result, and where its files are.
     """
     with opened(base) as project:
-        resource = project.get(collection, ident)
+        resource = _of_one_run(project, collection, ident)
         if as_json:
             output.write_json(_document(resource))
         else:
             output.write_fields(_fields(resource))
+
+
+def _of_one_run(project: Project, collection: str, ident: str) -> Resource:
+    """The resource, its entry read too; again where it was computed anew between the two."""
+    for tries_left in reversed(range(LOOKS)):
+        resource = project.get(collection, ident)
+        try:
+            if resource.entry is not None:
+                return resource
+        except ResourceError:
+            if not tries_left:
+                raise
+    raise AssertionError('unreachable')
 
 
 def _document(resource: Resource) -> dict[str, Any]:
@@ -123,7 +140,7 @@ def logs(base: str, collection: str, ident: str, follow: bool, name: str | None,
     """
     with opened(base) as project:
         resource = project.get(collection, ident)
-        log = _Log(resource.paths[name or 'stdout'], raw=raw or not output.is_terminal())
+        log = _Log(resource.paths[name or 'stdout'], raw=raw or not output.is_terminal(), follow=follow)
         try:
             log.pass_on()
             while follow and resource.status == 'pending':
@@ -143,10 +160,13 @@ def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
 
 
 class _Log:
-    """A growing file. One that is emptied or replaced is read from its beginning again."""
+    """A growing file. One that is emptied or replaced, or is another run's, is read from its beginning."""
 
-    def __init__(self, path: str, *, raw: bool) -> None:
+    def __init__(self, path: str, *, raw: bool, follow: bool) -> None:
         self._path = path
+        self._is_followed = follow
+        self._run: str | None = None
+        self._run = self._run_now()
         self._harmless = None if raw else Harmless()
         self._offset = 0
         self._inode = -1
@@ -168,9 +188,22 @@ class _Log:
             self._offset = 0
         self._inode = found.st_ino
         while data := os.pread(file, CHUNK, self._offset):
-            self._offset += len(data)
-            self._write(data)
+            run = self._run_now()  # a run empties its logs after it has said in the record that it begins
+            if run == self._run:
+                self._offset += len(data)
+                self._write(data)
+                continue
+            if self._offset and not self._is_followed:
+                output.note('it was computed anew meanwhile: what follows is the log of the new run')
+            self._run, self._offset = run, 0
         sys.stdout.buffer.flush()
+
+    def _run_now(self) -> str | None:
+        """The run whose log it is by now; where its record cannot be read, the one that was known before."""
+        with contextlib.suppress(OSError), diskio.opened(os.path.dirname(self._path), diskio.LOOK) as folder:
+            run = (directory.read_record(folder) or {}).get('run')
+            return run if isinstance(run, str) else self._run
+        return self._run
 
     def _write(self, data: bytes, *, end: bool = False) -> None:
         if self._harmless is not None:
