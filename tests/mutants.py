@@ -1118,8 +1118,8 @@ MUTANTS = {
         Mutant(
             'the record is not looked at again after the result was read',
             'handle.py',
-            'directory.RECORD_MOST):\n        return None\n    is_of_it',
-            'directory.RECORD_MOST):\n        pass\n    is_of_it',
+            'directory.record_data(folder):\n        return None\n    is_of_it',
+            'directory.record_data(folder):\n        pass\n    is_of_it',
             f'{ONE_VALUE}computed_again_between_two_readings[fetch-args1-record.json]',
         ),
         Mutant(
