@@ -162,7 +162,7 @@ def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
 class _Log:
     """A growing file. One that is emptied or replaced, or is another run's, is read from its beginning."""
 
-    def __init__(self, path: str, *, raw: bool, follow: bool) -> None:
+    def __init__(self, path: str, *, raw: bool, follow: bool = True) -> None:
         self._path = path
         self._is_followed = follow
         self._run: str | None = None
