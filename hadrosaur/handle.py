@@ -6,7 +6,7 @@ import binascii
 import errno
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from . import directory, diskio, howfar, records
 from .directory import State
@@ -46,6 +46,8 @@ def shown_paths(base: str) -> dict[str, str]:
         'storage': f'{base}/storage/',
     }
 
+
+T = TypeVar('T')
 
 LONGEST_ERROR = 4 << 20  # bytes of the end of error.log that `Resource.error` is
 
@@ -324,6 +326,7 @@ class Look(NamedTuple):
 
 _ABSENT = Look('absent')
 _LOOKS = 100  # at a directory that is another each time, before it is called pending
+_READINGS = 20  # of a directory that is another run's each time
 _BETWEEN = 0.001  # seconds between them
 
 
@@ -346,6 +349,22 @@ def look(collection_path: str, folder: str, *, with_record: bool = False) -> Loo
             f'{where} does not fit into memory', hint='read it in parts, with other tools'
         ) from error
     return Look('pending')
+
+
+def of_one_run(folder: int, read: Callable[[dict[str, Any] | None], T]) -> T:
+    """What ``read`` makes of an open directory and its record (see `directory.read_record`), all of one run.
+
+    A run writes its record before whatever else it leaves: where that is the same before and after, so is
+    the run. It is read again while it is not; at last, where one run follows the other without end, as it is.
+    """
+    before = directory.record_data(folder)
+    for _ in range(_READINGS):
+        found = read(None if before is None else directory.parse_record(before))
+        after = directory.record_data(folder)
+        if after == before:
+            break
+        before = after
+    return found
 
 
 def unreadable(where: str, error: OSError) -> Unreadable:

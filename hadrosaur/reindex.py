@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import canonical, directory, diskio, settle
 from .basedir import BaseDirectory
 from .errors import BaseIsNotADirectory, HadrosaurError, InvalidIdent, NotAProject, warn
+from .handle import of_one_run
 from .records import COLUMNS, CheckReport, Entry, Finding, ReindexReport
 from .registry import collection_folders, collection_of
 
@@ -140,7 +141,7 @@ class _Visit(NamedTuple):
             return Folder(self.collection, path, None, str(error.strerror), is_unread=is_unread)
         try:
             where = (self.collection, path, name, opened, self.parent)
-            return directory.of_one_run(opened, lambda record: _look(record, *where))
+            return of_one_run(opened, lambda record: _look(record, *where))
         except HadrosaurError as error:
             return Folder(self.collection, path, None, str(error))
         except OSError as error:
@@ -417,9 +418,9 @@ class _Checking:
             return record or {}, data, directory.read_status(opened) == 'completed'
 
         with diskio.opened_below(path, name) as opened:
-            record, data, is_completed = directory.of_one_run(opened, read)
+            record, data, is_completed = of_one_run(opened, read)
         if not is_completed:  # it is computed anew
-            return
+            return False
         if data is None:
             self._note('damaged', entry.collection, entry.ident, f'{directory.RESULT} does not parse')
         elif self._deep and record.get('result_sha256') not in (None, directory.checksum(data)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from . import directory, diskio, settle
 from .errors import Interrupted
+from .handle import of_one_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -227,7 +228,7 @@ def _what_it_is(place: Place, *, settles: bool) -> tuple[bool, Entry | None]:
                     return state, directory.entry_of(*key, path, state, folder, record)
                 return state, None
 
-            state, entry = directory.of_one_run(folder, read)
+            state, entry = of_one_run(folder, read)
             if entry is not None:
                 return True, entry
     except OSError as error:

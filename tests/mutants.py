@@ -756,7 +756,7 @@ MUTANTS = {
     'readings of one run': [
         Mutant(
             'a folder is read without a look at whether it is still the same run',
-            'directory/__init__.py',
+            'handle.py',
             '        if after == before:',
             '        if True:',
             'test_readings_of_one_run.py::test_a_run_that_comes_while_a_folder_is_read[walked]',

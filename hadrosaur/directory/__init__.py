@@ -23,16 +23,14 @@ import re
 import time
 from datetime import UTC
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import canonical, diskio
 from ..errors import InvalidArgs, InvalidIdent
 from ..records import COLUMNS, INDEXED_RESULT, STATUSES, Entry, Status, format_time, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-T = TypeVar('T')
+    from collections.abc import Sequence
 
 STATUS = 'status.json'
 """Exactly ``{"completed": …, "pending": …, "error": …}``, one of them true; switched last."""
@@ -65,7 +63,6 @@ _LITTER = re.compile(
     rf'\.({"|".join(map(re.escape, (*FILES, STORAGE)))})\.\d+\.\d+\.new|{re.escape(PROGRESS)}'
 )  # what `diskio.beside` names, and what a run that was killed has said
 
-_READINGS = 20  # of a directory that is another run's each time
 FORMAT = 1  # of record.json; a reader takes any number and ignores what it does not know
 
 State = Status | Literal['absent', 'damaged']
@@ -205,22 +202,6 @@ def data_of(name: str, folder: int, most: int | None = None) -> bytes | None:
         if diskio.is_no_file(error):
             return b''
         raise
-
-
-def of_one_run(folder: int, read: Callable[[dict[str, Any] | None], T]) -> T:
-    """What ``read`` makes of an open directory and its record (see `read_record`), all of it of one run.
-
-    A run writes its record before whatever else it leaves: where that is the same before and after, so is
-    the run. It is read again while it is not; at last, where one run follows the other without end, as it is.
-    """
-    before = record_data(folder)
-    for _ in range(_READINGS):
-        found = read(None if before is None else parse_record(before))
-        after = record_data(folder)
-        if after == before:
-            break
-        before = after
-    return found
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
