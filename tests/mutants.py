@@ -51,6 +51,7 @@ class Mutant(NamedTuple):
 
 
 FETCH, TRUTH, MANY = 'test_documented_fetch.py::', 'test_directory_truth.py::', 'test_fetch_many.py::'
+ROWS_MANY = 'test_many_rows.py::test_'
 INDEX, OPENING, QUERY = 'test_index.py::test_', 'test_index_opening.py::test_', 'test_query.py::test_'
 CHECK, CONTRACT = 'test_check.py::test_', 'contracts/test_executor_contract.py::test_'
 NOT_STARTED, DISK, ONE_VALUE, OWN = (
@@ -1582,6 +1583,22 @@ MUTANTS = {
             'isinstance(fault, (UnicodeDecodeError, Altered))',
             'isinstance(fault, Altered)',
             f'{OPENING}a_damaged_index_is_set_aside_and_built_anew[message]',
+        ),
+    ],
+    'many rows': [
+        Mutant(
+            'rows of all collections are counted as those of the largest',
+            'index/_summary.py',
+            "        found[most]['completed'] -= rest\n",
+            '',
+            f'{ROWS_MANY}counts_are_those_of_group_by',
+        ),
+        Mutant(
+            'a sample of durations passes for all of them',
+            'index/_summary.py',
+            '        sample = most if len(taken) > most else None',
+            '        sample = None',
+            f'{ROWS_MANY}durations_of_many_runs_are_those_of_the_last',
         ),
     ],
     'index faults': [

@@ -309,8 +309,8 @@ def test_counts(filled):
 def test_stats_are_counts_and_durations(filled):
     """Percentiles by nearest rank, over all that is done; None where nothing took any time."""
     expected = filled.count()
-    expected['a']['duration'] = {'p50': 50.0, 'p95': 95.0, 'max': 100.0}
-    expected['b']['duration'] = {'p50': None, 'p95': None, 'max': None}
+    expected['a']['duration'] = {'p50': 50.0, 'p95': 95.0, 'max': 100.0, 'sample': None}
+    expected['b']['duration'] = {'p50': None, 'p95': None, 'max': None, 'sample': None}
 
     assert filled.stats() == expected
     assert filled.stats('a') == {'a': expected['a']}
@@ -320,10 +320,10 @@ def test_stats_are_counts_and_durations(filled):
 def test_percentiles_of_few(index):
     """Each is a duration that occurred."""
     index.finish([done('1', duration=3.0)])
-    assert index.stats()['c']['duration'] == {'p50': 3.0, 'p95': 3.0, 'max': 3.0}
+    assert index.stats()['c']['duration'] == {'p50': 3.0, 'p95': 3.0, 'max': 3.0, 'sample': None}
 
     index.finish([done('2', duration=1.0), done('3', duration=2.0)])
-    assert index.stats()['c']['duration'] == {'p50': 2.0, 'p95': 3.0, 'max': 3.0}
+    assert index.stats()['c']['duration'] == {'p50': 2.0, 'p95': 3.0, 'max': 3.0, 'sample': None}
 
 
 def test_failures_are_grouped_by_cause(filled):

@@ -8,7 +8,7 @@ from hadrosaur import Project
 from hadrosaur.records import STATUSES
 
 from ..filling import MAIN, fill_index
-from ..harness import Contender, Wrong, at_most, note, race
+from ..harness import Contender, Wrong, at_most, below, note, race
 
 LAST_ERRORS = """
 SELECT * FROM resources WHERE collection = ? AND status = 'error' ORDER BY finished_at DESC LIMIT 100"""
@@ -55,10 +55,16 @@ def _race_for_counts(settings, base):
         copy.execute('CREATE INDEX fitting ON resources (collection, status)')
         expected = {(of, status): number for of, status, number in copy.execute(COUNT)}
         ways = {
-            'hadrosaur, index.count': lambda: project._index().count(),
-            'hadrosaur, sql(status_counts)': lambda: project.sql('SELECT * FROM status_counts'),
-            'hadrosaur, len(query(status=…))': lambda: [len(project.query(status=word)) for word in STATUSES],
-            'hadrosaur, stats(), with durations': lambda: project.stats(),
+            'hadrosaur, index.count': (lambda: project._index().count(), at_most(0.2)),
+            'hadrosaur, sql(status_counts)': (
+                lambda: project.sql('SELECT * FROM status_counts'),
+                at_most(1.2),
+            ),
+            'hadrosaur, len(query(status=…))': (
+                lambda: [len(project.query(status=word)) for word in STATUSES],
+                at_most(0.6),
+            ),
+            'hadrosaur, stats(), with durations': (lambda: project.stats(), below(100, 'ms')),
         }
         for name, number in project.stats().items():
             if any(expected.get((name, word), 0) != number[word] for word in STATUSES):
@@ -66,7 +72,7 @@ def _race_for_counts(settings, base):
         contenders = [
             _asking('floor', lambda: copy.execute(COUNT).fetchall()),
             _asking('the same, without its own index', lambda: same.execute(COUNT).fetchall()),
-            *(_asking(name, act, at_most(1.2)) for name, act in ways.items()),
+            *(_asking(name, *way) for name, way in ways.items()),
         ]
         race('counts by status', contenders, settings, number=3, rounds=settings.turns(7), unit='ms')
 

@@ -64,6 +64,9 @@ def status(base: str, collection: str | None, as_json: bool, watch: bool) -> Non
             output.write_table(_columns(state), _rows(state))
             for line in _said(state):
                 output.note(line)
+            for name, counts in state.items():
+                if sample := counts['duration']['sample']:
+                    output.note(f'{name}: durations are those of the last {sample}')
             if not state:
                 output.note('there are no resources yet')
 

@@ -281,7 +281,10 @@ class Index:
         return self._connections.read(lambda driver: _summary.count(driver, collection))
 
     def stats(self, collection: str | None = None) -> dict[str, dict[str, Any]]:
-        """`count`, with the seconds that runs took: ``'duration': {'p50', 'p95', 'max'}``."""
+        """`count`, with the seconds that runs took: ``'duration': {'p50', 'p95', 'max', 'sample'}``.
+
+        ``sample`` is None where these are of all runs; else of so many that finished last.
+        """
         return self._connections.read(lambda driver: _summary.stats(driver, collection))
 
     def error_groups(self, collection: str | None = None) -> list[ErrorGroup]:

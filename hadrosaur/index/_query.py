@@ -7,11 +7,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
 from ..records import Entry
+from . import _summary
 from ._entries import entries
 from ._finding import conditions, count_text, newest_text, order, rows_text
 from ._shape import Shape
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Mapping
 
     from ._connections import Connections
@@ -166,11 +168,27 @@ class Query(Sequence[Entry]):
         return text, (*self._values, -1 if number is None else number, first)
 
     def _count(self) -> int:
-        text = count_text(self._shape, self._numbers)
-        number: int
-        (number,) = self._connections.read(lambda driver: driver.execute(text, self._values).fetchone())
+        number = self._connections.read(self._counted)
         number = max(0, number - self._offset)
         return number if self._limit is None else min(number, self._limit)
+
+    def _counted(self, driver: sqlite3.Connection) -> int:
+        """How many rows pass the filters."""
+        names, words = None, ['total']
+        for kind in self._shape.kinds:
+            if kind == 'collection':
+                names = self._values  # which are all there are: a status is part of its kind
+            elif kind.startswith('status '):
+                words = kind.split()[1:]
+            else:
+                break
+        else:
+            if names is None or len(names) == 1:
+                found = _summary.count(driver, names[0] if names else None).values()
+                return sum(counts[word] for counts in found for word in words)
+        number: int
+        (number,) = driver.execute(count_text(self._shape, self._numbers), self._values).fetchone()
+        return number
 
 
 def _natural(name: str, value: int | None) -> int | None:

@@ -96,7 +96,12 @@ class Indexed:
         )
 
     def stats(self, collection: str | None = None) -> dict[str, Any]:
-        """Per collection: ``total``, ``completed``, ``error``, ``pending``; ``duration``: p50, p95, max."""
+        """Per collection: ``total``, ``completed``, ``error``, ``pending``, and ``duration``.
+
+        That holds ``p50``, ``p95`` and ``max`` in seconds, of all runs. Where there are more than 10 000 in
+        a collection (1 000, if there are many collections) they are of the last ones, and ``sample`` says
+        of how many; else it is None.
+        """
         if collection is not None:
             self._registry.get_any(collection)
         found: dict[str, Any] = self._index().stats(collection)
