@@ -5,12 +5,17 @@ from pathlib import Path
 
 from alembic import context
 
-from hadrosaur.schema import metadata
+from hadrosaur.schema import is_compared, metadata
 
 
 def run(connection):
     """All pending revisions as one transaction."""
-    context.configure(connection=connection, target_metadata=metadata, transactional_ddl=True)
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        transactional_ddl=True,
+        include_object=is_compared,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

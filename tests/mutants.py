@@ -1433,14 +1433,14 @@ MUTANTS = {
         Mutant(
             'a transaction of several statements is none',
             'index/_connection.py',
-            "    driver.execute('BEGIN IMMEDIATE')",
+            "    driver.execute(f'BEGIN {how}')",
             '    pass',
             f'{INDEX}a_group_is_written_whole_or_not_at_all',
         ),
         Mutant(
             'DEFERRED for IMMEDIATE: a transaction locks late',
             'index/_connection.py',
-            "    driver.execute('BEGIN IMMEDIATE')",
+            "    driver.execute(f'BEGIN {how}')",
             "    driver.execute('BEGIN DEFERRED')",
             f'{INDEX}a_transaction_keeps_other_writers_out_from_its_start',
         ),
@@ -1599,6 +1599,20 @@ MUTANTS = {
             '        sample = most if len(taken) > most else None',
             '        sample = None',
             f'{ROWS_MANY}durations_of_many_runs_are_those_of_the_last',
+        ),
+        Mutant(
+            'what is not finished comes first from the end, too',
+            'index/_clauses.py',
+            '        parts.reverse()',
+            '        pass',
+            f'{ROWS_MANY}pages_from_either_end_are_those_of_the_list[-finished_at-{{}}-{{}}]',
+        ),
+        Mutant(
+            'a query that is iterated gives what passes its filters no more',
+            'index/_clauses.py',
+            '_filtered(select(*TABLE).where(ids).order_by(*_order(shape)), shape)',
+            'select(*TABLE).where(ids).order_by(*_order(shape))',
+            f'{ROWS_MANY}what_is_written_during_an_iteration_is_given_once',
         ),
     ],
     'index faults': [
@@ -2377,8 +2391,8 @@ MUTANTS = {
         Mutant(
             'NULLs come first',
             'index/_clauses.py',
-            '    upwards = nulls_last(by.asc()) if column.nullable else by.asc()',
-            '    upwards = by.asc()',
+            '        ordered = nulls_first(ordered) if shape.is_backward else nulls_last(ordered)',
+            '        pass',
             f'{QUERY}every_column_orders_both_ways[{{}}--duration]',
         ),
         Mutant(

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_index import asked, clock, done, failed
+from test_query import expected
 
 from hadrosaur import schema
-from hadrosaur.index import Index, _summary
+from hadrosaur.index import Index, _connections, _query, _summary
 from hadrosaur.records import COLUMNS, STATUSES
 
 GROUP_BY = 'SELECT collection, status, count(*) FROM resources GROUP BY collection, status'
@@ -122,3 +123,112 @@ def test_lengths_by_collection_and_status(index, monkeypatch, collection, status
     found = index.find(collection, status=status)
 
     assert len(found) == len(list(index.find(collection, status=status)))
+
+
+# --- pages and iteration -----------------------------------------------------------------------------
+
+
+def several(number):
+    """Rows of two collections with equal times, and some that are not finished."""
+    for each in range(number):
+        of = 'ab'[each % 2]
+        if each % 5 == 0:
+            yield asked(str(each), of)
+        else:
+            yield (failed if each % 7 == 0 else done)(str(each), of, at=each // 6, duration=float(each % 4))
+
+
+@pytest.fixture
+def filled(index, monkeypatch):
+    """Sixty such rows, read ten at a time."""
+    monkeypatch.setattr(_query, 'WINDOW', 10)
+    monkeypatch.setattr(_connections, 'CHUNK', 10)
+    index.merge([(entry, None) for entry in several(60)])
+    return index
+
+
+@pytest.mark.parametrize('more', [{}, {'limit': 45}, {'limit': 31, 'offset': 17}], ids=str)
+@pytest.mark.parametrize(
+    'filters', [{}, {'collection': 'a'}, {'status': 'completed'}, {'status': 'error'}], ids=str
+)
+@pytest.mark.parametrize('order_by', ['-finished_at', 'finished_at', 'duration'])
+def test_pages_from_either_end_are_those_of_the_list(filled, filters, order_by, more):
+    """Indexing, slices and both iterations, near, deep and backwards; what is not known comes last."""
+
+    def find():
+        return filled.find(**filters, order_by=order_by, **more)
+
+    wanted = expected([*filled.find(order_by=None)], filters, order_by, **more)
+    assert list(find()) == wanted
+    assert list(reversed(find())) == wanted[::-1]
+    assert find()[-25:-15] == wanted[-25:-15]
+    found = find()
+    number = len(wanted)
+    for position in (-1, 0, -11, 8, -1, 23, number - 1, -number, number, -number - 1):
+        if -number <= position < number:
+            assert find()[position] == found[position] == wanted[position]
+        else:
+            for each in (find(), found):
+                with pytest.raises(IndexError, match=f'no row {position}'):
+                    each[position]
+
+
+def test_deep_pages_look_at_no_row_before_them(filled):
+    """In both directions, over all collections and in one: an index holds the whole order."""
+    for filters in ({}, {'collection': 'a'}, {'status': 'completed'}, {'collection': 'a', 'status': 'error'}):
+        found = filled.find(**filters)
+        for is_backward in (False, True):
+            shape = found._shape._replace(is_backward=is_backward)
+            text, values = found._ids(shape, 5, 10)
+            plan = filled._connections.read(
+                lambda driver, text=text, values=values: [
+                    row[3] for row in driver.execute(f'EXPLAIN QUERY PLAN {text}', values)
+                ]
+            )
+            order = next(step for step in plan if 'resources' in step and 'finished_at=?' not in step)
+            assert 'COVERING INDEX' in order, (filters, plan)
+            assert sum('TEMP B-TREE' in step for step in plan) == shape.parts - 1, (filters, plan)
+
+
+@pytest.mark.parametrize('direction', [iter, reversed])
+def test_an_iteration_keeps_nothing_from_the_checkpoint(filled, tmp_path, direction):
+    """Between two rows the -wal can be emptied, however many rows are still to come."""
+    rows = direction(filled.find())
+    for _ in range(15):  # beyond the first that are read at once
+        next(rows)
+    with closing(sqlite3.connect(tmp_path / 'index.sqlite3', isolation_level=None, timeout=0)) as other:
+        assert other.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0] == 0
+    assert len(list(rows)) == 45
+
+
+def test_what_is_written_during_an_iteration_is_given_once(filled):
+    """As it is then; not what passes the filters no more, and never more than the limit."""
+    rows = filled.find(status='completed', limit=30)
+    wanted = list(rows)
+    iterator = iter(filled.find(status='completed', limit=30))
+    met = [next(iterator)]
+    filled.finish([done('new', 'a', at=1000), done(wanted[5].ident, wanted[5].collection, at=2000)])
+    met += [next(iterator) for _ in range(12)]
+    filled.finish([failed(wanted[25].ident, wanted[25].collection, at=100)])
+    met += iterator
+
+    keys = [(entry.collection, entry.ident) for entry in met]
+    assert len(set(keys)) == len(keys) <= 30
+    assert {entry.status for entry in met} == {'completed'}
+    assert ('a', 'new') in keys
+    assert (wanted[25].collection, wanted[25].ident) not in keys
+    assert keys[:10] == [(entry.collection, entry.ident) for entry in wanted[:10]]
+
+
+def test_keys_are_read_in_pages(filled, monkeypatch):
+    """All of them, or those of one collection, in order, while rows come and go."""
+    monkeypatch.setattr(_summary, '_KEYS', _summary._KEYS.replace('1000', '7'))
+    keys = sorted((entry.collection, entry.ident) for entry in several(60))
+
+    assert list(filled.keys()) == keys
+    assert list(filled.keys('b')) == [key for key in keys if key[0] == 'b']
+    assert list(filled.keys('none')) == []
+    iterator = filled.keys()
+    first = next(iterator)
+    filled.merge([], [(*keys[-1], filled.get(*keys[-1]).raw('changed'))])
+    assert [first, *iterator] == keys[:-1]

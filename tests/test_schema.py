@@ -87,7 +87,8 @@ def test_alembic_finds_no_difference(connection):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    context = MigrationContext.configure(connection, opts={'include_object': schema.is_compared})
+    assert compare_metadata(context, schema.metadata) == []
 
 
 def test_every_column_is_explained_in_the_shell(driver):
@@ -144,6 +145,11 @@ FAST = {
         'resources_failed_of_collection',
     ),
     'last failures': ('SELECT * FROM errors LIMIT 100', 'resources_failed'),
+    'last ones of everything': (
+        'SELECT * FROM resources WHERE finished_at IS NOT NULL'
+        ' ORDER BY finished_at DESC, collection, ident LIMIT 100',
+        'resources_by_finish',
+    ),
     'last ones of a collection': (
         'SELECT * FROM resources WHERE collection = ? ORDER BY finished_at DESC LIMIT 100',
         'resources_of_collection',

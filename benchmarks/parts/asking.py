@@ -12,17 +12,20 @@ from ..harness import Contender, Wrong, at_most, below, note, race
 
 LAST_ERRORS = """
 SELECT * FROM resources WHERE collection = ? AND status = 'error' ORDER BY finished_at DESC LIMIT 100"""
+PAGE = """
+SELECT * FROM resources WHERE finished_at IS NOT NULL ORDER BY finished_at LIMIT 1 OFFSET ?"""
 COUNT = 'SELECT collection, status, count(*) FROM resources GROUP BY collection, status'
 
 
 def query(settings):
-    """The last 100 errors of a collection, and the counts by status."""
+    """The last 100 errors of a collection, the counts by status, and pages of everything."""
     rows = settings.number(1_000_000, 300_000)
     base = settings.places.fresh('index')
     fill_index(base, rows)
     note(f'query: {rows:,} rows, of which one in forty is an error')
     _race_for_errors(settings, base)
     _race_for_counts(settings, base)
+    _race_for_pages(settings, base, rows)
 
 
 def _race_for_errors(settings, base):
@@ -75,6 +78,23 @@ def _race_for_counts(settings, base):
             *(_asking(name, *way) for name, way in ways.items()),
         ]
         race('counts by status', contenders, settings, number=3, rounds=settings.turns(7), unit='ms')
+
+
+def _race_for_pages(settings, base, rows):
+    """Rows anywhere in the default order, of all collections."""
+    middle = rows // 2
+    with _opened(base) as (database, project):
+        ways = {
+            'query()[0]': lambda: project.query()[0],
+            'query()[-1]': lambda: project.query()[-1],
+            'query(), the middle one': lambda: project.query()[middle],
+            'next(reversed(query()))': lambda: next(reversed(project.query())),
+        }
+        contenders = [
+            _asking('floor', lambda: database.execute(PAGE, (middle,)).fetchone()),
+            *(_asking(name, act, at_most(2)) for name, act in ways.items()),
+        ]
+        race('pages', contenders, settings, number=5, rounds=settings.turns(7), unit='ms')
 
 
 @contextlib.contextmanager

@@ -327,9 +327,15 @@ class Index:
         return {entry.ident: entry for entry in found}
 
     def keys(self, collection: str | None = None) -> Iterator[Key]:
-        """(collection, ident) of all rows, as they are at one moment; a thousand are held at a time."""
-        for rows in self._connections.stream(*_summary.keys(collection), _keys):
-            yield from rows
+        """(collection, ident) of all rows in order; a thousand are read at a time.
+
+        One that is there all the while is given once, whatever is written meanwhile.
+        """
+        after: Key | None = ('', '')
+        while after is not None:
+            found = self._connections.read(partial(_summary.keys, collection=collection, after=after))
+            yield from found
+            after = found[-1] if found else None
 
     def mask(self, sessions: Collection[str | None]) -> None:
         """Where the index cannot be written: show pending rows of dead sessions as interrupted."""
@@ -357,10 +363,6 @@ class Index:
             raise IndexFault('an index that is being built cannot be rebuilt')
         self._connections.close()
         self._file.rebuild()
-
-
-def _keys(rows: list[Any]) -> list[Key]:
-    return [(text(of), text(named)) for of, named in rows]
 
 
 def _fill(refill: Callable[[Index], None], path: str) -> None:

@@ -283,9 +283,9 @@ def engine(path: str, mode: str) -> Engine:
 
 
 @contextlib.contextmanager
-def transaction(driver: sqlite3.Connection) -> Iterator[None]:
-    """Several statements as one: all of them happen, or none."""
-    driver.execute('BEGIN IMMEDIATE')
+def transaction(driver: sqlite3.Connection, how: str = 'IMMEDIATE') -> Iterator[None]:
+    """Several statements as one: all of them happen, or none. ``DEFERRED``: all see one state."""
+    driver.execute(f'BEGIN {how}')
     try:
         yield
         driver.execute('COMMIT')

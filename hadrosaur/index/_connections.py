@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from array import array
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -22,7 +23,7 @@ from ._examining import FAULTS, Fault, is_passing
 from ._gate import gate, let_go_in_children
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ._connection import Held
 
@@ -143,18 +144,33 @@ class Connections:
         raise IndexFault('the index was replaced again and again while it was in use')
 
     def stream(
-        self, text: str, values: tuple[Any, ...], made: Callable[[list[Any]], list[T]]
+        self,
+        ids: tuple[str, tuple[Any, ...]],
+        chosen: Callable[[Sequence[int]], tuple[str, tuple[Any, ...]]],
+        made: Callable[[list[Any]], list[T]],
+        *,
+        is_backward: bool = False,
     ) -> Iterator[list[T]]:
-        """Lists of what is made of rows, as they were when the first was asked for; writing goes on."""
+        """Lists of what is made of rows whose ids are read at the start.
+
+        Each list is read by itself: in between SQLite may empty its -wal, however long that takes.
+
+        Args:
+            ids: A statement that gives rowids, and its values.
+            chosen: Gives a statement that reads the rows of some rowids, and its values.
+            made: Makes a list of rows.
+            is_backward: From the last rowid to the first.
+        """
         held = self._current()
         try:
             with gate:
-                cursor = held.driver.execute(text, values)
-            while True:
+                known = array('q', (rowid for rowid, *_ in held.driver.execute(*ids)))
+            if is_backward:
+                known.reverse()
+            for start in range(0, len(known), CHUNK):
+                statement = chosen(known[start : start + CHUNK])
                 with gate:
-                    rows = made(cursor.fetchmany(CHUNK))
-                if not rows:
-                    return
+                    rows = made(held.driver.execute(*statement).fetchall())
                 yield rows
         except FAULTS as fault:
             if held in self._all:  # else it was closed by `let_go`

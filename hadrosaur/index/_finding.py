@@ -259,9 +259,15 @@ def rows_text(shape: Shape, numbers: tuple[int, ...]) -> str:
 
 
 @lru_cache(maxsize=256)
-def newest_text(shape: Shape, numbers: tuple[int, ...]) -> str:
-    """The same where the shape is of the newest; before limit and offset comes their sum."""
-    return _filled(_compiled(shape, 'newest'), numbers)
+def ids_text(shape: Shape, numbers: tuple[int, ...]) -> str:
+    """Text that selects rowids; its values are those of the shape for each of its parts, limit and offset."""
+    return _filled(_compiled(shape, 'ids'), numbers * shape.parts)
+
+
+@lru_cache(maxsize=256)
+def chosen_text(shape: Shape, numbers: tuple[int, ...], number: int) -> str:
+    """Text that selects rows by so many rowids, which come before the values of the shape."""
+    return _filled(_compiled(shape, 'chosen'), (number, *numbers))
 
 
 @lru_cache(maxsize=256)
@@ -271,12 +277,12 @@ def count_text(shape: Shape, numbers: tuple[int, ...]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _compiled(shape: Shape, what: Literal['rows', 'newest', 'count']) -> str:
+def _compiled(shape: Shape, what: Literal['rows', 'ids', 'chosen', 'count']) -> str:
     with gate:  # a child that is forked during an import waits for that import for ever
         from . import _clauses
 
-        make = {'rows': _clauses.rows_text, 'newest': _clauses.newest_text, 'count': _clauses.count_text}
-        return make[what](shape)
+        made: str = getattr(_clauses, f'{what}_text')(shape)
+        return made
 
 
 _MARKER = re.compile(r'\(__\[POSTCOMPILE_\w+\]\)')

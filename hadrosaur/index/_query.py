@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
 from ..records import Entry
 from . import _summary
+from ._connection import transaction
 from ._entries import entries
-from ._finding import conditions, count_text, newest_text, order, rows_text
+from ._finding import chosen_text, conditions, count_text, ids_text, order, rows_text
 from ._shape import Shape
 
 if TYPE_CHECKING:
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
 WINDOW = 1000
 """Rows that are read at once and kept: half a megabyte, 5 ms; a page of anything a person looks at."""
 
-DEPTH = 10_000
-"""How far down the last rows of everything are looked up in each collection; further, all are sorted."""
-
 SHOWN_IN_NOTEBOOK = 20
 """Rows that a notebook shows of a query."""
 
@@ -33,9 +32,13 @@ class Query(Sequence[Entry]):
 
     Nothing is read until it is asked for. Then up to 1 000 neighbouring rows are read together and
     kept, so a query that finds no more than that is read once and stays as it was; ask again for news.
-    Iterating over more reads them as they are at one moment, and holds a thousand at a time. As long as
-    that lasts SQLite cannot empty its -wal, which grows by what is written meanwhile: where each of
-    many rows is followed by long work, take the idents first, ``[entry.ident for entry in query]``.
+    Rows anywhere are found in milliseconds, among a million too: ``query[500_000]``, ``query[-1]``,
+    ``reversed(query)``.
+
+    Iterating over more reads the first 1 000, then notes which others there are (8 bytes each), and reads
+    these a thousand at a time. A row is given once, as it is when it is read; not if it was removed by then,
+    or passes the filters no more. What is written meanwhile may come later than its place. Nothing is kept
+    from SQLite, however long the work between two rows takes.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Query(Sequence[Entry]):
     def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
         if isinstance(index, slice):
             return self._slice(index)
+        if index < 0 and self._is_all and not self._is_read:
+            return self._from_the_end(-index - 1)
         position = index if index >= 0 else index + len(self)
         if position >= 0:
             start = position - position % WINDOW
@@ -85,9 +90,13 @@ class Query(Sequence[Entry]):
 
     def __iter__(self) -> Iterator[Entry]:
         rows = self._read_window(0)
-        if len(rows) < WINDOW:
-            return iter(rows)
-        return self._stream()
+        return iter(rows) if self._is_read else self._stream(rows)
+
+    def __reversed__(self) -> Iterator[Entry]:
+        rows = self._read_window(0)
+        if self._is_read:
+            return reversed(rows)
+        return self._stream(self._read_window(~0) if self._is_all else [], is_backward=True)
 
     def __repr__(self) -> str:
         asked = ', '.join(f'{name}={value!r}' for name, value in self._asked.items() if value is not None)
@@ -121,13 +130,40 @@ class Query(Sequence[Entry]):
         rows = [[entry.raw(name) for name in names] for entry in self[:SHOWN_IN_NOTEBOOK]]
         return html_table(names, rows, f'{len(self)} resources')
 
-    def _stream(self) -> Iterator[Entry]:
-        for rows in self._connections.stream(*self._statement(0, self._limit), entries):
-            yield from rows
+    @property
+    def _is_read(self) -> bool:
+        """Are all rows known?"""
+        return self._window is not None and self._window[0] == 0 and len(self._window[1]) < WINDOW
+
+    @property
+    def _is_all(self) -> bool:
+        """Is neither end of what is found cut off?"""
+        return self._limit is None and not self._offset
+
+    def _from_the_end(self, position: int) -> Entry:
+        start = position - position % WINDOW
+        rows = self._read_window(~start)
+        if position - start < len(rows):
+            return rows[position - start]
+        raise IndexError(f'there is no row {-position - 1}')
+
+    def _stream(self, first: list[Entry], *, is_backward: bool = False) -> Iterator[Entry]:
+        """These rows, and then all others."""
+        yield from first
+        given = {(entry.collection, entry.ident) for entry in first}
+        # Cut at its beginning, the whole is read from there, and turned round.
+        shape = self._shape._replace(is_backward=is_backward and self._is_all)
+        is_turned = is_backward and not self._is_all
+        others = self._connections.stream(
+            self._ids(shape, 0, self._limit), partial(self._chosen, shape), entries, is_backward=is_turned
+        )
+        rest = (row for rows in others for row in (reversed(rows) if is_turned else rows))
+        left = None if self._limit is None else self._limit - len(first)
+        yield from islice((row for row in rest if (row.collection, row.ident) not in given), left)
 
     def _slice(self, index: slice) -> list[Entry]:
-        if self._window is not None and self._window[0] == 0 and len(self._window[1]) < WINDOW:
-            return self._window[1][index]  # all there is
+        if self._is_read and self._window is not None:
+            return self._window[1][index]
         bounds = (index.start, index.stop)
         if (index.step or 1) > 0 and all(bound is None or bound >= 0 for bound in bounds):
             start, stop = index.start or 0, index.stop
@@ -140,32 +176,49 @@ class Query(Sequence[Entry]):
         return rows[:: index.step]
 
     def _read_window(self, start: int) -> list[Entry]:
-        """The rows from ``start``, which is a multiple of WINDOW; fewer than WINDOW at the end."""
+        """The rows from ``start``, which is a multiple of WINDOW; fewer than WINDOW at the end.
+
+        ``~start``: as many before the last one, that one first.
+        """
         if self._window is None or self._window[0] != start:
-            rows = self._read(start, WINDOW)
+            rows = self._read(start, WINDOW) if start >= 0 else self._read(~start, WINDOW, is_backward=True)
             self._window = (start, rows)
-            if 0 < len(rows) < WINDOW or (not rows and not start):
+            if start >= 0 and (0 < len(rows) < WINDOW or (not rows and not start)):
                 self._length = start + len(rows)
         return self._window[1]
 
-    def _read(self, start: int, number: int | None) -> list[Entry]:
+    def _read(self, start: int, number: int | None, *, is_backward: bool = False) -> list[Entry]:
         """``number`` rows from ``start``, or all."""
-        statement = self._statement(start, self._within(start, number))
-        return self._connections.read(lambda driver: entries(driver.execute(*statement).fetchall()))
+        shape = self._shape._replace(is_backward=is_backward)
+        within = self._within(start, number)
+        if not start and not self._offset and shape.parts == 1:
+            text = rows_text(shape, self._numbers)
+            values = (*self._values, -1 if within is None else within, 0)
+            return self._connections.read(lambda driver: entries(driver.execute(text, values).fetchall()))
+        return self._connections.read(lambda driver: self._find(driver, shape, start, within))
+
+    def _find(self, driver: sqlite3.Connection, shape: Shape, start: int, number: int | None) -> list[Entry]:
+        """First where they are, without a look at the rows before them, and then these rows."""
+        found: list[Entry] = []
+        with transaction(driver, 'DEFERRED'):
+            known = [rowid for rowid, *_ in driver.execute(*self._ids(shape, start, number))]
+            for first in range(0, len(known), WINDOW):
+                chosen = self._chosen(shape, known[first : first + WINDOW])
+                found += entries(driver.execute(*chosen).fetchall())
+        return found
+
+    def _ids(self, shape: Shape, start: int, number: int | None) -> tuple[str, tuple[Any, ...]]:
+        values = (*self._values * shape.parts, -1 if number is None else number, self._offset + start)
+        return ids_text(shape, self._numbers), values
+
+    def _chosen(self, shape: Shape, known: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
+        return chosen_text(shape, self._numbers, len(known)), (*known, *self._values)
 
     def _within(self, start: int, number: int | None) -> int | None:
         if self._limit is None:
             return number
         left = max(0, self._limit - start)
         return left if number is None else min(left, number)
-
-    def _statement(self, start: int, number: int | None) -> tuple[str, tuple[Any, ...]]:
-        first = self._offset + start
-        if number is not None and self._shape.is_of_the_newest and first + number <= DEPTH:
-            text = newest_text(self._shape, self._numbers)
-            return text, (*self._values, first + number, number, first)
-        text = rows_text(self._shape, self._numbers)
-        return text, (*self._values, -1 if number is None else number, first)
 
     def _count(self) -> int:
         number = self._connections.read(self._counted)

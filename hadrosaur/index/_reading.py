@@ -244,8 +244,9 @@ def show_otherwise(
         for name in COLUMNS
     )
     driver.execute(
-        f'CREATE TEMP VIEW resources AS SELECT {cells} FROM main.resources AS stored WHERE NOT EXISTS ('
+        f'CREATE TEMP VIEW resources AS SELECT {cells}, stored.rowid AS rowid'
+        ' FROM main.resources AS stored WHERE NOT EXISTS ('
         'SELECT 1 FROM temp.hadrosaur_instead AS i'
         ' WHERE i.collection = stored.collection AND i.ident = stored.ident)'
-        f' UNION ALL SELECT {names} FROM temp.hadrosaur_instead WHERE status IS NOT NULL'
+        f' UNION ALL SELECT {names}, -rowid FROM temp.hadrosaur_instead WHERE status IS NOT NULL'
     )

@@ -19,8 +19,16 @@ class Shape(NamedTuple):
 
     kinds: tuple[str, ...]
     order: str
+    is_backward: bool = False
 
     @property
-    def is_of_the_newest(self) -> bool:
-        """Whether it asks for the last ones of everything, which are among the last of each collection."""
-        return self.order == '-finished_at' and not _LEADING & set(self.kinds)
+    def parts(self) -> int:
+        """Of how many parts the text is that finds rows: the finished ones by their index, and the others."""
+        return 2 if self.order.endswith('finished_at') and not _LEADING & set(self.kinds) else 1
+
+    @property
+    def is_led(self) -> bool:
+        """Is there an index that finds the rows, and holds no more than that?"""
+        leading = _LEADING & set(self.kinds) - {'collection'}
+        is_whole = 'collection' in self.kinds and self.order == '-finished_at'
+        return bool(leading) and not (leading == {'status error'} and is_whole)

@@ -49,6 +49,9 @@ _DURATIONS = """
 SELECT duration FROM resources WHERE collection = ? AND status <> 'pending' AND duration IS NOT NULL
 ORDER BY finished_at DESC LIMIT ?"""
 
+_KEYS = """
+SELECT collection, ident FROM resources WHERE {} ORDER BY collection, ident LIMIT 1000"""
+
 # SQLite takes the columns that are not grouped from the row with the max: the latest failure.
 _LATEST = """
 SELECT coalesce(error_group, error_type, ''), count(*), coalesce(error_type, ''), coalesce(error, ''),
@@ -67,10 +70,15 @@ def collections(driver: sqlite3.Connection) -> list[str]:
     return [text(name) for (name,) in driver.execute(COLLECTIONS)]
 
 
-def keys(collection: str | None) -> tuple[str, tuple[str, ...]]:
-    """A statement that gives the (collection, ident) of all rows, and its values."""
-    test, values = _of(collection)
-    return f'SELECT collection, ident FROM resources WHERE {test}', values
+def keys(
+    driver: sqlite3.Connection, *, collection: str | None, after: tuple[str, str]
+) -> list[tuple[str, str]]:
+    """The (collection, ident) of the rows that follow, in order, as many as are read at a time."""
+    if collection is None:
+        rows = driver.execute(_KEYS.format('(collection, ident) > (?, ?)'), after)
+    else:
+        rows = driver.execute(_KEYS.format('collection = ? AND ident > ?'), (collection, after[1]))
+    return [(text(of), text(named)) for of, named in rows]
 
 
 def count(driver: sqlite3.Connection, collection: str | None) -> dict[str, dict[str, int]]:
