@@ -40,6 +40,25 @@ def test_verbs_of_a_collection_are_those_of_its_project(books, proj):
         proj.collection('papers')
 
 
+def test_a_collection_without_a_name_has_that_of_its_function(proj):
+    """`@proj.resource()`; what has no name of its own needs one, and brackets that were left out are said."""
+
+    @proj.resource()
+    def papers(ident, args, subdir):
+        return ident
+
+    assert proj.collection('papers').fetch('a').value == 'a'
+    with pytest.raises(ValueError, match='has no name of its own'):
+        proj.resource()(lambda ident, args, subdir: ident)
+    with pytest.raises(TypeError, match='with brackets'):
+
+        @proj.resource
+        def forgotten(ident, args, subdir):
+            return ident
+
+    assert proj.collections == ['papers']
+
+
 def test_existing_computes_nothing(books, proj):
     """Asking leaves no folder and no row."""
     assert not books.exists('moby')

@@ -30,7 +30,7 @@ class Registering:
 
     def resource(
         self,
-        name: str,
+        name: str | None = None,
         *,
         setup: Callable[[], Any] | None = None,
         background: bool = False,
@@ -56,7 +56,7 @@ class Registering:
         returned unchanged. It may be ``async def``: each run has an event loop of its own.
 
         Args:
-            name: The collection's name; its folder is made.
+            name: The collection's name; its folder is made. None: the function's.
             setup: A function without arguments that is called once in each worker, by the first run there;
                 what it returns (a model, a connection) is ``hadrosaur.current().setup`` in every run. A
                 generator yields it, and goes on behind the ``yield`` when the worker ends. If it raises, the
@@ -87,11 +87,11 @@ class Registering:
             DuplicateCollection: Another function has that name.
             ValueError: An option has no such value.
         """
-        folder = canonical.collection_folder(name)
-        name = str.__str__(name)  # an Enum that is a str counts as its text
+        if callable(name):
+            raise TypeError(f'write @….resource(), with brackets, above {getattr(name, "__name__", name)!r}')
         task = Task(
-            collection=name,
-            folder=folder,
+            collection='' if name is None else str.__str__(name),  # an Enum that is a str counts as its text
+            folder='' if name is None else canonical.collection_folder(name),
             base=self._base.path,
             base_given=self._base.given,
             keep_storage=keep_storage,
@@ -106,9 +106,15 @@ class Registering:
         )
 
         def register(function: Function) -> Function:
+            nonlocal task
+            if name is None:
+                called = getattr(function, '__name__', '')
+                if not called.isidentifier():
+                    raise ValueError(f'{function!r} has no name of its own: write resource(NAME)')
+                task = task._replace(collection=called, folder=canonical.collection_folder(called))
             self._registry.add(
                 Collection(
-                    name,
+                    task.collection,
                     function,
                     task,
                     background,
