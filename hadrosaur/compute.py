@@ -23,7 +23,7 @@ import time
 from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, coroutines, directory, diskio, howfar, retrying, setups
+from . import canonical, capture, coroutines, directory, diskio, howfar, limits, retrying, setups
 from .basedir import HOST
 from .directory import State
 from .directory.claim import Claim
@@ -219,7 +219,8 @@ def carry_out(order: WorkOrder, function: _Function | Unloadable) -> Outcome:
     """
     mask = _hold_signals()
     try:
-        return _carry_out(order, function, mask)
+        carry_out = _in_turn if order.task.is_limited else _carry_out
+        return carry_out(order, function, mask)
     finally:
         _let_signals(mask)
 
@@ -240,6 +241,25 @@ def _let_signals(mask: _Mask) -> None:
         _sigmask(signal.SIG_SETMASK, mask)
 
 
+def _in_turn(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) -> Outcome:
+    """The same within the limits of the collection; an outcome with ``later``, where it may not begin now."""
+    try:
+        place = limits.take_place(order)
+        if place is None:
+            return _put_off(order, 0.0)
+    except OSError as error:
+        return not_started(order, type(error).__name__, _why_not_there(order, error))
+    try:
+        later = limits.until_next_start(order.task)  # before its folder is touched
+        return _put_off(order, later) if later else _carry_out(order, function, mask)
+    finally:
+        place.give_back()
+
+
+def _put_off(order: WorkOrder, later: float) -> Outcome:
+    return Outcome(order.run, entry_of_order(order, 'pending'), later=later)
+
+
 def _carry_out(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) -> Outcome:
     try:
         claim = _claim(order)
@@ -253,6 +273,8 @@ def _carry_out(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) 
             return outcome
         if isinstance(function, Unloadable):
             return not_started(order, *function)
+        if order.task.rate is not None and (later := limits.start(order.task)):
+            return _put_off(order, later)
         return _compute(claim, order, function, look, mask)
     except OSError as error:
         why = f'{claim.path} cannot be used: {error.strerror or error}'

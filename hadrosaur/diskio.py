@@ -435,6 +435,11 @@ def unlock(fd: int) -> None:
         os.close(fd)
 
 
+def forget(fd: int) -> None:
+    """The descriptor of a lock is somebody else's by now."""
+    _held.pop(fd, None)
+
+
 def close_in_children(owner: Closeable) -> None:
     """Have a socket closed in every child that is forked from now on; until `close`."""
     _held[owner.fileno()] = owner

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import capture, compute, directory, waiting
+from . import capture, compute, directory, limits, waiting
 from .errors import IndexFault, ResourceNotFound
 from .executors import _here
 from .handle import Look, Resource, look
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .basedir import BaseDirectory
     from .directory import State
+    from .executors.base import Function
     from .records import Reason
     from .registry import Collection, Registry
 
@@ -213,7 +214,7 @@ class Fetcher:
                 with _echoing(order) if echo else contextlib.nullcontext():
                     self.computing.append(order.key)
                     try:
-                        outcome = _here.carry_out(order, collection.program)
+                        outcome = _when_it_may(order, collection.program)
                     finally:
                         self.computing.remove(order.key)
                 store.finish([outcome])
@@ -464,6 +465,17 @@ def is_inside() -> bool:
 def _cannot_be_changed(order: WorkOrder) -> bool:
     path = f'{order.task.path}/{order.folder}'
     return os.path.isdir(path) and not os.access(path, os.W_OK)
+
+
+def _when_it_may(order: WorkOrder, function: Function) -> Outcome:
+    """What comes of an order, once the limits of its collection let it begin."""
+    times = 0
+    while True:
+        outcome = _here.carry_out(order, function)
+        if outcome.later is None:
+            return outcome
+        times += 1
+        time.sleep(limits.pause(outcome.later, times))
 
 
 def _echoing(order: WorkOrder) -> contextlib.AbstractContextManager[None]:

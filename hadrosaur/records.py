@@ -268,8 +268,15 @@ class Task(NamedTuple):
     timeout: float | None = None  # seconds one run may take
     runs_per_worker: int | None = None  # runs after which a worker process is replaced
     memory: int | None = None  # bytes that a run may take, with all that it starts
+    at_once: int | None = None  # runs at a time, in all processes
+    rate: tuple[int, float] | None = None  # at most so many starts in so many seconds, in all processes
     retry_on: tuple[str, ...] | None = None  # names of the exceptions that are tried again; None: any
     index_result: int = INDEXED_RESULT  # bytes of a result that are in the row too, where it is no longer
+
+    @property
+    def is_limited(self) -> bool:
+        """May not all of its resources be computed as soon as somebody can?"""
+        return self.at_once is not None or self.rate is not None
 
     @property
     def needs_process(self) -> bool:
@@ -334,6 +341,7 @@ class Outcome(NamedTuple):
     not_started: bool = False  # True: the run never began; the folder is as before, no row may come of it
     traceback: str = ''  # where the run never began: what error.log would say
     cause: BaseException | None = None  # what the function raised, where it was called in this process
+    later: float | None = None  # it may not run now, but in so many seconds; 0.0: nobody knows when
     is_wanted: bool | None = None  # is the error one of ``retry_on``? None where only its name is known
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from . import canonical, capture, compute, diskio, sameness, setups
+from . import canonical, capture, compute, diskio, limits, sameness, setups
 from .directory import STATUS
 from .errors import (
     ArgsChangedWarning,
@@ -146,6 +146,11 @@ class Collection(NamedTuple):
             raise ValueError(
                 f"memory is {memory} bytes, and no program runs in that; write the unit, as in memory='2 GB'"
             )
+        at_once = self.task.at_once
+        if at_once is not None and (
+            isinstance(at_once, bool) or not isinstance(at_once, int) or not 1 <= at_once <= limits.MOST
+        ):
+            raise ValueError(f'at_once must be a whole number from 1 up, or None, not {at_once!r}')
         for name, value, least in (
             ('retry_delay', self.retry_delay, 0),
             ('retry_backoff', self.retry_backoff, 1),

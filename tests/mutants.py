@@ -76,6 +76,7 @@ FINDING = f'{CHECK}each_way_to_disagree_is_found'
 AS_INLINE = 'torture/p21_siblings.py::test_a_function_finds_what_it_finds_inline'
 NOTEBOOKS = 'test_notebooks.py::test_'
 MEMORY = 'contracts/test_memory_limit.py::test_'
+LIMITS = 'contracts/test_at_once_and_rate.py::test_'
 SETUP = 'contracts/test_setup.py::test_'
 INLINE_CANCEL = 'test_cancel_inline.py::test_'
 
@@ -3341,6 +3342,50 @@ MUTANTS = {
             'self._is_spoiled |= task.memory is not None and self._is_full(task.memory)',
             'pass',
             f'{MEMORY}a_run_is_not_blamed_for_what_others_left',
+        ),
+    ],
+    'limits': [
+        Mutant(
+            'a place is had by several',
+            'limits.py',
+            '            if diskio.try_lock(fd):',
+            '            if True:',
+            f'{LIMITS}others_do_not_wait_with_it',
+        ),
+        Mutant(
+            'a recursive function waits for its own place',
+            'limits.py',
+            'if task.at_once is None or shares:',
+            'if task.at_once is None:',
+            f'{LIMITS}a_resource_of_its_own_collection_shares_the_place',
+        ),
+        Mutant(
+            'a retry has the place while it waits',
+            'runner/dispatcher.py',
+            '                self._turns.free(flight)\n                return False',
+            '                return False',
+            f'{LIMITS}a_retry_that_waits_keeps_nobody_from_running',
+        ),
+        Mutant(
+            'starts are not counted against a rate',
+            'limits.py',
+            '            if not wait:\n',
+            '            if False:\n',
+            f'{LIMITS}any_stretch_of_time_counts',
+        ),
+        Mutant(
+            'what waits for its turn cannot be cancelled from another process',
+            'runner/dispatcher.py',
+            '            self._drop_held({order.run})',
+            '            pass',
+            f'{LIMITS}what_waits_for_its_turn_can_be_cancelled',
+        ),
+        Mutant(
+            'a place that cannot be had is waited for in the worker',
+            'compute.py',
+            '        if place is None:\n            return _put_off(order, 0.0)',
+            '        while place is None:\n            place = limits.take_place(order)',
+            f'{LIMITS}others_do_not_wait_with_it',
         ),
     ],
     'shares of the machine': [

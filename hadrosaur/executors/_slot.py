@@ -66,15 +66,16 @@ def pack_outcome(outcome: Outcome) -> tuple[Any, ...]:
     result = outcome.result
     if result is not None and len(result) > compute.RESULT_CARRIED:
         result = None
-    ending = (outcome.not_started, outcome.traceback, outcome.is_wanted)
+    ending = (outcome.not_started, outcome.traceback, outcome.later, outcome.is_wanted)
     return (outcome.run, tuple(outcome.entry), result, outcome.fresh, nested, *ending)
 
 
 def unpack_outcome(parts: tuple[Any, ...]) -> Outcome:
     """What `pack_outcome` packed."""
-    run, entry, result, fresh, nested, not_started, traceback, is_wanted = parts
+    run, entry, result, fresh, nested, not_started, traceback, *ending = parts
     outcome = Outcome(run, Entry(entry), result, fresh, tuple(map(Entry, nested)))
-    return outcome._replace(not_started=not_started, traceback=traceback, is_wanted=is_wanted)
+    later, is_wanted = ending
+    return outcome._replace(not_started=not_started, traceback=traceback, later=later, is_wanted=is_wanted)
 
 
 class Slot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import canonical, retrying
+from .. import canonical, limits, retrying
 from ..records import Task, number_of_bytes, seconds
 from ..registry import Collection
 from ..setups import Prepared
@@ -41,6 +41,8 @@ class Registering:
         max_retry_delay: float | timedelta | None = None,
         timeout: float | timedelta | None = None,
         memory: int | str | None = None,
+        at_once: int | None = None,
+        rate: float | str | None = None,
         runs_per_worker: int | None = None,
         keep_storage: bool = False,
         version: str | int | None = None,
@@ -72,6 +74,9 @@ class Registering:
             timeout: Seconds one run of the function may take; it is killed then, with what it started.
             memory: Bytes, or a text such as ``'2 GB'``, that one run may take, together with what it started;
                 it is killed when it is seen to take more.
+            at_once: How many runs of the collection there are at a time at most, in all processes together.
+            rate: How many begin in a time at most, in all processes together: ``'10/min'`` (``s``, ``min``,
+                ``hour``, ``day``), or a number of starts per second.
             runs_per_worker: Runs after which a worker process is replaced; 1: each has one of its own.
             keep_storage: Leave what an earlier run put into storage.
             version: Of the function: a saved result of another version is handled by
@@ -101,6 +106,8 @@ class Registering:
             expires_after=seconds(expires_after),
             timeout=seconds(timeout),
             memory=number_of_bytes(memory),
+            at_once=at_once,
+            rate=limits.rate_of(seconds(rate)),
             runs_per_worker=runs_per_worker,
             retry_on=retrying.names(retry_on),
         )

@@ -11,13 +11,16 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .. import basedir
 from ..errors import ExecutorFault, ExecutorUnavailable, ResourceError, UnknownExecutor
+from ..executors._clock import Clock, wanted_cancelled
 from ..executors.base import Executor, Listener
 from ..records import Outcome, WorkOrder
 from ..store import is_worth_a_retry, retry_order
+from ._turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from ..registry import Collection
     from ..store import Store
@@ -105,13 +108,17 @@ def _load(path: str) -> Callable[..., Executor]:
 class Flight:
     """One resource on its way: its present order, the args that were given, and how often it was tried."""
 
-    __slots__ = ('args', 'asked', 'collection', 'next_poll', 'order', 'pause', 'probed', 'retries')
+    __slots__ = (
+        'args', 'asked', 'collection', 'has_turn', 'next_poll', 'order', 'pause', 'probed', 'put_off',
+        'retries',
+    )  # fmt: skip
 
     def __init__(self, collection: Collection, order: WorkOrder, args: str | None = None) -> None:
         self.collection = collection
         self.order = order
         self.args = args  # canonical JSON, None where none were given
-        self.retries = self.asked = 0
+        self.retries = self.asked = self.put_off = 0
+        self.has_turn = False  # the executor has it, of a collection with limits
         self.pause = self.next_poll = self.probed = 0.0  # while someone else computes it
 
 
@@ -167,6 +174,8 @@ class Dispatcher:
         self.fault: BaseException | None = None
         listener = Listener(self._deliver, self._started, self._dropped, self._failed)
         self.executor = make_executor(executor, listener, workers, threads)
+        self._turns = Turns(getattr(self.executor, 'workers', 1))
+        self._clock = Clock(self._look_at_held)
 
     def __len__(self) -> int:
         """How many flights are on their way."""
@@ -208,11 +217,44 @@ class Dispatcher:
                 self.executor.cancel(late)
 
     def _hand_over(self, flights: list[Flight], delay: float) -> None:
+        if not delay and flights[0].collection.task.is_limited:
+            with self._changing:
+                self._turns.hold(flights)
+            self._clock.wind()
+            self._give_turns()
+            return
+        self._send(flights, delay)
+
+    def _give_turns(self) -> None:
+        """Hand over what has waited for its turn. Without the lock, for the reason that `take` has."""
+        while True:
+            with self._changing:
+                flight = None if self._stopping else self._turns.next()
+            if flight is None:
+                return
+            self._send([flight], 0.0)
+
+    def _look_at_held(self) -> bool:
+        """Drop what somebody in another process wants cancelled before its turn has come."""
+        with self._changing:
+            held = [flight.order for flight in self._turns]
+        for order in wanted_cancelled(held):
+            basedir.drop_cancel_request(order.task.base, order.path)
+            self._drop_held({order.run})
+        return bool(held)
+
+    def _drop_held(self, runs: Container[str]) -> None:
+        with self._changing:
+            dropped = self._turns.drop(runs)
+        if dropped:
+            self._dropped([flight.order for flight in dropped])
+
+    def _send(self, flights: list[Flight], delay: float) -> None:
         try:
             function = flights[0].collection.program
             self.executor.submit([flight.order for flight in flights], function, delay=delay)
         except BaseException:
-            self._dropped([flight.order for flight in flights])
+            self._forget([flight.order for flight in flights])
             raise
 
     def flying(self, collection: str | None = None, ident: str | None = None) -> list[Flight]:
@@ -246,14 +288,23 @@ class Dispatcher:
         flight = self._flights.pop(run, None)
         if flight is not None:
             self._by_key.pop(flight.order.key, None)
+            if flight.has_turn:
+                with self._changing:
+                    self._turns.free(flight)
         self._cancelled.discard(run)
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
-        self._store.finish(outcomes, soon=not self.executor.runs_at_once)
+        ended = [outcome for outcome in outcomes if outcome.later is None]
+        self._store.finish(ended, soon=not self.executor.runs_at_once)
+        is_limited = len(ended) < len(outcomes)
         for outcome in outcomes:
             flight = self._flights.get(outcome.run)
             if flight is None:
                 continue
+            if flight.has_turn or outcome.later is not None:
+                is_limited = True
+                if self._is_put_off(flight, outcome):
+                    continue
             if self._is_tried_again(flight, outcome) or self._is_asked_again(flight, outcome):
                 continue
             if self._is_computed_anew(flight, outcome):
@@ -261,7 +312,23 @@ class Dispatcher:
             if self._keep:
                 self.finished.append((flight, outcome))
             self._end(outcome.run)  # last: a flight is on its way, or finished, or both
+        if is_limited:
+            self._give_turns()
         self.news.tell()
+
+    def _is_put_off(self, flight: Flight, outcome: Outcome) -> bool:
+        """Its collection lets it not begin now: it keeps its turn, and comes again."""
+        with self._changing:
+            if outcome.later is None:
+                self._turns.free(flight)
+                return False
+            delay = self._turns.put_off(flight, outcome.later)
+            if self._stopping or outcome.run in self._cancelled:
+                self._dropped([flight.order])
+                return True
+            self._send([flight], delay)
+            heapq.heappush(self._due, time.monotonic() + delay)
+            return True
 
     def _is_tried_again(self, flight: Flight, outcome: Outcome) -> bool:
         """A waiting retry holds up nobody: the executor keeps it until its time has come."""
@@ -320,6 +387,12 @@ class Dispatcher:
         self._store.started(orders, here=self.executor.runs_here)
 
     def _dropped(self, orders: list[WorkOrder]) -> None:
+        self._forget(orders)
+        if orders and orders[0].task.is_limited:
+            self._give_turns()
+
+    def _forget(self, orders: list[WorkOrder]) -> None:
+        """They were not begun, and will not be."""
         self._store.withdraw(orders)
         if self._keep:
             self.dropped.extend(order.run for order in orders if order.run in self._flights)
@@ -349,6 +422,7 @@ class Dispatcher:
         with self._changing:
             runs = {flight.order.run for flight in self.flying(collection, ident)}
             self._cancelled |= runs
+        self._drop_held(runs)
         if runs:
             self.executor.cancel(runs)
         return len(runs)
@@ -364,6 +438,8 @@ class Dispatcher:
         """End everything, and leave nothing pending."""
         with self._changing:
             self._stopping = True
+        self._clock.close()
+        self._drop_held({flight.order.run for flight in self._turns})
         if self._flights and self.fault is None:
             with contextlib.suppress(ExecutorFault):  # it fails just now; what is left is settled below
                 if interrupt:

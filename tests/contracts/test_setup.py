@@ -92,7 +92,7 @@ def test_its_failure_is_that_of_the_runs_and_costs_its_time_once(proj, executor,
         assert lines[0] == 'Traceback (most recent call last):'
         assert lines[1].startswith(f'  File "{__file__}"')
         assert lines[1].endswith('in setup')
-    assert len(words(notes)['failed']) <= 5
+    assert len(words(notes)['failed']) < 20
 
 
 def test_an_async_setup_is_awaited(proj):
@@ -198,7 +198,7 @@ def slow_setup(folder):
     """A setup that takes longer than a run may."""
 
     def setup():
-        end = time.monotonic() + 1.3
+        end = time.monotonic() + 2.2
         while time.monotonic() < end:
             time.sleep(0.01)
         noted(folder, 'called')
@@ -211,11 +211,11 @@ def test_a_setup_is_no_part_of_the_time_of_a_run(proj, tmp_path):
     """A collection's timeout and the duration of its runs do not count the setup."""
     notes = tmp_path / 'notes'
     notes.mkdir()
-    proj.resource('coll', setup=slow_setup(str(notes)), timeout=1)(finds)
+    proj.resource('coll', setup=slow_setup(str(notes)), timeout=2)(finds)
     [found] = proj.fetch_many('coll', ['a'], workers=1)
 
     assert (found.status, found.result) == ('completed', 1)
-    assert found.duration < 1
+    assert found.duration < 2
     assert len(words(notes)['called']) == 1
 
 

@@ -1,0 +1,196 @@
+"""``at_once=`` and ``rate=``: how many runs of a collection there are at a time, and begin in a time.
+
+They hold for all processes that compute in a base, on every machine, and need no server. A run holds one of
+the collection's places, each a locked file in ``.hadrosaur/limits/``: a process that dies has given it back.
+Of starts the last ones are written down in a file there, as many as may begin in the time. Who does not get
+its turn is told when to come again, and waits outside of any worker.
+
+A run that is nested in one of its own collection shares that one's place, which waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import re
+import stat
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import diskio, notes
+from .basedir import HIDDEN
+
+if TYPE_CHECKING:
+    from .records import Task, WorkOrder
+
+FOLDER = 'limits'
+"""Name of the folder in ``.hadrosaur/``."""
+MOST = 10_000  # places, and starts that are written down: 80 kB
+_PAUSE, _PAUSE_MOST, _LONGEST = 0.02, 0.5, 30.0  # seconds until one comes again
+_PATIENCE = 1.0  # seconds to wait for who writes down a start, which takes an instant
+_HEADER = struct.Struct('=dQQ')  # seconds, how many starts in them, which of those below is the oldest
+_TIME = struct.Struct('=d')
+_UNITS = {'s': 1, 'sec': 1, 'second': 1, 'm': 60, 'min': 60, 'minute': 60, 'h': 3600, 'hour': 3600,
+          'd': 86400, 'day': 86400}  # fmt: skip
+_RATE = re.compile(rf'([0-9]+(?:\.[0-9]+)?) ?(?:/|per) ?({"|".join(_UNITS)})s?', re.IGNORECASE)
+
+
+def rate_of(given: Any) -> tuple[int, float] | None:
+    """(how many starts, in how many seconds) of a rate: ``'10/min'``, or a number per second.
+
+    Raises ValueError for what is no rate.
+    """
+    if given is None:
+        return None
+    number, seconds = 0.0, 1.0
+    if isinstance(given, str) and (found := _RATE.fullmatch(given.strip())):
+        number, seconds = float(found[1]), float(_UNITS[found[2].lower()])
+    elif isinstance(given, (int, float)) and not isinstance(given, bool):
+        number = float(given)
+    if not 0 < number < math.inf:
+        raise ValueError(
+            f"rate must be starts per second, a text such as '10/min' or '100/hour', or None, not {given!r}"
+        )
+    if not number.is_integer():  # one at a time, evenly
+        number, seconds = 1, seconds / number
+    if number > MOST:
+        raise ValueError(f'rate={given!r} is more than {MOST} at a time; say it of a shorter time')
+    return int(number), seconds
+
+
+def pause(later: float, times: int) -> float:
+    """Seconds after which to come again, if one has come so many ``times`` (``later``: what was told)."""
+    return min(later or min(_PAUSE * 1.5 ** min(times, 20), _PAUSE_MOST), _LONGEST)
+
+
+class Place:
+    """A place among the runs of a collection, or none that is needed."""
+
+    def __init__(self, fd: int = -1) -> None:
+        self._fd = fd
+        self._known = os.fstat(fd) if fd >= 0 else None
+
+    def give_back(self) -> None:
+        """Let another have it. A function may have closed the file, and another have its number."""
+        if self._known is not None and diskio.is_same(self._fd, self._known):
+            diskio.unlock(self._fd)
+        elif self._known is not None:
+            diskio.forget(self._fd)
+
+
+def take_place(order: WorkOrder) -> Place | None:
+    """A place for a run; None where all are taken. Raises OSError."""
+    task = order.task
+    shares = any(step[:2] == (task.base, task.collection) for step in order.chain)
+    if task.at_once is None or shares:
+        return Place()
+    with notes.own_folder(task.base, HIDDEN, FOLDER, make=True) as folder:
+        first = time.monotonic_ns()
+        for number in range(task.at_once):
+            fd = _opened(f'{task.folder}.{(first + number) % task.at_once}', folder)
+            if diskio.try_lock(fd):
+                return Place(fd)
+            os.close(fd)
+    return None
+
+
+def until_next_start(task: Task) -> float:
+    """Seconds until another run may begin, as it looks; 0.0: now."""
+    if task.rate is None:
+        return 0.0
+    try:
+        with notes.own_folder(task.base, HIDDEN, FOLDER) as folder:
+            fd = diskio.open_ours(_rate_file(task), folder, os.O_RDONLY)
+            if fd is None:
+                return 0.0
+            try:
+                known = _read_header(fd)
+                return _wait(_read_time(fd, known[2]), known[0]) if _is_of(known, task.rate) else 0.0
+            finally:
+                os.close(fd)
+    except FileNotFoundError:
+        return 0.0
+
+
+def start(task: Task) -> float:
+    """Begin a run: 0.0 where that is within the rate, and is written down; else seconds until it may be.
+
+    Raises OSError.
+    """
+    if task.rate is None:
+        return 0.0
+    count, seconds = task.rate
+    with notes.own_folder(task.base, HIDDEN, FOLDER, make=True) as folder:
+        fd = _opened(_rate_file(task), folder)
+        if not diskio.lock_within(fd, _PATIENCE):
+            os.close(fd)
+            return _PAUSE
+        try:
+            header = _read_header(fd)
+            if not _is_of(header, task.rate):
+                header = _begin(fd, header, task.rate)
+            oldest = header[2]
+            wait = _wait(_read_time(fd, oldest), seconds)
+            if not wait:
+                os.pwrite(fd, _TIME.pack(time.time()), _HEADER.size + oldest * _TIME.size)
+                os.pwrite(fd, _HEADER.pack(seconds, count, (oldest + 1) % count), 0)
+            return wait
+        finally:
+            diskio.unlock(fd)
+
+
+def _rate_file(task: Task) -> str:
+    return f'{task.folder}.rate'
+
+
+def _wait(began: float, seconds: float) -> float:
+    """Seconds until a start is so long ago. One that is far ahead is of another clock."""
+    age = time.time() - began
+    return 0.0 if abs(age) >= seconds else seconds - age
+
+
+def _read_header(fd: int) -> tuple[float, int, int]:
+    data = os.pread(fd, _HEADER.size, 0)
+    return _HEADER.unpack(data) if len(data) == _HEADER.size else (0.0, 0, 0)
+
+
+def _is_of(header: tuple[float, int, int], rate: tuple[int, float]) -> bool:
+    return header[:2] == (rate[1], rate[0]) and header[2] < rate[0]
+
+
+def _read_time(fd: int, position: int) -> float:
+    data = os.pread(fd, _TIME.size, _HEADER.size + position * _TIME.size)
+    number = _TIME.unpack(data)[0] if len(data) == _TIME.size else 0.0
+    return number if math.isfinite(number) else 0.0
+
+
+def _begin(fd: int, header: tuple[float, int, int], rate: tuple[int, float]) -> tuple[float, int, int]:
+    """Write the file anew for another rate, with the starts that it tells of."""
+    count, seconds = rate
+    known = sorted(filter(None, (_read_time(fd, position) for position in range(min(header[1], MOST)))))
+    times = [0.0] * max(0, count - len(known)) + known[-count:]
+    os.ftruncate(fd, 0)
+    diskio.write_all(fd, _HEADER.pack(seconds, count, 0) + b''.join(map(_TIME.pack, times)))
+    return seconds, count, 0
+
+
+def _opened(name: str, folder: int) -> int:
+    """A file of ours, made if it is not there; what else stands in its place is replaced."""
+    for _ in range(3):
+        fd = diskio.open_ours(name, folder, os.O_RDWR)
+        if fd is not None:
+            return fd
+        with contextlib.suppress(FileExistsError):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            return diskio.out_of_reach(os.open(name, flags, 0o666, dir_fd=folder))
+        if (fd := diskio.open_ours(name, folder, os.O_RDWR)) is not None:  # somebody was faster
+            return fd
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:  # of another user, who may hold it
+                raise PermissionError(errno.EACCES, f'{HIDDEN}/{FOLDER}/{name} may not be written')
+        diskio.remove(name, folder)
+    raise OSError(f'{HIDDEN}/{FOLDER}/{name} cannot be made')
