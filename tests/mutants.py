@@ -1720,12 +1720,26 @@ MUTANTS = {
         Mutant(
             'what a killed rebuilding left stays',
             'index/_opening.py',
-            '                    _building.sweep(self.path, self._lock_path)',
+            '                    _building.sweep(self.path)',
             '                    pass',
             f'{WHOSE}what_a_killed_rebuilding_left_is_swept_away',
         ),
     ],
     'notes of ours': [
+        Mutant(
+            'the lock of the index is made wherever a link in the place of .hadrosaur leads',
+            'index/_lock.py',
+            'diskio.opened(folder, diskio.LOOK)',
+            'diskio.opened(folder, diskio.LOOK & ~os.O_NOFOLLOW)',
+            f'{NOTES}a_link_that_is_put_in_the_place_of_dot_hadrosaur_leads_nowhere',
+        ),
+        Mutant(
+            'a new index is built in .hadrosaur, where a link may stand by then',
+            'index/_building.py',
+            "os.path.join(folder, f'.{name}.new')",
+            "os.path.join(folder, f'.hadrosaur/{name}.new')",
+            f'{NOTES}a_link_that_is_put_in_the_place_of_dot_hadrosaur_leads_nowhere',
+        ),
         Mutant(
             'what a kill leaves of trying the disk has a name that nobody sweeps',
             'basedir.py',
@@ -2544,13 +2558,6 @@ MUTANTS = {
             'os.O_CLOEXEC, 0o666))',
             'os.O_CLOEXEC, 0o644))',
             f'{FETCH}test_a_group_may_write_the_index_where_the_umask_lets_it',
-        ),
-        Mutant(
-            'an index is built below a path that SQLite refuses',
-            'index/_building.py',
-            ' and not is_too_long(new)',
-            '',
-            f'{FETCH}test_a_base_whose_path_is_too_long_for_sqlite',
         ),
         Mutant(
             'who reads an index leaves files beside it',

@@ -200,7 +200,7 @@ def test_a_killed_rebuild_is_no_obstacle(base):
     index = base.index()
     index.count()
     for side in SIDES:
-        (base.hidden / f'index.sqlite3.new{side}').write_bytes(b'half of an index')
+        (base.path / f'.index.sqlite3.new{side}').write_bytes(b'half of an index')
     index.rebuild()
 
     assert statuses(index) == {'on disk': 'completed'}

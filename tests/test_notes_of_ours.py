@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from conftest import HANG
@@ -14,6 +14,8 @@ from conftest import HANG
 from hadrosaur import HadrosaurError, Project, basedir, waiting
 from hadrosaur.cli import names
 from hadrosaur.errors import ProjectError
+from hadrosaur.index import _building
+from hadrosaur.index._lock import IndexLock
 
 NOT_NOTES = {
     'deep': lambda path: path.write_text('[' * 30_000 + ']' * 30_000),
@@ -261,3 +263,27 @@ def test_no_folder_is_listed_by_its_path(base, monkeypatch):
     assert list(names._beginning(f'{base}/coll', '2')) == ['2']
     assert [at for at in listed if not isinstance(at, int) and str(at).startswith(str(base))] == []
     assert len(listed) > 10
+
+
+def test_a_link_that_is_put_in_the_place_of_dot_hadrosaur_leads_nowhere(base, tmp_path, monkeypatch):
+    """Just before the index is locked, or built: nothing is made where it leads."""
+    (tmp_path / 'outside').mkdir()
+
+    build, made = _building.build, []
+
+    def swapped_and_built(*args):
+        (base / '.hadrosaur').rename(base / '.moved')
+        (base / '.hadrosaur').symlink_to(tmp_path / 'outside')
+        build(*args)
+        made.extend(os.listdir(tmp_path / 'outside'))
+
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        proj.fetch('coll', '1')
+        monkeypatch.setattr(_building, 'build', swapped_and_built)
+        with suppress(HadrosaurError):
+            proj.reindex(fresh=True)
+    assert (base / '.hadrosaur').is_symlink()
+    with pytest.raises(OSError, match=r'\.hadrosaur'):
+        IndexLock(f'{base}/.hadrosaur/index.lock')
+    assert made == os.listdir(tmp_path / 'outside') == []

@@ -238,8 +238,8 @@ IN_ITS_PLACE = {
 
 @pytest.mark.parametrize('kind', IN_ITS_PLACE)
 @pytest.mark.parametrize('name', ['index.sqlite3', *(f'index.sqlite3{part}' for part in PARTS[1:]),
-                                  '.hadrosaur/index.lock', '.hadrosaur/index.sqlite3.new',
-                                  '.hadrosaur/index.sqlite3.new-wal'])  # fmt: skip
+                                  '.hadrosaur/index.lock', '.index.sqlite3.new',
+                                  '.index.sqlite3.new-wal'])  # fmt: skip
 def test_whatever_stands_in_its_place_costs_a_word_at_most(base, tmp_path, kind, name):
     """Nothing hangs, nothing is written through a link, computing goes on, and --fresh helps."""
     computed(base, 'a')
@@ -290,9 +290,7 @@ def test_db_current_waits_for_no_fifo(base, name):
 def test_what_a_killed_rebuilding_left_is_swept_away(base):
     """The unfinished index and what SQLite puts beside it, where it was built."""
     computed(base, 'a')
-    left = [
-        f'{place}{part}' for place in ('.hadrosaur/index.sqlite3.new', '.index.sqlite3.new') for part in PARTS
-    ]
+    left = [f'.index.sqlite3.new{part}' for part in PARTS]
     for name in left:
         (base / name).write_text('left')
     assert idents_of(base) == ['a']

@@ -88,25 +88,19 @@ def delete(path: str) -> None:
             os.unlink(path + part)
 
 
-def sweep(path: str, lock_path: str) -> None:
+def sweep(path: str) -> None:
     """Delete what a rebuilding that was killed has left; whoever rebuilds now must be kept out."""
-    for new in _workplaces(path, lock_path):
-        with contextlib.suppress(OSError):
-            delete(new)
+    with contextlib.suppress(OSError):
+        delete(workplace(path))
 
 
-def _workplaces(path: str, lock_path: str) -> tuple[str, str]:
+def workplace(path: str) -> str:
+    """Where the new index is built: beside the old one.
+
+    Not in ``.hadrosaur/``: SQLite goes by paths, and would follow a link that is put in its place meanwhile.
+    """
     folder, name = os.path.split(path)
-    return os.path.join(os.path.dirname(lock_path), f'{name}.new'), os.path.join(folder, f'.{name}.new')
-
-
-def workplace(path: str, lock_path: str) -> str:
-    """Where the new index is built: in the lock's folder, or beside the index where that cannot be."""
-    new, beside = _workplaces(path, lock_path)
-    folder, hidden = os.path.dirname(path), os.path.dirname(lock_path)
-    if os.stat(hidden).st_dev == os.stat(folder).st_dev and not is_too_long(new):
-        return new
-    return beside
+    return os.path.join(folder, f'.{name}.new')
 
 
 def is_too_long(path: str) -> bool:

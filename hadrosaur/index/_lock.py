@@ -33,9 +33,11 @@ class IndexLock:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd = -1
+        folder, name = os.path.split(path)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(os.path.dirname(path))
-        self._fd = diskio.out_of_reach(os.open(path, _FLAGS, 0o666))
+            os.mkdir(folder)
+        with diskio.opened(folder, diskio.LOOK) as hidden:  # a link that was put there leads nowhere
+            self._fd = diskio.out_of_reach(os.open(name, _FLAGS, 0o666, dir_fd=hidden))
         let_go_in_children(self)
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             self.close()

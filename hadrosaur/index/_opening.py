@@ -260,7 +260,7 @@ class IndexFile:
             with lock.shared():
                 if not self._is_swept:
                     self._is_swept = True
-                    _building.sweep(self.path, self._lock_path)
+                    _building.sweep(self.path)
                 found = self._look()
             if isinstance(found, Held):
                 self._name(found, lock)
@@ -398,7 +398,7 @@ class IndexFile:
         """Build and place; the caller owns the index lock."""
         if self._refusal is not None and time.monotonic() < self._refusal[0]:
             raise _Unreachable(self._refusal[1])
-        new = _building.workplace(self.path, self._lock_path)
+        new = _building.workplace(self.path)
         self._builder = threading.get_ident()
         begun = time.monotonic()
         try:

@@ -180,7 +180,7 @@ def places(session):
     found += [
         'base/index.sqlite3-shm',
         'base/index.sqlite3-journal',
-        'base/index.sqlite3.new',
+        'base/.index.sqlite3.new',
         'base/.hadrosaur',
     ]
     hidden = [
