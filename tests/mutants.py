@@ -3337,10 +3337,17 @@ MUTANTS = {
             f'{MEMORY}what_it_started_counts_too[new session]',
         ),
         Mutant(
+            'what takes the memory in another session lives on',
+            'executors/_crew.py',
+            '                for each in processes:',
+            '                for each in ():',
+            f'{MEMORY}what_it_started_counts_too[new session]',
+        ),
+        Mutant(
             'memory that children share counts for each of them',
             'executors/_memory.py',
             'taken = sum(map(_proportional, members))',
-            'taken = sum(map(_own, members))',
+            'taken = sum(map(own, members))',
             f'{MEMORY}what_is_not_its_own_does_not_count[forked]',
         ),
         Mutant(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 import selectors
 import signal
 import socket
@@ -347,8 +348,8 @@ class Crew:
             self._look_at_requests()
 
     def _look_at_memory(self, limits: dict[int, int]) -> None:
-        """Kill those that take more than their limit, both by the number of their process."""
-        for pid, taken in self._watch_memory.exceeding(limits).items():
+        """Kill those that take more than their limit, and all that has a part in it, in whatever session."""
+        for pid, (taken, processes) in self._watch_memory.exceeding(limits).items():
             for slot in (slot for slot in self._slots if slot.process.pid == pid and not slot.verdict):
                 why = f'the run took {size(taken)} of memory, more than the {size(limits[pid])} that it may, '
                 slot.verdict = (MemoryExceeded.__name__, f'{why}and was killed')
@@ -356,6 +357,9 @@ class Crew:
                 if not slot.loading:
                     slot.condemned = slot.queue[0].order.run
                 slot.kill()
+                for each in processes:
+                    with contextlib.suppress(OSError):
+                        os.kill(each, signal.SIGKILL)
 
     def _look_at_requests(self) -> None:
         """Someone in another process may want a resource cancelled: they leave a request in the base."""

@@ -38,8 +38,11 @@ class Watch:
         self._known: set[int] = set()  # the workers that they are strangers to
         self._forget_at = 0.0
 
-    def exceeding(self, limits: dict[int, int]) -> dict[int, int]:
-        """The bytes that each of those workers takes which exceeds its limit, both by the worker's number."""
+    def exceeding(self, limits: dict[int, int]) -> dict[int, tuple[int, list[int]]]:
+        """Of those workers that exceed their limit the bytes that they take, and whose processes these are.
+
+        ``limits``: bytes by the number of a worker's process.
+        """
         began, used = time.monotonic(), time.thread_time()
         if began >= self._forget_at or not limits.keys() <= self._known:
             self._strangers.clear()
@@ -48,10 +51,10 @@ class Watch:
         found = {}
         for worker, members in self._members(limits).items():
             limit = limits[worker]
-            if sum(members.values()) > limit and sum(map(_own, members)) > limit:
+            if sum(members.values()) > limit and sum(map(own, members)) > limit:
                 taken = sum(map(_proportional, members))
                 if taken > limit:
-                    found[worker] = taken
+                    found[worker] = (taken, list(members))
         self.next = began + max(INTERVAL, SHARE * (time.thread_time() - used))
         return found
 
@@ -90,14 +93,14 @@ def _stat(pid: str | int) -> tuple[int, int, int]:
     return int(fields[1]), int(fields[3]), int(fields[21]) * _PAGE
 
 
-def _own(pid: int) -> int:
+def own(pid: int | str) -> int:
     """Resident bytes that are no file's."""
     return _sum(f'/proc/{pid}/status', b'RssAnon:', b'RssShmem:')
 
 
 def _proportional(pid: int) -> int:
     """The same, shared ones by their share."""
-    return _sum(f'/proc/{pid}/smaps_rollup', b'Pss_Anon:', b'Pss_Shmem:') or _own(pid)
+    return _sum(f'/proc/{pid}/smaps_rollup', b'Pss_Anon:', b'Pss_Shmem:') or own(pid)
 
 
 def _sum(path: str, *names: bytes) -> int:

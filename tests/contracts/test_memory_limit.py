@@ -33,7 +33,8 @@ def takes(ident, args, subdir):
     elif ident == 'orphan':
         os.system(' '.join(map("'{}'".format, command)) + ' &')
     elif ident == 'new session':
-        subprocess.Popen(command, start_new_session=True)
+        with open(args['pid'], 'w') as file:
+            print(subprocess.Popen(command, start_new_session=True).pid, file=file)
     elif ident == 'several':
         for _ in range(4):
             subprocess.Popen([*command[:-1], str(args['bytes'] // 4)])
@@ -88,11 +89,14 @@ def test_what_takes_more_is_killed(proj, killable):  # noqa: F811
 
 
 @pytest.mark.parametrize('ident', ['child', 'orphan', 'new session', 'several'])
-def test_what_it_started_counts_too(proj, ident):
-    """Subprocesses, one whose own parent has ended, one with a session of its own, and their sum."""
+def test_what_it_started_counts_too(proj, ident, tmp_path):
+    """Subprocesses, one whose own parent has ended, one with a session of its own, and their sum; all end."""
     proj.resource('coll', memory=LIMIT)(takes)
-    found = proj.fetch('coll', ident, {'bytes': MUCH})
+    found = proj.fetch('coll', ident, {'bytes': MUCH, 'pid': str(tmp_path / 'pid')})
     assert found.entry.error_type == 'MemoryExceeded', found.error
+    if ident == 'new session':
+        pid = (tmp_path / 'pid').read_text().strip()
+        await_that(lambda: not _memory.own(pid))
 
 
 @pytest.mark.parametrize('ident', ['forked', 'mapped'])
@@ -183,7 +187,7 @@ def test_looking_is_cheap():
     worker = subprocess.Popen(['sleep', '600'], start_new_session=True)
     try:
         watch = _memory.Watch()
-        assert await_that(lambda: watch.exceeding({worker.pid: 1}), HANG)[worker.pid] > 1000
+        assert await_that(lambda: watch.exceeding({worker.pid: 1}), HANG)[worker.pid][0] > 1000
         assert os.getpid() in watch._strangers
         assert worker.pid not in watch._strangers
         assert watch.exceeding({worker.pid: 1 << 60}) == {}
