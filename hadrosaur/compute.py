@@ -81,7 +81,7 @@ bases: dict[str, str] = {}
 """In a worker: absolute path of each base as its user wrote it; a worker may stand in another folder."""
 
 
-class Running:
+class Running(howfar.Says):
     """The resource that is being computed: what `hadrosaur.current()` gives.
 
     Attributes:
@@ -103,9 +103,9 @@ class Running:
         self.args: dict[str, Any] = json.loads(order.args) if order.args != '{}' else {}
         self.subdir = subdir
         self.attempt = attempt
+        self._process = os.getpid()
         self._chain = (*order.chain, order.step)
         self._nested: list[Entry] = []
-        self._report = howfar.Report(subdir.removesuffix(f'/{directory.STORAGE}'), order.run)
         self._fetching = threading.Lock()  # what a coroutine fetches in threads, one after the other
 
     @property
@@ -123,7 +123,9 @@ class Running:
         It costs some 20 µs, and may be called from any thread of the run. Raises TypeError for text in the
         place of the fraction; one below 0 or above 1 is warned of.
         """
-        self._report.say(fraction, text)
+        report = self._reported(os.path.dirname(self.subdir), self._order.run, self._process)
+        if report is not None:
+            report.say(fraction, text)
 
     def __repr__(self) -> str:
         return f'Running({self.collection!r}, {self.ident!r}, attempt={self.attempt})'
@@ -491,7 +493,7 @@ def _compute(claim: Claim, order: WorkOrder, function: _Function, look: _Look, m
     if ended is None:
         ended = _call(function, running, way, claim.logs, mask)
     cost = meter.stop()
-    running._report.end()
+    running._end_report()
     if os.getpid() != process:
         os._exit(0)  # a child that the function forked and let return: the run is its parent's
     status = 'completed' if ended.exception is None else 'error'

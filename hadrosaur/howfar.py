@@ -36,10 +36,10 @@ os.register_at_fork(after_in_child=_in_child)
 class Report:
     """What one run says. A child that it forks may say it too, once the run itself has."""
 
-    def __init__(self, folder: str, run: str) -> None:
+    def __init__(self, folder: str, run: str, process: int) -> None:
         self._folder = folder
         self._run = run
-        self._process = os.getpid()
+        self._process = process
         self._fd = -1
         self._known: os.stat_result | None = None
         self._is_over = self._has_warned = False
@@ -93,6 +93,27 @@ class Report:
         if known is not None:
             with contextlib.suppress(OSError), diskio.opened_below(*os.path.split(self._folder)) as folder:
                 diskio.remove(directory.PROGRESS, folder)
+
+
+class Says:
+    """A run that may say how far it is. What it needs for that is made by its first word."""
+
+    _report: Report | None = None
+    _has_ended = False
+
+    def _reported(self, folder: str, run: str, process: int) -> Report | None:
+        """What it says it through, in the process that it runs in; None once it has ended."""
+        if self._report is None:
+            with _guard:
+                if not self._has_ended:
+                    self._report = self._report or Report(folder, run, process)
+        return self._report
+
+    def _end_report(self) -> None:
+        with _guard:
+            self._has_ended = True
+        if self._report is not None:
+            self._report.end()
 
 
 def read(folder: int, record: dict[str, Any] | None = None) -> Progress | None:

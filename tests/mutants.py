@@ -3302,7 +3302,7 @@ MUTANTS = {
         Mutant(
             'what a run says stays when it is over',
             'compute.py',
-            '    running._report.end()\n',
+            '    running._end_report()\n',
             '',
             'contracts/test_says_how_far.py::test_it_is_seen_from_outside_while_it_runs[inline]',
         ),

@@ -167,6 +167,28 @@ def test_a_thread_that_stays_says_nothing_more(proj):
     assert 'progress.json' not in os.listdir(found.paths['base'])
 
 
+def test_a_forked_child_says_it_for_its_run(proj):
+    """Once the run itself has said something; else nobody would take away what the child left."""
+    said = []
+
+    def function(ident, args, subdir):
+        run = hadrosaur.current()
+        if ident == 'first':
+            run.progress(0.1)
+        child = os.fork()
+        if child == 0:
+            run.progress(0.5, 'child')
+            os._exit(0)
+        os.waitpid(child, 0)
+        with Project(proj.path, create=False) as other:
+            said.append(other.get('coll', ident).progress)
+
+    proj.resource('coll')(function)
+    for ident in ('first', 'not'):
+        assert 'progress.json' not in os.listdir(proj.fetch('coll', ident).paths['base'])
+    assert said == [Progress(0.5, 'child'), None]
+
+
 def test_status_show_and_ps_say_it(proj):
     """Each of the three commands shows it, as text and as JSON, with no harm in it."""
     begun, go, told = threading.Event(), threading.Event(), {}
