@@ -31,7 +31,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import canonical, diskio, mounts, notes
+from . import canonical, diskio, mounts, notes, paths
 from .errors import BaseIsNotADirectory, BaseUnusable
 from .locks import Guarded
 from .records import format_time
@@ -159,6 +159,23 @@ class BaseDirectory(Guarded):
                 self._write_format(found)
             self._lock = found['lock']
         return self._lock
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        """By collection, the parts of args and results that were declared as columns here."""
+        found = (self._read_format() or {}).get('columns')
+        columns: dict[str, dict[str, str]] = {}
+        for name, named in found.items() if isinstance(found, dict) else ():
+            with contextlib.suppress(ValueError, AttributeError):  # written by hand
+                columns[name] = paths.declared(named)
+        return columns
+
+    def declare(self, columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        """Note what some collections declare; returns what all do."""
+        before = self.columns()
+        after = {name: named for name, named in {**before, **columns}.items() if named}
+        if after != before:
+            self._write_format({**self._format(), 'columns': after})
+        return after
 
     def _is_on_local_disk(self) -> bool:
         mount = mounts.mount_of(self.path)

@@ -50,6 +50,7 @@ class Collection(NamedTuple):
     on_args_change: Policy = 'warn'
     on_version_change: Policy = 'warn'
     prepared: setups.Prepared | None = None  # the function with its setup
+    columns: tuple[tuple[str, str], ...] = ()  # names, and the parts of args and results that they mean
 
     @property
     def program(self) -> Callable[..., Any] | setups.Prepared:
@@ -166,6 +167,9 @@ class Collection(NamedTuple):
                 raise ValueError(
                     f'{name} must be a number of seconds above 0, a timedelta, or None, not {seconds!r}'
                 )
+        most = self.task.index_result
+        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+            raise ValueError(f'index_result must be a number of bytes, or False, not {most!r}')
         for name in ('on_args_change', 'on_version_change'):
             if getattr(self, name) not in POLICIES:
                 raise ValueError(_choose(name, POLICIES, getattr(self, name)))
@@ -250,6 +254,10 @@ class Registry:
     def versions(self) -> dict[str, str | None]:
         """By collection, the version of its registered function."""
         return {name: known.task.version for name, known in self._known.items()}
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        """By registered collection, the parts of args and results that it declares as columns."""
+        return {name: dict(known.columns) for name, known in self._known.items()}
 
     def names(self) -> list[str]:
         """Names of the collections registered here or found on the disk."""

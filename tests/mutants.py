@@ -81,6 +81,7 @@ SETUP = 'contracts/test_setup.py::test_'
 INLINE_CANCEL = 'test_cancel_inline.py::test_'
 
 G = 'test_one_group_of_failures.py'
+R = 'test_results_as_columns.py::'
 
 MUTANTS = {
     'cancelled inline': [
@@ -2357,8 +2358,8 @@ MUTANTS = {
         Mutant(
             'filter: args that are missing are null',
             'index/_finding.py',
-            '    return all(name in held and _is_same(held[name], value)',
-            '    return all(_is_same(held.get(name), value)',
+            'return held.get(name, MISSING)',
+            'return held.get(name)',
             f"{FILTER}[{{'args': [{{'b': 2}}, {{'nothing': None}}]}}]",
         ),
         Mutant(
@@ -2932,6 +2933,50 @@ MUTANTS = {
             'for newer in names[: names.index(name)] if name in names else names[:1]:',
             'for newer in names[:0]:',
             'test_args_as_idents.py::test_of_two_folders_of_one_ident_the_newer_name_counts',
+        ),
+    ),
+    'results as columns': (
+        Mutant(
+            'parts: text is compared with numbers',
+            'index/_clauses.py',
+            'return and_(is_of_type, cell.op(operator)(value))',
+            'return cell.op(operator)(value)',
+            R + "test_rows_are_found_by_parts_of_their_results[{'n': ('>', 1000000000000000000)}-[3]]",
+        ),
+        Mutant(
+            'parts: a long result is in the row',
+            'compute.py',
+            'if len(result) <= order.task.index_result:',
+            'if True:',
+            f'{R}test_a_row_holds_short_results_only',
+        ),
+        Mutant(
+            'parts: reindex knows nothing of index_result=',
+            'directory/__init__.py',
+            "most = record.get('index_result', INDEXED_RESULT)",
+            'most = INDEXED_RESULT',
+            f'{R}test_a_row_holds_short_results_only',
+        ),
+        Mutant(
+            'parts: results that are not in the index are not told of',
+            'index/_parts.py',
+            '            if is_missing:',
+            '            if False:',
+            f'{R}test_results_that_are_not_in_the_index_are_said',
+        ),
+        Mutant(
+            'parts: the index of a declared column is written otherwise than what is sorted by',
+            'index/__init__.py',
+            "ON resources (collection, json_extract({path.column}, '{place}'))",
+            "ON resources (collection, ({path.column} ->> '{place}'))",
+            f'{R}test_a_declared_column_has_an_index_and_a_name',
+        ),
+        Mutant(
+            'parts: an index stays when its column is declared no more',
+            'index/__init__.py',
+            'for name in there - wanted.keys():',
+            'for name in ():',
+            f'{R}test_what_is_declared_no_more_goes',
         ),
     ),
     'causes and check': [

@@ -13,7 +13,7 @@ from ..records import STATUSES
 from . import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     Command = TypeVar('Command', bound=Callable[..., Any])
     Type = click.ParamType[Any]
@@ -89,22 +89,34 @@ class JSONObject(Type):
         return parsed
 
 
-class Pair(Type):
-    """``KEY=VALUE``, the value JSON if it parses, else text."""
+class Comparison(Type):
+    """``KEY=VALUE``, or another comparison; the value is JSON if it parses, else text."""
 
     name = 'key=value'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A (key, value) pair, from text."""
+        """A key, an operator and a value, from text."""
         if isinstance(value, tuple):
             return value
-        key, sign, text = value.partition('=')
-        if not sign or not key:
-            self.fail(f'{value!r} is no KEY=VALUE', param, ctx)
+        found = _COMPARISON(value)
+        if found is None:
+            self.fail(f'{value!r} is no KEY=VALUE; instead of = there may be != < <= > >=', param, ctx)
+        key, operator, text = found.groups()
         try:
-            return key, json.loads(text, parse_constant=_refuse)
+            return key, operator, json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError):
-            return key, text
+            return key, operator, text
+
+
+_COMPARISON = re.compile(r'([^=<>!]+)(!=|<=|>=|=|<|>)(.*)', re.DOTALL).fullmatch
+
+
+def _wanted(comparisons: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
+    """What `Project.query` takes for args or result; all comparisons of one key hold."""
+    tests: dict[str, list[Any]] = {}
+    for key, operator, value in comparisons:
+        tests.setdefault(key, []).extend((operator, value))
+    return {key: each[1] if len(each) == 2 and each[0] == '=' else tuple(each) for key, each in tests.items()}
 
 
 def _refuse(word: str) -> Any:
@@ -159,12 +171,15 @@ FILTERS = together(
                  help='Class of the exception or one above it, with or without its module; may be repeated.'),
     GROUP,
     click.option('--error', metavar='TEXT', multiple=True, help='Part of the error; may be repeated.'),
-    click.option('--args', type=Pair(), metavar='K=V', multiple=True, help='An arg; all must hold.'),
+    click.option('--args', type=Comparison(), metavar='K=V', multiple=True,
+                 help='An arg, or K>V and the like; all must hold.'),
+    click.option('--result', type=Comparison(), metavar='K=V', multiple=True,
+                 help='A part of the result: score=1, score>0.9, model.kind=svc; all must hold.'),
     click.option('--since', type=Moment(), metavar='TIME', help='Finished since: 2h, 7d, 2026-01-31T18:00.'),
     click.option('--until', type=Moment(), metavar='TIME', help='Finished until.'),
     click.option('--min-duration', type=Span(), metavar='DURATION', help='Took at least: 90, 90s, 5m, 2h.'),
     click.option('--order-by', metavar='COLUMN', default='-finished_at', show_default=True,
-                 help='Column to sort by; a - in front turns it round.'),
+                 help='Column or part (result.score) to sort by; a - in front turns it round.'),
     click.option('--limit', type=click.IntRange(min=0), metavar='N', help='At most so many.'),
 )  # fmt: skip
 
@@ -176,6 +191,7 @@ def filters(given: dict[str, Any]) -> dict[str, Any]:
     for name in ('since', 'until', 'min_duration', 'order_by', 'limit', 'offset'):
         if given.get(name) is not None:
             wanted[name] = given[name]
-    if given.get('args'):
-        wanted['args'] = dict(given['args'])
+    for name in ('args', 'result'):
+        if given.get(name):
+            wanted[name] = _wanted(given[name])
     return wanted

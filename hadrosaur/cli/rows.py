@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import HadrosaurError
+from ..frames import VALUES
 from ..naming import ident_of
+from ..paths import MISSING, is_path, parse
+from ..records import PUBLIC_COLUMNS as COLUMNS
 from . import output
 from .arguments import BASE, FILTERS, SOME_COLL, STATUS, filters, together
 from .output import Column
@@ -44,6 +47,8 @@ Examples:
   hadrosaur query base --status error
   hadrosaur query base books --since 2h --error-type ValueError --error timeout
   hadrosaur query base books --args year=1851 --order-by -duration --limit 10
+  hadrosaur query base fits --columns ident,args.C,result.score --order-by -result.score --limit 10
+  hadrosaur query base fits --result 'score>0.9' --result model.kind=svc --csv
   hadrosaur query base books --status error --idents | hadrosaur run jobs:proj books --idents-from -
 """
 )
@@ -52,9 +57,11 @@ Examples:
 @STATUS
 @FILTERS
 @click.option('--offset', type=click.IntRange(min=0), metavar='N', help='Leave out so many first.')
+@click.option('--columns', metavar='NAME,…',
+              help='Columns, and parts of args and results: ident,args.C,result.score.')  # fmt: skip
 @_FORMS
 @click.option('--idents', 'form', flag_value='idents', help='Write idents alone, one a line.')
-def query(base: str, collection: str | None, form: str | None, **given: Any) -> None:
+def query(base: str, collection: str | None, form: str | None, columns: str | None, **given: Any) -> None:
     """List resources that match filters.
 
     A filter that is repeated takes either; different filters must all match. On a terminal the last 50
@@ -64,7 +71,10 @@ def query(base: str, collection: str | None, form: str | None, **given: Any) -> 
     """
     with opened(base) as project:
         wanted = filters(given)
-        if form == 'json':
+        if columns and form != 'idents':
+            rows = found(project, collection, wanted)
+            _write_columns(rows, _columns_of(rows, columns), form)
+        elif form == 'json':
             output.write_json_list(entry.as_json() for entry in found(project, collection, wanted))
         elif form == 'csv':
             _write_csv(found(project, collection, wanted))
@@ -141,6 +151,53 @@ def _item(text: str) -> tuple[Any, Any]:
     if len(parts) in (1, 2) and isinstance(parts[0], (str, int)):
         return parts[0], parts[1] if len(parts) == 2 else None
     return text, None
+
+
+def _columns_of(rows: Query, text: str) -> tuple[str, ...]:
+    """The names between commas: of columns, of parts, and those that the collection declares."""
+    names = tuple(filter(None, map(str.strip, text.split(','))))
+    for name in names:
+        try:
+            if is_path(name):
+                parse(name)
+            elif name not in COLUMNS and name not in rows.named:
+                there = ', '.join((*rows.named, *COLUMNS))
+                raise ValueError(
+                    f'there is no column {name!r}; there is {there}, and parts such as result.{name}'
+                )
+        except ValueError as error:
+            raise click.UsageError(f'--columns: {error}')
+    return names
+
+
+def _write_columns(rows: Query, names: tuple[str, ...], form: str | None) -> None:
+    """The columns and parts that were asked for; a result that is too long for the index comes from disk."""
+    parts = {name: parse(rows.named.get(name, name)) for name in names if name not in COLUMNS}
+    reads = any(path.column == 'result' for path in parts.values())
+
+    def cells(entry: Entry, *, plain: bool) -> list[Any]:
+        result = rows.result_of(entry) if reads else MISSING
+        found = []
+        for name in names:
+            value = parts[name].of(entry, result) if name in parts else entry.raw(name)
+            if plain and name in VALUES:
+                value = entry[name]
+            elif not plain and isinstance(value, (dict, list, bool)):
+                value = output.json_text(value)
+            found.append(None if value is MISSING else value)
+        return found
+
+    if form == 'json':
+        output.write_json_list(dict(zip(names, cells(entry, plain=True), strict=True)) for entry in rows)
+    elif form == 'csv':
+        output.write_csv(names, (cells(entry, plain=False) for entry in rows))
+    else:
+        shown = rows[:SCREEN] if output.is_terminal() and rows.limit is None else rows
+        output.write_table(
+            [Column(name, folded=True) for name in names], (cells(entry, plain=False) for entry in shown)
+        )
+        if len(shown) < len(rows):
+            output.note(f'{len(rows) - len(shown)} more; --limit {len(rows)} shows all')
 
 
 def _write_csv(rows: Iterable[Entry]) -> None:

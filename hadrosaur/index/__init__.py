@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IndexFault
+from ..paths import parse
 from ..records import Entry, ErrorGroup
 from . import _asking, _summary, _writing
 from ._connection import close_kept_later, transaction
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 __all__ = ['Index', 'Query']
 
 _OF_IDENTS = Shape(('collection', 'ident'), 'collection')
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 class Index:
@@ -193,6 +198,27 @@ class Index:
             return self._connections.write(lambda driver: driver.execute(text, values[0]).rowcount)
         return self._connections.write(lambda driver: _write_all(driver, text, values)) if values else 0
 
+    def index_parts(self, parts: Iterable[str]) -> None:
+        """Have an index in SQLite for these parts of args and results, and for no other."""
+        wanted = {f'part {text}': parse(text) for text in parts}
+
+        def change(driver: sqlite3.Connection) -> None:
+            rows = driver.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE 'part %'"
+            )
+            there = {name for (name,) in rows}
+            for name in there - wanted.keys():
+                driver.execute(f'DROP INDEX IF EXISTS {_quoted(name)}')
+            for name in sorted(wanted.keys() - there):
+                path = wanted[name]
+                place = path.in_sql.replace("'", "''")
+                driver.execute(
+                    f'CREATE INDEX IF NOT EXISTS {_quoted(name)}'
+                    f" ON resources (collection, json_extract({path.column}, '{place}'))"
+                )
+
+        self._connections.write(change)
+
     # --- reading -----------------------------------------------------------------------------------
 
     def get(self, collection: str, ident: str) -> Entry | None:
@@ -220,6 +246,7 @@ class Index:
         error_type: Several | None = None,
         error: Several | None = None,
         args: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+        result: Mapping[str, Any] | None = None,
         since: Moment | None = None,
         until: Moment | None = None,
         min_duration: float | None = None,
@@ -239,7 +266,10 @@ class Index:
             error_type: Class of the exception or one above it: its dotted name, or the end of that.
             error: Part of the message; case does not matter.
             args: What the args hold, on their top level. Compared as canonical JSON: True and 1 differ,
-                so do 1 and 1.0, and a name that is missing is not null.
+                so do 1 and 1.0, and a name that is missing is not null. A list means any of its items, or
+                that very list; names of parts and comparisons are as for ``result``.
+            result: Parts of the results that the index holds, and what they are: ``{'score': ('>', 0.9)}``,
+                ``{'model.depth': [3, 4]}``; here 1 equals 1.0.
             since: Finished, or else started, then or later. A datetime (local time if it has no zone), a
                 date, ISO-8601 text of either, or a timedelta: so long ago.
             until: The same, then or earlier; a date counts to its end.
@@ -264,6 +294,7 @@ class Index:
             'error_group': error_group,
             'error': error,
             'args': args,
+            'result': result,
             'since': since,
             'until': until,
             'min_duration': min_duration,

@@ -5,14 +5,18 @@ Imported at the first use of an index, because SQLAlchemy takes a quarter of a s
 
 from __future__ import annotations
 
+import json
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, literal_column, nulls_first, nulls_last, or_, select, text
+from sqlalchemy import and_, bindparam, func, literal_column, not_, nulls_first, nulls_last, or_, select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
+from ..paths import Path, is_path, parse
 from ..schema import resources
+from ._parts import NUMBERS
 from ._shape import EXACT
 from ._summary import COLLECTIONS
 
@@ -73,20 +77,25 @@ def chosen_text(shape: Shape) -> str:
 
 def _order(shape: Shape, *, nulls: bool = True) -> list[ColumnElement[Any]]:
     """By the column, NULLs last if there may be some, then by the key; or all of it backwards."""
-    column = TABLE[shape.order.removeprefix('-')]
+    column = _ordered_by(shape)
     by = _plain(column) if _finds_few(shape) else column
     # SQLite puts NULLs before all else; saying so where it does by itself would cost the index.
     is_down = shape.order.startswith('-') != shape.is_backward
     ordered = by.desc() if is_down else by.asc()
-    if nulls and column.nullable and not shape.order.startswith('-'):
+    if nulls and getattr(column, 'nullable', True) and not shape.order.startswith('-'):
         ordered = nulls_first(ordered) if shape.is_backward else nulls_last(ordered)
     return [ordered, *_ties(shape)]
+
+
+def _ordered_by(shape: Shape) -> ColumnElement[Any]:
+    name = shape.order.removeprefix('-')
+    return _part(parse(name)) if is_path(name) else TABLE[name]
 
 
 def _ties(
     shape: Shape, how: Callable[[ColumnElement[Any]], ColumnElement[Any]] = lambda column: column
 ) -> list[ColumnElement[Any]]:
-    column = TABLE[shape.order.removeprefix('-')]
+    column = _ordered_by(shape)
     ties = [how(tie) for tie in (TABLE.collection, TABLE.ident) if tie is not column]
     return [tie.desc() if shape.is_backward else tie.asc() for tie in ties]
 
@@ -131,6 +140,12 @@ def _finds_few(shape: Shape) -> bool:
 def _plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """The column with a plus sign before it, which tells SQLite to use no index for it."""
     return UnaryExpression(column, operator=custom_op('+'), type_=column.type)
+
+
+def _part(path: Path, function: str = 'json_extract') -> ColumnElement[Any]:
+    """A part of a JSON column, written as the index on it is; the path is text of the statement."""
+    quoted = path.in_sql.replace("'", "''")
+    return literal_column(f"{function}(resources.{path.column}, '{quoted}')")
 
 
 # Each takes the rest of the condition's kind; its parameters stand in the order of the condition's values.
@@ -193,6 +208,43 @@ def _args(detail: str) -> ColumnElement[bool]:
     return and_(func.instr(TABLE.args, _value('pair')) > literal_column('0'), holds)
 
 
+def _parts(detail: str) -> ColumnElement[bool]:
+    """For each path one of its groups, of which all tests hold."""
+    column, spec = json.loads(detail)
+    numbers = count()
+    return and_(
+        *(
+            or_(
+                *(
+                    and_(
+                        *(_compared(column, path, operator, kind, next(numbers)) for operator, kind in group)
+                    )
+                    for group in groups
+                )
+            )
+            for path, groups in spec
+        )
+    )
+
+
+def _compared(column: str, path: str, operator: str, kind: str, number: int) -> ColumnElement[bool]:
+    quoted = path.replace("'", "''")
+    cell: ColumnElement[Any] = literal_column(f"json_extract(resources.{column}, '{quoted}')")
+    type_of: ColumnElement[str] = literal_column(f"json_type(resources.{column}, '{quoted}')")
+    value = _value(f'part_{number}')
+    kinds = {'number': NUMBERS, 'json': ('object', 'array')}.get(kind, (kind,))
+    is_of_type = type_of.in_([literal_column(f"'{each}'") for each in kinds])
+    if operator == '!=':
+        return not_(_compared(column, path, '=', kind, number))  # NULL, and no row, where nothing is there
+    if kind in ('true', 'false', 'null'):
+        return is_of_type
+    if kind == 'json':
+        return and_(is_of_type, func.hadrosaur_is_json(cell, value))
+    if operator == 'glob':
+        return and_(is_of_type, func.hadrosaur_is_like(cell, value))
+    return and_(is_of_type, cell.op(operator)(value))
+
+
 def _since(detail: str) -> ColumnElement[bool]:
     """Each alternative names the collections, so that each is answered by the index of (collection, time)."""
 
@@ -239,6 +291,7 @@ _CLAUSES: dict[str, Callable[[str], ColumnElement[bool]]] = {
     'error_type': _error_type,
     'error_group': _error_group,
     'args': _args,
+    'parts': _parts,
     'since': _since,
     'until': _until,
     'min_duration': _min_duration,

@@ -28,7 +28,7 @@ _UNREACHABLE = frozenset(
     }
 )
 _NOT_OF_THE_FILE = frozenset({sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_MISUSE})
-_CHANGED = ('no such table', 'no such column', 'has no column', 'Could not decode')
+_CHANGED = ('no such table', 'no such column', 'has no column', 'Could not decode', 'malformed JSON')
 """What SQLite and the driver say of tables and text that hadrosaur did not write."""
 
 _MARK_AT = 68  # in the header of an SQLite file: application_id, four bytes, big-endian

@@ -20,13 +20,15 @@ from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from fnmatch import translate
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import errors, fingerprint
 from ..canonical import args_json
+from ..paths import MISSING, is_path, parse
 from ..records import COLUMNS, STATUSES
 from ._gate import gate
-from ._shape import Shape
+from ._parts import condition, is_plain
+from ._shape import Condition, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,14 +39,6 @@ MOST_VALUES = 30_000
 
 Several = str | Iterable[str]
 Moment = datetime | date | timedelta | str
-
-
-class Condition(NamedTuple):
-    """One test that a row must pass."""
-
-    kind: str
-    values: tuple[Any, ...]
-    lists: tuple[int, ...] = ()  # of values that stand in a list: how many, for each list
 
 
 # --- filters ---------------------------------------------------------------------------------------
@@ -64,6 +58,8 @@ def conditions(filters: Mapping[str, Any]) -> list[Condition]:
             continue
         if name == 'stale':
             found.append(_staleness(bool(value), versions))
+        elif name in ('args', 'result'):
+            found += _parts_of(name, value)
         else:
             found.append(_READERS[name](value))
     if sum(len(condition.values) for condition in found) > MOST_VALUES:
@@ -151,10 +147,27 @@ def _error(value: Several) -> Condition:
     return Condition('error like', (json.dumps([text.casefold() for text in _texts('error', value)]),))
 
 
+def _parts_of(name: str, value: Any) -> list[Condition]:
+    """Conditions on args or results; args that are plain equalities are compared as they always were."""
+    if name == 'args' and not isinstance(value, Mapping):
+        return [_args(value)]
+    plain = {key: each for key, each in value.items() if is_plain(each)} if name == 'args' else {}
+    parts = condition(
+        name, {key: each for key, each in value.items() if key not in plain} if plain else value
+    )
+    several = {key: plain.pop(key) for key, each in list(plain.items()) if isinstance(each, list)}
+    found = [_args([{key: item} for item in (*items, items)]) for key, items in several.items()]
+    if plain or (name == 'args' and not value):
+        found.append(_args(plain))
+    return found if parts is None else [*found, parts]
+
+
 def _args(value: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Condition:
     wanted = [value] if isinstance(value, Mapping) else list(value)
     texts = [args_json(dict(each)) for each in wanted]
-    if len(texts) == 1 and wanted[0]:  # canonical args hold each pair in these very characters
+    if (
+        len(texts) == 1 and wanted[0] and not any('.' in name or '[' in name for name in wanted[0])
+    ):  # canonical args hold each pair in these very characters
         pairs = [args_json({name: each})[1:-1] for name, each in dict(wanted[0]).items()]
         return Condition('args holding', (max(pairs, key=len), f'[{texts[0]}]'))
     return Condition('args', (f'[{",".join(texts)}]',))
@@ -213,7 +226,6 @@ _READERS: dict[str, Callable[[Any], Condition]] = {
     'error_type': _error_type,
     'error_group': _error_group,
     'error': _error,
-    'args': _args,
     'since': _since,
     'until': _until,
     'min_duration': _min_duration,
@@ -230,8 +242,11 @@ def order(column: str | None) -> str:
     if not isinstance(column, str):
         raise TypeError(f'order_by takes the name of a column, not {column!r}')
     name = column.removeprefix('-')
-    if name not in COLUMNS:
-        raise ValueError(f'unknown column {name!r}{_meant(name, COLUMNS)}')
+    if is_path(name):
+        parse(name)
+    elif name not in COLUMNS:
+        part = f'; a part of results is written result.{name}' if name.isidentifier() else ''
+        raise ValueError(f'unknown column {name!r}{_meant(name, COLUMNS)}{part}')
     return column
 
 
@@ -346,7 +361,17 @@ def _holds(args: str | None, wanted: str) -> bool:
 
 
 def _contains(held: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    return all(name in held and _is_same(held[name], value) for name, value in wanted.items())
+    return all(_is_same(_at(held, name), value) for name, value in wanted.items())
+
+
+def _at(held: dict[str, Any], name: str) -> Any:
+    """What args hold under a key, or else at the path that it may be (``model.depth``)."""
+    if name in held or not ('.' in name or '[' in name):
+        return held.get(name, MISSING)
+    try:
+        return parse(f'args.{name}').within(held)
+    except ValueError:
+        return MISSING
 
 
 def _is_same(held: Any, wanted: Any) -> bool:
@@ -361,8 +386,17 @@ def _is_same(held: Any, wanted: Any) -> bool:
         return False
 
 
+def _is_json(held: str | None, wanted: str) -> bool:
+    """Is what `json_extract` gave of a list or dict that very value? It stands in a list of one."""
+    try:
+        return held is not None and _is_same(json.loads(held), _parsed(wanted)[0])
+    except (ValueError, RecursionError, TypeError):
+        return False
+
+
 FUNCTIONS: dict[str, tuple[Callable[..., bool], int]] = {
     'hadrosaur_is_like': (_is_like, 2),
+    'hadrosaur_is_json': (_is_json, 2),
     'hadrosaur_is_kind': (_is_kind, 3),
     'hadrosaur_mentions': (_mentions, 2),
     'hadrosaur_holds': (_holds, 2),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
+from ..errors import warn
+from ..paths import MISSING
 from ..records import Entry
 from . import _summary
 from ._connection import transaction
 from ._entries import entries
 from ._finding import chosen_text, conditions, count_text, ids_text, order, rows_text
+from ._parts import asked_parts, left_out, why_nothing
 from ._shape import Shape
 
 if TYPE_CHECKING:
@@ -58,6 +61,9 @@ class Query(Sequence[Entry]):
         self._limit = _natural('limit', limit)
         self._offset = _natural('offset', offset) or 0
         self._asked = {**filters, 'order_by': order_by, 'limit': limit, 'offset': offset or None}
+        self.named: Mapping[str, str] = {}  # parts by the names that collections declare for them
+        self._read_result: Callable[[Entry], Any] | None = None  # from the disk
+        self._is_explained = not any(asked_parts(filters, order_by))
         self._length: int | None = None
         self._window: tuple[int, list[Entry]] | None = None  # where it begins, and its rows
 
@@ -110,17 +116,39 @@ class Query(Sequence[Entry]):
         """The idents of all rows, in order: what `fetch_many` takes."""
         return [entry.ident for entry in self]
 
-    def to_pandas(self) -> Any:
-        """All rows as a `pandas.DataFrame` (extra ``pandas``): nullable dtypes, UTC timestamps."""
+    def to_pandas(self, results: bool | Iterable[str] = False) -> Any:
+        """All rows as a `pandas.DataFrame` (extra ``pandas``): nullable dtypes, UTC timestamps.
+
+        Args:
+            results: True: a column for each item of args and results, such as ``args.C`` and
+                ``result.score``, one level deep; deeper values are JSON text. Some names choose: keys of
+                results, parts such as ``'args.C'`` and ``'result.model.depth'``, and names that the
+                collection declares (``columns=``). Results too long for the index are read from the disk.
+        """
         from ..frames import to_pandas
 
-        return to_pandas(self)
+        return to_pandas(self, results, self.result_of, self.named)
 
-    def to_polars(self) -> Any:
-        """All rows as a `polars.DataFrame` (extra ``polars``): UTC timestamps, args as JSON text."""
+    def to_polars(self, results: bool | Iterable[str] = False) -> Any:
+        """All rows as a `polars.DataFrame` (extra ``polars``): UTC timestamps, args as JSON text.
+
+        ``results`` is as for `to_pandas`.
+        """
         from ..frames import to_polars
 
-        return to_polars(self)
+        return to_polars(self, results, self.result_of, self.named)
+
+    @property
+    def limit(self) -> int | None:
+        """How many rows were asked for at most."""
+        return self._limit
+
+    def result_of(self, entry: Entry) -> Any:
+        """The result of one of the rows, `MISSING` where it has none; from the disk where it is long."""
+        if entry.raw('result') is not None:
+            return entry.result
+        is_there = entry.status == 'completed' and self._read_result is not None
+        return self._read_result(entry) if is_there and self._read_result is not None else MISSING
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first rows, and how many there are."""
@@ -183,6 +211,8 @@ class Query(Sequence[Entry]):
         if self._window is None or self._window[0] != start:
             rows = self._read(start, WINDOW) if start >= 0 else self._read(~start, WINDOW, is_backward=True)
             self._window = (start, rows)
+            if not start and not self._is_explained:
+                self._explain(rows)
             if start >= 0 and (0 < len(rows) < WINDOW or (not rows and not start)):
                 self._length = start + len(rows)
         return self._window[1]
@@ -242,6 +272,19 @@ class Query(Sequence[Entry]):
         number: int
         (number,) = driver.execute(count_text(self._shape, self._numbers), self._values).fetchone()
         return number
+
+    def _explain(self, rows: list[Entry]) -> None:
+        """Warn where nothing is found because a part of args or results is in no row, or of another type."""
+        self._is_explained = True
+        parts = list(asked_parts(self._asked, self._asked['order_by']))
+        known = self._asked['collection']
+        names = [known] if isinstance(known, str) else None if known is None else list(known)
+        found = rows and (parts[-1].wanted is not None or parts[-1].path.of(rows[0]) is not MISSING)
+        if not found and (why := self._connections.read(lambda driver: why_nothing(driver, names, parts))):
+            warn(why)
+        is_of_results = any(part.path.column == 'result' for part in parts)
+        if is_of_results and (why := self._connections.read(lambda driver: left_out(driver, names))):
+            warn(why)
 
 
 def _natural(name: str, value: int | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EXACT = frozenset({'collection', 'ident', 'error_group'})
 """Kinds that take a list of values, one of which the column must equal."""
@@ -12,6 +12,14 @@ _LEADING = EXACT | {
     'ident below',
 }  # fmt: skip
 """Kinds for which there is an index that finds the rows."""
+
+
+class Condition(NamedTuple):
+    """One test that a row must pass."""
+
+    kind: str
+    values: tuple[Any, ...]
+    lists: tuple[int, ...] = ()  # of values that stand in a list: how many, for each list
 
 
 class Shape(NamedTuple):

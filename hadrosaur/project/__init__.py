@@ -90,6 +90,7 @@ class Project(Registering, Indexed):
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._exit_hook: Callable[[], None] | None = None
         self._exit_pid = 0
+        self._declared: Mapping[str, Mapping[str, str]] = {}
 
     @property
     def base(self) -> str:

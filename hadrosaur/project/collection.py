@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
     from typing import Unpack
 
@@ -89,6 +89,10 @@ class Collection:
     def query(self, **filters: Any) -> Query:
         """`Project.query`."""
         return self._project.query(self._name, **filters)
+
+    def results(self, **filters: Any) -> Iterator[tuple[str, Any]]:
+        """`Project.results`."""
+        return self._project.results(self._name, **filters)
 
     def stats(self) -> dict[str, Any]:
         """``total``, ``completed``, ``error``, ``pending``, ``duration``; see `Project.stats`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,11 @@ from .. import compute, directory, locks, mounts, reindex, settle
 from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
 from ..naming import Ident, named
-from ..records import CheckReport, ErrorGroup, Explanation, ReindexReport
+from ..paths import MISSING
+from ..records import CheckReport, Entry, ErrorGroup, Explanation, ReindexReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ..basedir import BaseDirectory
     from ..fetcher import Fetcher
@@ -31,6 +34,7 @@ class Indexed:
     _registry: Registry
     _store: Store
     _fetcher: Fetcher
+    _declared: Mapping[str, Mapping[str, str]]  # parts by collection, for which the index has indexes
 
     # --- asking the index --------------------------------------------------------------------------
 
@@ -44,6 +48,7 @@ class Indexed:
         error: Any = None,
         error_group: Any = None,
         args: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
         since: Any = None,
         until: Any = None,
         min_duration: float | None = None,
@@ -61,13 +66,19 @@ class Indexed:
             error_type: The exception's class or one above it: its dotted name, or the end of that.
             error: Part of the error's summary, in upper or lower case.
             error_group: The fingerprint of the cause, as `error_groups` gives it.
-            args: Top-level keys and what they equal.
+            args: Parts of the args, and what they are, as for ``result``; where nothing but equality is
+                asked for, 1 and 1.0 differ.
+            result: Parts of the results that the index holds (see ``index_result`` of `resource`):
+                ``{'score': 0.9}`` is equal to, ``{'model.kind': ['svc', 'tree']}`` is one of,
+                ``{'score': ('>', 0.9)}`` compares: ``= != < <= > >= glob``, several in turn all hold
+                (``('>', 0.5, '<', 0.9)``). Text and numbers never compare; what is missing is not null.
             since: Finished (started, if not finished) at or after: a datetime, a date, ISO-8601 text, or
                 a timedelta before now.
             until: The same, at or before.
             min_duration: Took at least so many seconds.
             stale: True: made by another version of the function than the registered one; False: not.
-            order_by: A column, with a ``-`` before it for descending; what is not known comes last.
+            order_by: A column, or a part of args or results (``'-result.score'``), with a ``-`` before it for
+                descending; what is not known comes last.
             limit: At most so many.
             offset: Leave out so many first.
 
@@ -75,9 +86,14 @@ class Indexed:
             ValueError: No such status or column.
             UnknownCollection: No such collection.
         """
+        if collection is not None and not isinstance(collection, str):
+            collection = list(collection)
         for name in [collection] if isinstance(collection, str) else collection or ():
             self._registry.get_any(name)
-        return self._index().find(
+        named = self._named_parts(collection)
+        if isinstance(order_by, str) and (name := order_by.removeprefix('-')) in named:
+            order_by = order_by.removesuffix(name) + named[name]
+        found = self._index().find(
             collection,
             status=status,
             ident=ident,
@@ -85,6 +101,7 @@ class Indexed:
             error=error,
             error_group=error_group,
             args=args,
+            result=result,
             since=since,
             until=until,
             min_duration=min_duration,
@@ -94,6 +111,43 @@ class Indexed:
             limit=limit,
             offset=offset,
         )
+        found._read_result, found.named = self._result_on_disk, named
+        return found
+
+    def _named_parts(self, collection: str | list[str] | None) -> dict[str, str]:
+        """Parts of args and results by the names that some collections declare, or all of them.
+
+        Of names that mean different parts in several of them none counts.
+        """
+        known = {**self._base.columns(), **self._registry.columns()}
+        wanted = [collection] if isinstance(collection, str) else known if collection is None else collection
+        pairs = {pair for name in wanted for pair in known.get(name, {}).items()}
+        names = Counter(name for name, _ in pairs)
+        return {name: part for name, part in sorted(pairs) if names[name] == 1}
+
+    def results(self, collection: str, **filters: Any) -> Iterator[tuple[str, Any]]:
+        """(ident, result) of each completed resource of a collection, as they come.
+
+        Args:
+            collection: Its name.
+            filters: Those of `query`, with its order; without one, in the order of the idents.
+        """
+        order_by = filters.pop('order_by', 'ident')
+        rows = self.query(collection, **{'status': 'completed', **filters}, order_by=order_by)
+        for entry in rows:
+            value = rows.result_of(entry)
+            if value is not MISSING:
+                yield entry.ident, value
+
+    def _result_on_disk(self, entry: Entry) -> Any:
+        """The result of a row from its file; MISSING where it has none that can be believed."""
+        try:
+            known = self._registry.get_any(entry.collection)
+            found = self._store.look(known, entry.ident)[1]
+        except (UnknownCollection, InvalidIdent):  # a row that was written by hand
+            return MISSING
+        is_there = found.state == 'completed' and found.damage is None
+        return found.value if is_there else MISSING
 
     def stats(self, collection: str | None = None) -> dict[str, Any]:
         """Per collection: ``total``, ``completed``, ``error``, ``pending``, and ``duration``.
@@ -196,6 +250,7 @@ class Indexed:
         self._store.index.show({})
         if fresh:
             self._store.rebuild()
+            self._declared = {}
         report = reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
         if fresh:  # all rows are new
             counts = self._store.index.count(collection).values()
@@ -231,7 +286,15 @@ class Indexed:
 
     def _index(self) -> Index:
         locks.await_enders()
-        return self._store.up_to_date()
+        index = self._store.up_to_date()
+        declared = self._registry.columns()
+        if self._computes and declared != self._declared:
+            self._declared = declared
+            with contextlib.suppress(IndexFault, OSError):  # it cannot be written: then it is slower
+                index.index_parts(
+                    part for columns in self._base.declare(declared).values() for part in columns.values()
+                )
+        return index
 
     def _has_rows(self, collection: str) -> bool:
         """Has a collection rows, though nobody registered it and its folder is gone?"""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .. import canonical, limits, retrying
-from ..records import Task, number_of_bytes, seconds
+from ..paths import declared
+from ..records import INDEXED_RESULT, Task, number_of_bytes, seconds
 from ..registry import Collection
 from ..setups import Prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
     from ..basedir import BaseDirectory
@@ -50,6 +51,8 @@ class Registering:
         on_version_change: Policy = 'warn',
         expires_after: float | timedelta | None = None,
         capture: Way = 'auto',
+        index_result: int | Literal[False] = INDEXED_RESULT,
+        columns: Mapping[str, str] | None = None,
     ) -> Callable[[Function], Function]:
         """Register the decorated function as the one that computes a collection's resources.
 
@@ -86,6 +89,11 @@ class Registering:
             on_version_change: The same for another version.
             expires_after: Seconds after which a saved result is computed again.
             capture: How output is caught: ``'auto'``, ``'descriptors'``, ``'streams'`` or ``'off'``.
+            index_result: Bytes of a result that the index holds too, where it is no longer, so that it can
+                be asked for (``query(result=…)``, SQL); False: none.
+            columns: Names for parts of args and results, ``{'score': 'result.score'}``, to sort by and to
+                choose for frames and ``--columns``. The index finds and sorts by them without reading all
+                rows, which costs each resource of the project some 15 µs for each.
 
         Raises:
             InvalidIdent: The name cannot name a folder.
@@ -110,7 +118,9 @@ class Registering:
             rate=limits.rate_of(seconds(rate)),
             runs_per_worker=runs_per_worker,
             retry_on=retrying.names(retry_on),
+            index_result=0 if index_result is False else index_result,
         )
+        parts = declared(columns)
 
         def register(function: Function) -> Function:
             nonlocal task
@@ -132,6 +142,7 @@ class Registering:
                     on_args_change,
                     on_version_change,
                     None if setup is None else Prepared(function, setup),
+                    tuple(parts.items()),
                 )
             )
             return function
