@@ -29,6 +29,11 @@ PATIENCE = 10  # times as long as a setup took to fail, it is not called again;
 LONGEST_PAUSE = 60.0  # seconds, if it did not itself take longer
 
 
+def pause_after(took: float) -> float:
+    """Seconds in which a setup is not called again that took so long to fail."""
+    return max(took, min(PATIENCE * took, LONGEST_PAUSE))
+
+
 class Prepared:
     """A function and its setup, on their way to a worker."""
 
@@ -97,7 +102,7 @@ class Made:
         self.is_made = False
         self._setup = setup
         self._generator: Generator[Any, Any, Any] | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._until = 0.0  # it is not called again before
 
     def make(self, *_: object) -> None:
@@ -112,16 +117,15 @@ class Made:
             if isinstance(value, Generator):
                 self._generator = value
                 value = _first_of(value)
-        except Exception as error:
-            took = time.monotonic() - began
-            pause = max(took, min(PATIENCE * took, LONGEST_PAUSE))
+        except (Exception, SystemExit) as error:  # and not Ctrl-C
+            pause = pause_after(time.monotonic() - began)
             error.add_note(f'The setup is called again by the first run that comes {pause:.3g} s later.')
             self._error, self._until = error, time.monotonic() + pause
             raise
         self.value, self.is_made = value, True
 
     @property
-    def error(self) -> Exception | None:
+    def error(self) -> BaseException | None:
         """What it failed of just now; None where it is to be called."""
         return self._error if time.monotonic() < self._until else None
 

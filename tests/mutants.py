@@ -3322,6 +3322,13 @@ MUTANTS = {
             f'{SETUP}its_failure_is_that_of_the_runs_and_costs_its_time_once[inline]',
         ),
         Mutant(
+            'each resource has a worker killed by its setup',
+            'executors/_crew.py',
+            '            if until > time.monotonic():',
+            '            if False:',
+            f'{SETUP}a_setup_that_kills_its_worker_is_not_called_for_each[processes]',
+        ),
+        Mutant(
             'the time of a setup counts as that of the run',
             'executors/_worker.py',
             'return max(timeout, LONGEST_SETUP) if timeout and self.is_preparing else timeout',

@@ -25,7 +25,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .. import basedir, compute, settle
+from .. import basedir, compute, settle, setups
 from ..errors import Cancelled, Interrupted, MemoryExceeded, TimedOut, WorkerDied
 from ..records import Outcome, WorkOrder
 from ..shown import size
@@ -86,6 +86,9 @@ class Crew:
         self._selector.register(wake, selectors.EVENT_READ, None)
         self._requests_seen = 0.0  # when cancel requests were looked at last
         self._watch_memory = _memory.Watch()
+        self._setups_that_kill: dict[
+            int, tuple[float, str, str]
+        ] = {}  # by task: until when, and how it ended
 
     def put(self, tickets: Sequence[Ticket], delay: float) -> None:
         """Take in orders; they may run in so many seconds."""
@@ -279,6 +282,11 @@ class Crew:
     def _blamed(self, slot: Worker, ticket: Ticket) -> bool:
         """Settle the head of a dead slot; False where its directory says that it was never begun."""
         why = slot.verdict or (WorkerDied.__name__, how_it_died(slot.process.returncode))
+        if slot.is_preparing and why[0] not in (Cancelled.__name__, Interrupted.__name__):
+            why = (why[0], f'{why[1]}, in the setup of its collection')
+            now = time.monotonic()
+            until = now + setups.pause_after(now - slot.head_since)
+            self._setups_that_kill[ticket.number] = (until, *why)
         more: dict[str, Any] = {'last_words': slot.last_words(), 'max_rss': slot.peak}
         outcome = settle.blame(ticket.order, *why, patience=1.0, **more)
         if outcome is not None:
@@ -330,8 +338,7 @@ class Crew:
                     slot.kill()
                 continue
             if limit and age >= limit:
-                what = 'setup of its collection' if slot.is_preparing else 'run'
-                slot.verdict = (TimedOut.__name__, f'the {what} took longer than {limit:g} s and was killed')
+                slot.verdict = (TimedOut.__name__, f'the run took longer than {limit:g} s and was killed')
                 slot.condemned = slot.queue[0].order.run
                 slot.kill()
             elif age >= LONG_RUN:
@@ -414,6 +421,10 @@ class Crew:
             ticket = self._waiting.popleft()
             if ticket.order.run not in self._tickets:
                 continue  # answered after all by the slot that it was taken from
+            until, *why = self._setups_that_kill.get(ticket.number, (0.0, '', ''))
+            if until > time.monotonic():
+                self._resolve(not_started(ticket.order, *why))
+                continue
             if ticket.number not in slot.known:
                 slot.known.add(ticket.number)
                 slot.loading += 1

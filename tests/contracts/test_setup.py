@@ -95,6 +95,30 @@ def test_its_failure_is_that_of_the_runs_and_costs_its_time_once(proj, executor,
     assert len(words(notes)['failed']) < 20
 
 
+def test_a_setup_that_kills_its_worker_is_not_called_for_each(proj, killable, tmp_path):  # noqa: F811
+    """Where the process died is said; for a while those that come get that answer, and are as they were."""
+    notes = tmp_path / 'notes'
+    notes.mkdir()
+    folder = str(notes)
+
+    def setup():
+        noted(folder, 'called')
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        os._exit(7)
+
+    proj.resource('coll', setup=setup)(finds)
+    found = list(proj.fetch_many('coll', range(30), executor=killable, workers=1))
+    assert {each.entry.error_type for each in found} == {'WorkerDied'}
+    assert {each.entry.error for each in found} == {
+        'the process that computed it exited with status 7, in the setup of its collection'
+    }
+    called = len(words(notes)['called'])
+    assert called < 15
+    assert len(proj.query('coll')) == called
+
+
 def test_an_async_setup_is_awaited(proj):
     """Its value is what it returns."""
 
