@@ -246,14 +246,14 @@ def _let_signals(mask: _Mask) -> None:
 def _in_turn(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) -> Outcome:
     """The same within the limits of the collection; an outcome with ``later``, where it may not begin now."""
     try:
-        place = limits.take_place(order)
-        if place is None:
-            return _put_off(order, 0.0)
+        later = limits.until_next_start(order.task)  # before its folder is touched
+        place = None if later else limits.take_place(order)
     except OSError as error:
         return not_started(order, type(error).__name__, _why_not_there(order, error))
+    if place is None:
+        return _put_off(order, later)
     try:
-        later = limits.until_next_start(order.task)  # before its folder is touched
-        return _put_off(order, later) if later else _carry_out(order, function, mask)
+        return _carry_out(order, function, mask)
     finally:
         place.give_back()
 

@@ -22,14 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 from . import diskio, notes
 from .basedir import HIDDEN
+from .errors import BaseUnusable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .records import Task, WorkOrder
 
 FOLDER = 'limits'
 """Name of the folder in ``.hadrosaur/``."""
 MOST = 10_000  # places, and starts that are written down: 80 kB
-_PAUSE, _PAUSE_MOST, _LONGEST = 0.02, 0.5, 30.0  # seconds until one comes again
+_PAUSE, _PAUSE_MOST, _LONGEST = 0.02, 0.2, 30.0  # seconds until one comes again
 _PATIENCE = 1.0  # seconds to wait for who writes down a start, which takes an instant
 _HEADER = struct.Struct('=dQQ')  # seconds, how many starts in them, which of those below is the oldest
 _TIME = struct.Struct('=d')
@@ -87,7 +90,7 @@ def take_place(order: WorkOrder) -> Place | None:
     shares = any(step[:2] == (task.base, task.collection) for step in order.chain)
     if task.at_once is None or shares:
         return Place()
-    with notes.own_folder(task.base, HIDDEN, FOLDER, make=True) as folder:
+    with _folder(task, make=True) as folder:
         first = time.monotonic_ns()
         for number in range(task.at_once):
             fd = _opened(f'{task.folder}.{(first + number) % task.at_once}', folder)
@@ -102,7 +105,7 @@ def until_next_start(task: Task) -> float:
     if task.rate is None:
         return 0.0
     try:
-        with notes.own_folder(task.base, HIDDEN, FOLDER) as folder:
+        with _folder(task) as folder:
             fd = diskio.open_ours(_rate_file(task), folder, os.O_RDONLY)
             if fd is None:
                 return 0.0
@@ -123,7 +126,7 @@ def start(task: Task) -> float:
     if task.rate is None:
         return 0.0
     count, seconds = task.rate
-    with notes.own_folder(task.base, HIDDEN, FOLDER, make=True) as folder:
+    with _folder(task, make=True) as folder:
         fd = _opened(_rate_file(task), folder)
         if not diskio.lock_within(fd, _PATIENCE):
             os.close(fd)
@@ -140,6 +143,15 @@ def start(task: Task) -> float:
             return wait
         finally:
             diskio.unlock(fd)
+
+
+@contextlib.contextmanager
+def _folder(task: Task, *, make: bool = False) -> Iterator[int]:
+    try:
+        with notes.own_folder(task.base, HIDDEN, FOLDER, make=make) as folder:
+            yield folder
+    except BaseUnusable as error:
+        raise OSError(errno.ENOTDIR, error.message) from error
 
 
 def _rate_file(task: Task) -> str:

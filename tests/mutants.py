@@ -3449,8 +3449,8 @@ MUTANTS = {
         Mutant(
             'a place that cannot be had is waited for in the worker',
             'compute.py',
-            '        if place is None:\n            return _put_off(order, 0.0)',
-            '        while place is None:\n            place = limits.take_place(order)',
+            '    if place is None:\n        return _put_off(order, later)',
+            '    while place is None:\n        place = limits.take_place(order)',
             f'{LIMITS}others_do_not_wait_with_it',
         ),
     ],

@@ -247,6 +247,47 @@ def test_what_is_no_number_of_runs_is_refused(proj, given):
         proj.resource('coll', at_once=given)(begins)
 
 
+@pytest.mark.parametrize('limit', [{'at_once': 1}, {'rate': 5}], ids=str)
+def test_a_folder_that_is_none_is_named(proj, tmp_path, limit):
+    """A link in the place of the folder of limits is not followed: nothing is begun, and it is named."""
+    folder = Path(proj.path, '.hadrosaur/limits')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    proj.resource('coll', **limit)(begins)
+    found = [proj.fetch('coll', 'a'), *proj.fetch_many('coll', ['b'])]
+    for each in found:
+        assert 'limits' in each.entry.error
+    assert sorted(os.listdir(tmp_path)) == before
+    assert len(proj.query('coll')) == 0
+
+
+def test_ctrl_c_ends_the_wait_for_a_place(program, tmp_path):
+    """A fetch that waits for its turn in the main thread can be interrupted, and is as if never asked for."""
+    process = program(
+        """
+        import os, hadrosaur
+        from hadrosaur import limits
+
+        proj = hadrosaur.Project('base')
+        proj.resource('coll', at_once=1)(lambda ident, args, subdir: ident)
+        place = limits.take_place(proj._store.order(proj._registry.get('coll'), 'x', None, 'x'))
+        proj.stats()
+        try:
+            open('waits', 'w').close()
+            proj.fetch('coll', 'a')
+        except KeyboardInterrupt:
+            place.give_back()
+            print(len(proj.query()), proj.fetch('coll', 'a').result)
+        """,
+        start=True,
+    )
+    await_that(lambda: (tmp_path / 'waits').exists() or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=HANG)
+    assert out == '0 a\n', err
+
+
 def test_whatever_stands_in_the_place_of_a_limit_is_replaced(proj, tmp_path):
     """Links, folders and junk there are neither followed nor a reason to fail."""
     outside = tmp_path / 'outside'
