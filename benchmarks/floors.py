@@ -224,6 +224,13 @@ def read_resource_with_args(collection, ident, args):
     return read_resource(collection, ident)
 
 
+def stat_all(collection):
+    """When each status.json was written."""
+    with os.scandir(collection) as folders:
+        for folder in folders:
+            os.stat(f'{folder.path}/status.json')
+
+
 def rows_of_folders(collection):
     """The rows of all folders: scandir, two files each, JSON."""
     changed = now()

@@ -318,9 +318,12 @@ def list_folders(folder: int) -> Iterator[str]:
     """Names of the folders in an open folder, links left out, in the disk's own order."""
     with os.scandir(folder) as found:
         for entry in found:
-            with contextlib.suppress(OSError):
-                if entry.is_dir(follow_symlinks=False):
-                    yield entry.name
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+            except OSError:
+                continue
+            if is_folder:
+                yield entry.name
 
 
 def is_same(fd: int, known: os.stat_result) -> bool:

@@ -7,18 +7,18 @@ groups, and of those that were met a number each is kept: 60 MB for a million.
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import os
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
 from . import canonical, directory, diskio, settle
 from .basedir import BaseDirectory
-from .errors import BaseIsNotADirectory, HadrosaurError, InvalidIdent, NotAProject, warn
+from .errors import BaseIsNotADirectory, NotAProject, warn
 from .handle import of_one_run
 from .records import COLUMNS, CheckReport, Entry, Finding, ReindexReport
-from .registry import collection_folders, collection_of
+from .registry import collection_folders
+from .walking import GROUP, Folder, look_for, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,25 +26,10 @@ if TYPE_CHECKING:
     from .index import Index
     from .store import Store
 
-GROUP = 500  # folders that are looked at together, and rows per transaction
 _COMPARED = ('status', 'args', 'args_hash', 'result', 'attempt', 'queued_at', 'started_at', 'finished_at',
              'duration', 'error_type', 'error_bases', 'error', 'error_group', 'host', 'pid', 'cpu_seconds',
              'max_rss', 'version', 'path')  # fmt: skip
 _compared = operator.itemgetter(*map(COLUMNS.index, _COMPARED))
-
-
-class Folder(NamedTuple):
-    """What a walk finds in one folder: its row, or why it has none."""
-
-    collection: str
-    name: str  # of the folder, relative to the base
-    entry: Entry | None
-    problem: str | None = None
-    row: Entry | None = None  # the row that it had before it was read
-    unchanged: bool = False  # its status.json is the one that the index saw
-    state: directory.State = 'absent'
-    ident: str | None = None
-    is_unread: bool = False  # it could not be read this time: its row stays
 
 
 def is_project(base: BaseDirectory) -> bool:
@@ -63,129 +48,6 @@ def require_project(base: BaseDirectory) -> None:
         raise NotAProject(f'{base.given!r} {what}', hint='give the base directory that Project(…) was given')
 
 
-def _no_rows(collection: str, idents: Sequence[str]) -> dict[str, Entry]:
-    return {}
-
-
-def walk(
-    base: str,
-    only: str | None = None,
-    rows: Callable[[str, Sequence[str]], dict[str, Entry]] = _no_rows,
-    *,
-    changed_only: bool = False,
-) -> Iterator[Folder]:
-    """Every folder of every collection (or of the one whose folder is ``only``), each with its row.
-
-    Args:
-        base: Absolute path of the base.
-        only: Name of a collection's folder.
-        rows: Gives rows by ident: ``(collection, idents)``.
-        changed_only: A folder whose status.json has the time that its row tells is not read.
-    """
-    for folder in [only] if only is not None else collection_folders(base):
-        collection = collection_of(folder)
-        if collection is None:
-            yield Folder(folder, folder, None, 'its name is that of no collection')
-            continue
-        path = f'{base}/{folder}'
-        with diskio.opened(path) as parent:
-            visit = _Visit(collection, folder, parent, changed_only)
-            names = diskio.list_folders(parent)
-            while group := {name: _ident_of(name) for name in islice(names, GROUP)}:
-                known = rows(collection, [ident for ident in group.values() if ident is not None])
-                for name, ident in group.items():
-                    found = visit(name, known.get(ident) if ident is not None else None)
-                    if ident is None and found.ident is not None:  # its record told; the row comes first
-                        found = visit(name, rows(collection, [found.ident]).get(found.ident))
-                    yield found
-
-
-def look_for(base: str, collection: str, ident: str) -> Folder | None:
-    """The folder of one resource as it is now; None where it has none."""
-    try:
-        folder = canonical.collection_folder(collection)
-        path = f'{base}/{folder}'
-        with diskio.opened(path, diskio.LOOK) as parent:
-            return _Visit(collection, folder, parent)(directory.find_folder(path, ident), None)
-    except (FileNotFoundError, InvalidIdent):  # a row that was written by hand may have any name
-        return None
-    except OSError as error:
-        if diskio.is_no_file(error):  # a link or a file stands in the place of the collection
-            return None
-        raise
-
-
-class _Visit(NamedTuple):
-    """Looks at the folders of one collection."""
-
-    collection: str
-    folder: str
-    parent: int  # descriptor
-    changed_only: bool = False
-
-    def __call__(self, name: str, row: Entry | None) -> Folder:
-        path = f'{self.folder}/{name}'
-        if self.changed_only and row is not None and row.path == path:
-            mtime = directory.status_mtime(self.parent, f'{name}/')
-            if mtime is not None and mtime == row.seen_mtime_ns:
-                return Folder(self.collection, path, None, row=row, unchanged=True)
-        return self._read(path, name)._replace(row=row)
-
-    def _read(self, path: str, name: str) -> Folder:
-        try:
-            opened = diskio.open_folder(name, diskio.LOOK, within=self.parent)
-        except OSError as error:
-            if diskio.is_ours(error):
-                raise OSError(error.errno, error.strerror, path)
-            is_unread = not diskio.is_no_file(error) and not isinstance(error, FileNotFoundError)
-            return Folder(self.collection, path, None, str(error.strerror), is_unread=is_unread)
-        try:
-            where = (self.collection, path, name, opened, self.parent)
-            return of_one_run(opened, lambda record: _look(record, *where))
-        except HadrosaurError as error:
-            return Folder(self.collection, path, None, str(error))
-        except OSError as error:
-            if diskio.is_ours(error):
-                raise OSError(error.errno, error.strerror, path)
-            return Folder(self.collection, path, None, f'it cannot be read: {error.strerror}', is_unread=True)
-        finally:
-            os.close(opened)
-
-
-def _look(
-    record: dict[str, Any] | None, collection: str, path: str, name: str, opened: int, parent: int
-) -> Folder:
-    state = directory.read_status(opened)
-    if state == 'absent':
-        return Folder(collection, path, None)
-    ident = directory.ident_of(name, opened, record)
-    if _is_shadowed(name, ident, parent):
-        return Folder(collection, path, None, f'its ident {ident!r} has a folder of its own')
-    if state == 'damaged':
-        return Folder(collection, path, None, f'{directory.STATUS} is damaged', state=state, ident=ident)
-    entry = directory.entry_of(collection, ident, path, state, opened, record)
-    problem = f'{directory.RECORD} is damaged' if record == {} else None
-    return Folder(collection, path, entry, problem, state=state, ident=ident)
-
-
-def _is_shadowed(name: str, ident: str, parent: int) -> bool:
-    """Is it an older name of an ident that has a folder under a newer one?"""
-    names = (canonical.folder_name(ident), *canonical.folder_names_before(ident))
-    for newer in names[: names.index(name)] if name in names else names[:1]:
-        with contextlib.suppress(OSError):
-            os.stat(newer, dir_fd=parent, follow_symlinks=False)
-            return True
-    return False
-
-
-def _ident_of(name: str) -> str | None:
-    """The ident that a folder's name tells by itself."""
-    try:
-        return canonical.ident_of_folder(name)
-    except InvalidIdent:
-        return None
-
-
 class _Met:
     """Which resources were met: a hash of each, since those of a million are to fit into little memory.
 
@@ -198,6 +60,13 @@ class _Met:
 
     def add(self, collection: str, ident: str) -> None:
         self._hashes.add(hash((collection, ident)))
+
+    def add_all(self, collection: str, idents: Sequence[str]) -> None:
+        """`add` each."""
+        self._hashes.update(map(hash, zip(repeat(collection), idents, strict=False)))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
 
     def others(self, index: Index, collection: str | None = None) -> Iterator[Entry]:
         """The rows of resources that were not met."""
@@ -256,16 +125,19 @@ class _Reindexing:
         met = _Met()
         scanned = 0
         only = None if self._collection is None else canonical.collection_folder(self._collection)
-        for found in walk(self._base.path, only, self._store.index.rows, changed_only=changed_only):
-            scanned += 1
+        index = self._store.index
+        told = GROUP
+        for found in walk(self._base.path, only, index.rows, index.seen if changed_only else None):
+            scanned += len(found.unchanged) or 1
+            met.add_all(found.collection, found.unchanged)
             if found.problem is not None:
                 unreadable.append((found.name, found.problem))
-            entry = found.row if found.unchanged else self._entry(found)
+            entry = None if found.unchanged else self._entry(found)
             if entry is not None:
                 met.add(entry.collection, entry.ident)
-                if not found.unchanged:
-                    self._compare(entry, found.row)
-            if self._progress is not None and scanned % GROUP == 0:
+                self._compare(entry, found.row)
+            if self._progress is not None and scanned >= told:
+                told = scanned + GROUP
                 self._progress(scanned)
         self._flush([])
         self._remove_rows_but(met)
@@ -280,6 +152,9 @@ class _Reindexing:
 
     def _remove_rows_but(self, met: _Met) -> None:
         """Remove the rows that no folder was found for; each is read before its folder is looked for."""
+        rows = sum(counts['total'] for counts in self._store.index.count(self._collection).values())
+        if rows == len(met):  # each that was met has its row by now
+            return
         removed: list[tuple[str, str, Any]] = []
         for row in met.others(self._store.index, self._collection):
             if self._is_queued(row):
@@ -333,9 +208,15 @@ def differences(entry: Entry, row: Entry) -> list[str]:
 # --- check -----------------------------------------------------------------------------------------
 
 
-def check(store: Store, *, fix: bool = False, deep: bool = False) -> CheckReport:
+def check(
+    store: Store,
+    *,
+    fix: bool = False,
+    deep: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> CheckReport:
     """Compare index and directories; see `Project.check`."""
-    return _Checking(store, deep=deep).run(fix=fix)
+    return _Checking(store, deep=deep, progress=progress).run(fix=fix)
 
 
 def _has_folder(base: str, row: Entry) -> bool:
@@ -345,9 +226,10 @@ def _has_folder(base: str, row: Entry) -> bool:
 
 
 class _Checking:
-    def __init__(self, store: Store, *, deep: bool) -> None:
+    def __init__(self, store: Store, *, deep: bool, progress: Callable[[int], None] | None = None) -> None:
         self._store = store
         self._deep = deep
+        self._progress = progress
         self._findings: list[Finding] = []
         self._misrecorded: list[tuple[str, str, str]] = []  # collection, ident, folder
 
@@ -357,6 +239,8 @@ class _Checking:
         scanned = 0
         for found in walk(base, rows=index.rows):
             scanned += 1
+            if self._progress is not None and scanned % GROUP == 0:
+                self._progress(scanned)
             if found.ident is not None and (found.entry is not None or found.state == 'damaged'):
                 met.add(found.collection, found.ident)
             try:

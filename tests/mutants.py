@@ -324,7 +324,7 @@ MUTANTS = {
     'odd places': [
         Mutant(
             'a link in the place of a collection ends reindex',
-            'reindex.py',
+            'walking.py',
             'if diskio.is_no_file(error):  # a link or a file stands in the place of the collection',
             'if diskio.is_ours(error):  # a link or a file stands in the place of the collection',
             'test_places_taken.py::test_a_collection_that_was_replaced_by_a_link',
@@ -1601,6 +1601,28 @@ MUTANTS = {
             '        sample = most if len(taken) > most else None',
             '        sample = None',
             f'{ROWS_MANY}durations_of_many_runs_are_those_of_the_last',
+        ),
+        Mutant(
+            'args of another hash are read by the pattern for records',
+            'directory/plain.py',
+            '    if _hash_of(args) != known:',
+            '    if False:',
+            'test_records_as_we_write_them.py::test_what_is_nearly_ours_is_for_the_careful_reader[{"a":1}-{"a":2}]',
+        ),
+        Mutant(
+            'a record is read by the pattern whatever status.json says',
+            'walking.py',
+            "        if state != known['status']:",
+            '        if False:',
+            'test_records_as_we_write_them.py::'
+            'test_another_status_than_the_record_has_is_for_the_careful_reader',
+        ),
+        Mutant(
+            'a row without a folder stays, since each folder has its row',
+            'reindex.py',
+            '        if rows == len(met):  # each that was met has its row by now',
+            '        if True:',
+            'test_cli_mending.py::test_reindex',
         ),
         Mutant(
             'what is not finished comes first from the end, too',
@@ -2929,7 +2951,7 @@ MUTANTS = {
         ),
         Mutant(
             'naming: of two folders of one ident both are rows',
-            'reindex.py',
+            'walking.py',
             'for newer in names[: names.index(name)] if name in names else names[:1]:',
             'for newer in names[:0]:',
             'test_args_as_idents.py::test_of_two_folders_of_one_ident_the_newer_name_counts',
@@ -3059,7 +3081,7 @@ MUTANTS = {
         ),
         Mutant(
             'check: a damaged record is not found',
-            'reindex.py',
+            'walking.py',
             "    problem = f'{directory.RECORD} is damaged' if record == {} else None",
             '    problem = None',
             f'{FINDING}[damage_record]',
@@ -3108,9 +3130,9 @@ MUTANTS = {
         ),
         Mutant(
             'reindex --changed-only reads nothing at all',
-            'reindex.py',
-            '            if mtime is not None and mtime == row.seen_mtime_ns:',
-            '            if mtime is not None:',
+            'walking.py',
+            '            if now.st_mtime_ns == known[1]:',
+            '            if True:',
             f'{CHECK}reindex_with_changed_only_reads_what_was_written',
         ),
     ],

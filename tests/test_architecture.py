@@ -15,7 +15,7 @@ PACKAGE = Path(hadrosaur.__file__).parent
 FLOORS = {
     'cli': 8,
     'project': 7,
-    'runner': 6, 'fetcher': 6, 'reindex': 6, 'recovery': 6.1, 'progress': 6, 'echo': 5.5,
+    'runner': 6, 'fetcher': 6, 'reindex': 6, 'walking': 5.9, 'recovery': 6.1, 'progress': 6, 'echo': 5.5,
     'executors.dask': 5.4, 'executors.futures': 5.3, 'executors._host': 5.25,
     'executors._clock': 5.15, 'executors._here': 5.17, 'executors.inline': 5.2, 'executors.threads': 5.2,
     'executors.slots': 5.1, 'executors._crew': 5.09, 'executors._worker': 5.07, 'executors.template': 5.06,

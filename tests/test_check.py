@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_cli_tools import call
 
-from hadrosaur import Entry, Project, reindex
+from hadrosaur import Entry, Project, reindex, walking
 
 IDENTS = ('ant', 'bee', 'cow')
 
@@ -285,12 +285,13 @@ def test_few_rows_are_held_at_once(zoo, monkeypatch):
 
     def walk(*given, **named):
         for number, found in enumerate(real(*given, **named)):
-            if number % 50 == 49:
+            if number % 10 == 9:
                 held.append(sum(type(each) is Entry for each in gc.get_objects()))
             yield found
 
     real = reindex.walk
     monkeypatch.setattr(reindex, 'GROUP', 10)
+    monkeypatch.setattr(walking, 'GROUP', 10)
     for number in range(200):
         shutil.copytree(zoo / 'zoo/ant', zoo / f'zoo/{number}')
     with Project(zoo) as proj:
@@ -301,7 +302,7 @@ def test_few_rows_are_held_at_once(zoo, monkeypatch):
         proj.reindex(changed_only=True)
         assert proj.check().scanned == 203
 
-    assert len(held) == 3 * 4
+    assert len(held) == 20 + 2 + 20  # of those that are unchanged a group at a time
     assert max(held) < 50
 
 
@@ -318,6 +319,17 @@ def test_reindex_progress(zoo):
 
     assert report.scanned == 503
     assert told == [500]
+
+
+def test_check_progress(zoo, monkeypatch):
+    """The number of folders read so far is told now and then."""
+    monkeypatch.setattr(reindex, 'GROUP', 2)
+    told = []
+    with Project(zoo) as proj:
+        report = proj.check(progress=told.append)
+
+    assert report.scanned == 3
+    assert told == [2]
 
 
 # --- records that were spoiled -----------------------------------------------------------------------

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
+import time
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import NotAProject, ResourceError
+from ..progress import PLAIN_INTERVAL
 from ..shown import visible
 from . import output
 from .arguments import BASE, COLL, GROUP, IDENTS, IDENTS_FROM, JSON, SOME_COLL
@@ -20,6 +23,7 @@ from .projects import opened
 from .rows import asked_for, found, what_there_is
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
     from ..project import Project
@@ -46,8 +50,8 @@ def check(base: str, fix: bool, deep: bool, as_json: bool) -> int:
 
     Exit code: 4 if something is left that was not mended.
     """
-    with opened(base) as project:
-        report = project.check(fix=fix, deep=deep)
+    with opened(base) as project, _progress() as progress:
+        report = project.check(fix=fix, deep=deep, progress=progress)
     if as_json:
         findings = [finding._asdict() for finding in report.findings]
         output.write_json({'scanned': report.scanned, 'findings': findings})
@@ -111,11 +115,8 @@ def reindex(base: str, collection: str | None, changed_only: bool, fresh: bool, 
         raise NotAProject(
             f'{base!r} does not exist', hint='give the base directory that Project(…) was given'
         )
-    with Project(base) as project:
-        progress = _progress if output.is_terminal(sys.stderr) else None
+    with Project(base) as project, _progress() as progress:
         report = project.reindex(collection, changed_only=changed_only, fresh=fresh, progress=progress)
-    if progress:
-        print('\r\x1b[K', end='', file=sys.stderr)
     if as_json:
         output.write_json(_as_json(report))
         return
@@ -125,8 +126,25 @@ def reindex(base: str, collection: str | None, changed_only: bool, fresh: bool, 
         output.note(f'unreadable: {path}: {reason}')
 
 
-def _progress(scanned: int) -> None:
-    print(f'\r{output.counted(scanned, "folder")}', end='', file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    """Say how many folders were read: in one line of a terminal, wiped at the end; else now and then."""
+    is_terminal = output.is_terminal(sys.stderr)
+    said = time.monotonic()
+
+    def say(scanned: int) -> None:
+        nonlocal said
+        if is_terminal:
+            print(f'\r{output.counted(scanned, "folder")}', end='', file=sys.stderr, flush=True)
+        elif time.monotonic() - said >= PLAIN_INTERVAL:
+            said = time.monotonic()
+            output.note(f'{output.counted(scanned, "folder")} read so far')
+
+    try:
+        yield say
+    finally:
+        if is_terminal:
+            print('\r\x1b[K', end='', file=sys.stderr, flush=True)
 
 
 def _as_json(report: ReindexReport) -> dict[str, Any]:

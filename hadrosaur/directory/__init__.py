@@ -352,7 +352,8 @@ def result_text(data: bytes, most: int) -> str | None:
     return canonical.result_json(value)[:-1].decode() if is_by_hand else text
 
 
-def _indexed_result(folder: int, record: dict[str, Any]) -> str | None:
+def indexed_result(folder: int, record: dict[str, Any]) -> str | None:
+    """What a row holds of the result."""
     most = record.get('index_result', INDEXED_RESULT)
     if type(most) is not int or most <= 0:
         return None
@@ -402,7 +403,7 @@ def entry_of(
         path=path,
         args=args,
         args_hash=canonical.args_hash(args),
-        result=_indexed_result(folder, record) if status == 'completed' else None,
+        result=indexed_result(folder, record) if status == 'completed' else None,
         seen_mtime_ns=mtime,
         **{**values, 'attempt': values['attempt'] or 1},
     )

@@ -357,6 +357,14 @@ class Index:
         found = self._connections.read(lambda driver: entries(driver.execute(statement, values).fetchall()))
         return {entry.ident: entry for entry in found}
 
+    def seen(self, collection: str, idents: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+        """The folder of each resource that has a row, and when its status.json was seen to be written."""
+        statement = _summary.SEEN.format(', '.join('?' * len(idents)))
+        rows = self._connections.read(
+            lambda driver: driver.execute(statement, (collection, *idents)).fetchall()
+        )
+        return {ident: (path, seen) for ident, path, seen in rows}
+
     def keys(self, collection: str | None = None) -> Iterator[Key]:
         """(collection, ident) of all rows in order; a thousand are read at a time.
 

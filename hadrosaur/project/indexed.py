@@ -257,16 +257,23 @@ class Indexed:
             report = report._replace(added=sum(count['total'] for count in counts), updated=0)
         return report
 
-    def check(self, *, fix: bool = False, deep: bool = False) -> CheckReport:
+    def check(
+        self,
+        *,
+        fix: bool = False,
+        deep: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> CheckReport:
         """In words, every way in which index and directories disagree.
 
         Args:
             fix: Mend what can be mended.
             deep: Compare checksums too: lists results that were edited or damaged. Reads every result.
+            progress: Called with the number of folders read so far.
         """
         self._settle_down()
         self._store.index.show({})
-        return reindex.check(self._store, fix=fix, deep=deep)
+        return reindex.check(self._store, fix=fix, deep=deep, progress=progress)
 
     def index_revision(self) -> tuple[str | None, str]:
         """(revision of the index file, revision of this release); None where there is no index.
