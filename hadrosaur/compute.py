@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import canonical, capture, coroutines, directory, diskio, howfar, limits, retrying, setups
 from .basedir import HOST
-from .directory import State
+from .directory import State, history
 from .directory.claim import Claim
 from .errors import Cancelled, Interrupted, ResourceError, ResultNotSerializable
 from .locks import HELD_BACK, has_other_threads, is_ours
@@ -468,11 +468,14 @@ def _compute(claim: Claim, order: WorkOrder, function: _Function, look: _Look, m
         order,
         'pending',
         attempt=_next_attempt(order, look.record),
+        history=history.before(look.record) if look.record else None,
         started_at=format_time(time.time()),
         host=HOST,
         pid=process,
     )
     _record_as_it_is(claim, order, look.on_disk, look.record)
+    if task.keep_attempts:
+        history.keep(claim.folder, look.record, task.keep_attempts)
     try:
         claim.begin(
             directory.record_bytes(entry, 'begun', order.run, capture=way),

@@ -1,8 +1,8 @@
 """Rows of the index as a table of pandas or polars, with the dtypes that one would have chosen by hand.
 
 Times are UTC timestamps, what may be missing is nullable, status and phase are categories (polars:
-Enum-like strings), ``args``, ``result`` and ``error_bases`` are Python values (polars: JSON text, since a
-column there has one shape).
+Enum-like strings), ``args``, ``result``, ``error_bases`` and ``history`` are Python values (polars: JSON
+text, since a column there has one shape).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TIMES = ('queued_at', 'started_at', 'finished_at')
 INTEGERS = ('attempt', 'pid', 'max_rss')
 FLOATS = ('duration', 'cpu_seconds')
-VALUES = ('args', 'result', 'error_bases')
+VALUES = ('args', 'result', 'error_bases', 'history')
 PHASES = ('queued', 'running')
 
 

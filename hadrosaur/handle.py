@@ -154,6 +154,14 @@ class Resource(dict[str, Any]):
         return self._known.args
 
     @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """All runs that are known of, oldest first, this one last, as in record.json."""
+        entry = self._known
+        names = ('attempt', 'status', 'started_at', 'finished_at', 'error_type', 'error', 'error_group')
+        last = {name: entry.raw(name) for name in (*names, 'args_hash', 'version', 'host')}
+        return [*entry.history, last] if entry.raw('started_at') else entry.history
+
+    @property
     def error(self) -> str | None:
         """The traceback of the last run, where it failed: the text of error.log.
 

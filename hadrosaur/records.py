@@ -44,6 +44,7 @@ COLUMNS = (
     'cpu_seconds',
     'max_rss',
     'version',
+    'history',
     'path',
     'session',
     'changed',
@@ -54,7 +55,7 @@ COLUMNS = (
 INDEXED_RESULT = 2048
 """Bytes of a result.json that the index holds too, if a collection says nothing else."""
 
-PUBLIC_COLUMNS = COLUMNS[:22]
+PUBLIC_COLUMNS = COLUMNS[:23]
 """What a user sees of an Entry; the last three are the index's own bookkeeping."""
 
 _BLANK = dict.fromkeys(COLUMNS)
@@ -205,6 +206,12 @@ class Entry(_Row):
         return tuple(map(str, found)) if isinstance(found, list) else ()
 
     @property
+    def history(self) -> list[dict[str, Any]]:
+        """The attempts before this one, oldest first, up to 20: number, times, status, error and more."""
+        found = _parsed(self.raw('history'))
+        return [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
+
+    @property
     def queued_at(self) -> datetime | None:
         """When the resource was asked for."""
         return self._time('queued_at')
@@ -241,7 +248,8 @@ class Entry(_Row):
     def as_json(self) -> dict[str, Any]:
         """The public columns as JSON holds them: times as ISO-8601 text, args and result as they are."""
         values = {name: tuple.__getitem__(self, _POSITION[name]) for name in PUBLIC_COLUMNS}
-        return {**values, 'args': self.args, 'result': self.result, 'error_bases': list(self.error_bases)}
+        parsed = {'args': self.args, 'result': self.result, 'error_bases': list(self.error_bases)}
+        return {**values, **parsed, 'history': self.history}
 
     def __repr__(self) -> str:
         shown = ', '.join(
@@ -271,6 +279,7 @@ class Task(NamedTuple):
     at_once: int | None = None  # runs at a time, in all processes
     rate: tuple[int, float] | None = None  # at most so many starts in so many seconds, in all processes
     retry_on: tuple[str, ...] | None = None  # names of the exceptions that are tried again; None: any
+    keep_attempts: int = 0  # earlier runs whose files are kept
     index_result: int = INDEXED_RESULT  # bytes of a result that are in the row too, where it is no longer
 
     @property

@@ -167,6 +167,9 @@ class Collection(NamedTuple):
                 raise ValueError(
                     f'{name} must be a number of seconds above 0, a timedelta, or None, not {seconds!r}'
                 )
+        kept = self.task.keep_attempts
+        if isinstance(kept, bool) or not isinstance(kept, int) or kept < 0:
+            raise ValueError(f'keep_attempts must be a whole number from 0 up, not {kept!r}')
         most = self.task.index_result
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:
             raise ValueError(f'index_result must be a number of bytes, or False, not {most!r}')

@@ -37,7 +37,7 @@ from sqlalchemy import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-REVISIONS = ('0001_resources', '0002_fewer_indexes', '0003_results_and_bases', '0004_order')
+REVISIONS = ('0001_resources', '0002_fewer_indexes', '0003_results_and_bases', '0004_order', '0005_history')
 """Every revision there ever was, oldest first; a stored one that is not here is from a newer release."""
 
 HEAD = REVISIONS[-1]
@@ -73,6 +73,7 @@ resources = Table(
     Column('cpu_seconds', Float),
     Column('max_rss', Integer),
     Column('version', Text),
+    Column('history', Text),
     Column('path', Text),
     Column('session', Text),
     Column('changed', Text, nullable=False),
@@ -141,6 +142,7 @@ CREATE TABLE resources (
     cpu_seconds   FLOAT,          -- processor time, user and system
     max_rss       INTEGER,        -- most memory in use, in bytes
     version       TEXT,           -- version of the function, where the collection names one
+    history       TEXT,           -- earlier attempts, as a JSON list; the view attempts lists them
     path          TEXT,           -- the resource's directory, relative to the base directory
     session       TEXT,           -- of a pending one: the process that asked, as in .hadrosaur/sessions
     changed       TEXT NOT NULL,  -- when this row was last written
@@ -209,6 +211,26 @@ CREATE VIEW status_counts AS
     SELECT collection, 'error', error FROM counted WHERE error > 0
     UNION ALL
     SELECT collection, 'pending', pending FROM counted WHERE pending > 0""",
+    'attempts': """\
+CREATE VIEW attempts AS
+    -- Each run that a resource had, as far as its record tells: the present one, and up to 20 before it.
+    SELECT collection, ident,
+           json_extract(line.value, '$.attempt') AS attempt,
+           json_extract(line.value, '$.status') AS status,
+           json_extract(line.value, '$.started_at') AS started_at,
+           json_extract(line.value, '$.finished_at') AS finished_at,
+           json_extract(line.value, '$.error_type') AS error_type,
+           json_extract(line.value, '$.error') AS error,
+           json_extract(line.value, '$.error_group') AS error_group,
+           json_extract(line.value, '$.args_hash') AS args_hash,
+           json_extract(line.value, '$.version') AS version,
+           json_extract(line.value, '$.host') AS host
+    FROM resources, json_each(resources.history) AS line
+    UNION ALL
+    SELECT collection, ident, attempt, status, started_at, finished_at, error_type, error, error_group,
+           args_hash, version, host
+    FROM resources
+    WHERE started_at IS NOT NULL""",
     'running': """\
 CREATE VIEW running AS
     -- What is being computed, longest first.

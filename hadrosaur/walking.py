@@ -159,7 +159,7 @@ class _Visit(NamedTuple):
             collection=self.collection,
             ident=ident,
             path=path,
-            result=directory.indexed_result(opened, {}) if state == 'completed' else None,
+            result=directory.indexed_result(directory.RESULT, opened, {}) if state == 'completed' else None,
             seen_mtime_ns=directory.status_mtime(opened),
             **known,
         )

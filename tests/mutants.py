@@ -2957,6 +2957,43 @@ MUTANTS = {
             'test_args_as_idents.py::test_of_two_folders_of_one_ident_the_newer_name_counts',
         ),
     ),
+    'attempts': (
+        Mutant(
+            'attempts: a run that was cut off leaves no line',
+            'directory/history.py',
+            "if state in ('completed', 'error', 'begun'):",
+            "if state in ('completed', 'error'):",
+            'test_attempts.py::test_a_run_that_was_cut_off_is_a_line',
+        ),
+        Mutant(
+            'attempts: reindex forgets them',
+            'directory/__init__.py',
+            "values['history'] = history_text(record.get('history'))",
+            "values['history'] = None",
+            'test_attempts.py::test_each_attempt_is_a_line',
+        ),
+        Mutant(
+            'attempts: a record grows for ever',
+            'directory/_cells.py',
+            'else [])[-MOST_ATTEMPTS:]',
+            'else [])[:]',
+            'test_attempts.py::test_twenty_lines_are_kept',
+        ),
+        Mutant(
+            'attempts: the oldest files are never removed',
+            'directory/history.py',
+            'for old in numbers[: max(0, len(numbers) - most)]:',
+            'for old in numbers[:0]:',
+            'test_attempts.py::test_the_files_of_the_last_attempts_are_kept',
+        ),
+        Mutant(
+            'attempts: an upgrade forgets the indexes of declared columns',
+            '../migrations/versions/0005_history.py',
+            '*(part for (part,) in parts), ',
+            '',
+            'test_attempts.py::test_an_upgraded_index_gets_its_history_with_reindex',
+        ),
+    ),
     'results as columns': (
         Mutant(
             'parts: text is compared with numbers',
@@ -2974,7 +3011,7 @@ MUTANTS = {
         ),
         Mutant(
             'parts: reindex knows nothing of index_result=',
-            'directory/__init__.py',
+            'directory/_cells.py',
             "most = record.get('index_result', INDEXED_RESULT)",
             'most = INDEXED_RESULT',
             f'{R}test_a_row_holds_short_results_only',

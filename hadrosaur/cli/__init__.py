@@ -31,6 +31,7 @@ VERBS = {
     'query': Verb('Look', 'rows', 'List resources that match filters.'),
     'show': Verb('Look', 'one', 'Show all about one resource.'),
     'logs': Verb('Look', 'one', 'Print what one resource printed.'),
+    'diff': Verb('Look', 'one', 'Show in what two attempts of a resource differ.'),
     'errors': Verb('Look', 'overview', 'Group failures by cause.'),
     'explain': Verb('Look', 'one', 'Say whether a resource would be computed, and why.'),
     'stack': Verb('Look', 'living', 'Show where a running resource is in its code.'),

@@ -1,8 +1,10 @@
-"""One resource: ``show``, ``logs`` and ``explain``."""
+"""One resource: ``show``, ``logs``, ``diff`` and ``explain``."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
+import json
 import os
 import sys
 import time
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import directory, diskio
-from ..errors import ResourceError
+from ..directory.history import ATTEMPTS
+from ..errors import ResourceError, ResourceNotFound
+from ..records import moment
 from ..shown import Harmless, size, visible
 from . import output
 from .arguments import ARGS, BASE, COLL, IDENT, JSON
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from ..project import Project
 
 LOOKS = 20  # at a resource that is computed anew each time
+COMPARED = ('result.json', 'error.log', 'stdout.log', 'stderr.log')
+MOST_COMPARED = 4 << 20  # bytes of the end of a file that is compared
 LONGEST_RESULT = 300  # characters of a result that `show` shows; --json has all of it
 LOOK_AT_LOG = 0.1  # seconds between two looks at a log that is followed
 LOOK_AT_STATUS = 0.5  # seconds between two looks at whether its resource is still pending
@@ -47,7 +53,8 @@ Examples:
 def show(base: str, collection: str, ident: str, as_json: bool) -> None:
     """Show all about one resource.
 
-    Its status, times and args, its error or the beginning of its result, and where its files are.
+    Its status, times and args, its error or the beginning of its result, its earlier attempts, and where
+    its files are.
     """
     with opened(base) as project:
         resource = _of_one_run(project, collection, ident)
@@ -76,6 +83,7 @@ def _document(resource: Resource) -> dict[str, Any]:
         'status': resource.status,
         'result': resource.result,
         'traceback': resource.error,
+        'attempts': resource.attempts,
         'progress': output.progress(resource.progress),
         'paths': resource.paths,
     }
@@ -99,6 +107,11 @@ def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
     yield 'memory', size(entry.max_rss)
     yield 'ran on', f'{entry.host}, process {entry.pid}' if entry.host else None
     yield from _what_came_of_it(resource)
+    for line in entry.history:
+        when = output.local(moment(line.get('finished_at') or line.get('started_at') or ''))
+        why = f'{line.get("error_type")}: {line.get("error") or ""}' if line.get('error_type') else None
+        words = filter(None, (str(line.get('status')), when, why))
+        yield f'attempt {line.get("attempt")}', output.shortened('  '.join(words), LONGEST_RESULT)
     for name, path in resource.paths.items():
         yield 'directory' if name == 'base' else os.path.basename(path.rstrip('/')), path
 
@@ -130,7 +143,12 @@ Examples:
 @click.option('--stderr', 'name', flag_value='stderr', help='What it wrote to standard error.')
 @click.option('--error', 'name', flag_value='error', help='The traceback of the last run.')
 @click.option('--raw', is_flag=True, help='Byte for byte on a terminal too.')
-def logs(base: str, collection: str, ident: str, follow: bool, name: str | None, raw: bool) -> None:
+@click.option(
+    '--attempt', type=click.IntRange(min=1), metavar='N', help='Of an earlier attempt that is kept.'
+)
+def logs(
+    base: str, collection: str, ident: str, follow: bool, name: str | None, raw: bool, attempt: int | None
+) -> None:
     """Print what one resource printed.
 
     In a pipe or a file byte for byte. On a terminal colours stay, and every other control sequence is
@@ -140,14 +158,43 @@ def logs(base: str, collection: str, ident: str, follow: bool, name: str | None,
     """
     with opened(base) as project:
         resource = project.get(collection, ident)
-        log = _Log(resource.paths[name or 'stdout'], raw=raw or not output.is_terminal(), follow=follow)
+        path = resource.paths[name or 'stdout']
+        if attempt is not None:
+            path = os.path.join(attempt_folder(resource, attempt), os.path.basename(path))
+        log = _Log(path, raw=raw or not output.is_terminal(), follow=follow)
         try:
             log.pass_on()
-            while follow and resource.status == 'pending':
+            while follow and attempt is None and resource.status == 'pending':
                 resource = _after_a_while(project, resource, log)
                 log.pass_on()
         finally:
             log.end()
+
+
+def attempt_folder(resource: Resource, number: int) -> str:
+    """Where the files of an attempt are. Raises ResourceNotFound where they are not kept."""
+    base = resource.paths['base']
+    if number == resource.entry.attempt:
+        return base
+    folder = f'{base}/{ATTEMPTS}/{number}'
+    if os.path.isdir(folder) and not any(map(os.path.islink, (os.path.dirname(folder), folder))):
+        return folder
+    kept = [name for name in _names(os.path.dirname(folder)) if name.isdecimal()]
+    there = ', '.join(sorted(kept, key=int)) or 'none'
+    raise ResourceNotFound(
+        f'attempt {number} of {resource.collection}/{resource.ident} is not kept: the last one is'
+        f' {resource.entry.attempt}, and of those before there is {there}',
+        collection=resource.collection,
+        ident=resource.ident,
+        hint='resource(…, keep_attempts=N) keeps the files of the last N',
+    )
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
@@ -214,6 +261,53 @@ class _Log:
         """Nothing more will come."""
         self._write(b'', end=True)
         sys.stdout.buffer.flush()
+
+
+# --- diff ------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur diff base books moby-dick              the last two attempts
+  hadrosaur diff base books moby-dick 2 3
+"""
+)
+@BASE
+@COLL
+@IDENT
+@click.argument('numbers', type=click.IntRange(min=1), nargs=-1, metavar='[N N]')
+def diff(base: str, collection: str, ident: str, numbers: tuple[int, ...]) -> None:
+    """Show in what two attempts of a resource differ.
+
+    Their args, result, traceback and logs, as `diff -u` shows it; of earlier attempts only those whose
+    files are kept (keep_attempts=N of the collection). Nothing is printed where they are the same.
+    """
+    if len(numbers) not in (0, 2):
+        raise click.UsageError('give two numbers of attempts, or none for the last two')
+    with opened(base) as project:
+        resource = project.get(collection, ident)
+        last = resource.entry.attempt or 1
+        folders = [(number, attempt_folder(resource, number)) for number in numbers or (last - 1, last)]
+    for name in ('args', *COMPARED):
+        texts = [(f'{number}/{name}', _lines_of(folder, name)) for number, folder in folders]
+        (before, old), (after, new) = texts
+        for line in difflib.unified_diff(old, new, before, after, lineterm=''):
+            print(visible(line))
+
+
+def _lines_of(folder: str, name: str) -> list[str]:
+    """A file of an attempt, the end of it where it is long; its args are in its record."""
+    try:
+        with diskio.opened(folder, diskio.LOOK) as opened_folder:
+            if name != 'args':
+                return (
+                    diskio.read_tail(name, opened_folder, MOST_COMPARED).decode(errors='replace').splitlines()
+                )
+            record = directory.read_record(opened_folder) or {}
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return json.dumps(record.get('args'), indent=1, ensure_ascii=False).splitlines()
 
 
 # --- explain ---------------------------------------------------------------------------------------

@@ -259,8 +259,8 @@ Examples:
 def sql(base: str, statement: str, form: str | None) -> None:
     """Run a SELECT on the index.
 
-    The table is `resources`; the views are `errors`, `error_groups`, `status_counts`, `running` and
-    `slowest`. The index cannot be changed by it.
+    The table is `resources`; the views are `errors`, `error_groups`, `status_counts`, `attempts`, `running`
+    and `slowest`. The index cannot be changed by it.
     """
     with opened(base) as project:
         rows = project.sql(statement)

@@ -23,14 +23,14 @@ import re
 import time
 from datetime import UTC
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .. import canonical, diskio
 from ..errors import InvalidArgs, InvalidIdent
-from ..records import COLUMNS, INDEXED_RESULT, STATUSES, Entry, Status, format_time, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from ..records import COLUMNS, STATUSES, Entry, Status, format_time, parse_time
+from ._cells import bases_text as bases_text
+from ._cells import history_text, recorded_bases
+from ._cells import indexed_result as indexed_result
 
 STATUS = 'status.json'
 """Exactly ``{"completed": …, "pending": …, "error": …}``, one of them true; switched last."""
@@ -318,6 +318,8 @@ def record_bytes(entry: Entry, state: str, run: str, **more: Any) -> bytes:
     )
     bases = entry.raw('error_bases')
     extra = f'"error_bases": {bases},\n ' if bases else ''
+    if history := entry.raw('history'):
+        extra += f'"history": {history},\n '
     extra += ''.join([f'"{name}": {_json(value)},\n ' for name, value in more.items()])
     return f'{lines}{extra}"args": {entry.raw("args")}\n}}\n'.encode()
 
@@ -325,42 +327,6 @@ def record_bytes(entry: Entry, state: str, run: str, **more: Any) -> bytes:
 def checksum(data: bytes) -> str:
     """SHA-256 in hex, as `sha256sum` prints it."""
     return hashlib.sha256(data).hexdigest()
-
-
-def bases_text(bases: Sequence[str]) -> str:
-    """The classes above an error's type as row and record hold them: a JSON list."""
-    return json.dumps(list(bases), ensure_ascii=False)
-
-
-def _recorded_bases(record: dict[str, Any]) -> str | None:
-    bases = record.get('error_bases')
-    if not isinstance(bases, list) or not all(isinstance(name, str) for name in bases):
-        return None
-    return bases_text(bases)
-
-
-def result_text(data: bytes, most: int) -> str | None:
-    """A result.json as its row holds it; None where it is longer than ``most`` bytes, or no standard JSON."""
-    if len(data) > most:
-        return None
-    try:
-        text = data.decode().strip()
-        value = _STRICT.decode(text)
-    except (ValueError, RecursionError):
-        return None
-    is_by_hand = '\n' in text or '\\u' in text  # SQLite compares keys as they are written
-    return canonical.result_json(value)[:-1].decode() if is_by_hand else text
-
-
-def indexed_result(folder: int, record: dict[str, Any]) -> str | None:
-    """What a row holds of the result."""
-    most = record.get('index_result', INDEXED_RESULT)
-    if type(most) is not int or most <= 0:
-        return None
-    try:
-        return result_text(diskio.read(RESULT, folder, most), most)
-    except OSError:
-        return None
 
 
 def recorded_args(record: dict[str, Any]) -> str | None:
@@ -387,7 +353,8 @@ def entry_of(
     record = record or {}
     values = {name: _checked(name, record.get(name)) for name in _RECORDED}
     mtime = status_mtime(folder)
-    values['error_bases'] = _recorded_bases(record)
+    values['error_bases'] = recorded_bases(record)
+    values['history'] = history_text(record.get('history'))
     if status == 'pending':
         values.update(dict.fromkeys(('finished_at', 'duration', *_OF_ERRORS)))
     elif record.get('state') != status:
@@ -403,7 +370,7 @@ def entry_of(
         path=path,
         args=args,
         args_hash=canonical.args_hash(args),
-        result=indexed_result(folder, record) if status == 'completed' else None,
+        result=indexed_result(RESULT, folder, record) if status == 'completed' else None,
         seen_mtime_ns=mtime,
         **{**values, 'attempt': values['attempt'] or 1},
     )

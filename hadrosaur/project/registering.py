@@ -53,6 +53,7 @@ class Registering:
         capture: Way = 'auto',
         index_result: int | Literal[False] = INDEXED_RESULT,
         columns: Mapping[str, str] | None = None,
+        keep_attempts: int = 0,
     ) -> Callable[[Function], Function]:
         """Register the decorated function as the one that computes a collection's resources.
 
@@ -94,6 +95,8 @@ class Registering:
             columns: Names for parts of args and results, ``{'score': 'result.score'}``, to sort by and to
                 choose for frames and ``--columns``. The index finds and sorts by them without reading all
                 rows, which costs each resource of the project some 15 µs for each.
+            keep_attempts: So many earlier runs of a resource whose logs, error, record and result are kept,
+                in ``attempts/<number>/`` of its folder; their lines in record.json are kept in any case.
 
         Raises:
             InvalidIdent: The name cannot name a folder.
@@ -118,6 +121,7 @@ class Registering:
             rate=limits.rate_of(seconds(rate)),
             runs_per_worker=runs_per_worker,
             retry_on=retrying.names(retry_on),
+            keep_attempts=keep_attempts,
             index_result=0 if index_result is False else index_result,
         )
         parts = declared(columns)
