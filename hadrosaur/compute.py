@@ -400,6 +400,10 @@ def _look(claim: Claim, order: WorkOrder) -> tuple[Outcome | None, _Look]:
         return None, _Look(on_disk, state, record)
     if on_disk != state:
         claim.set_status(state)
+        if record and record.get('ident') != order.ident:  # a copy made by hand
+            from . import settle  # not in every worker: few folders are copied, and fewer damaged too
+
+            record = settle.adopted(claim, order.collection, order.ident)
     entry = directory.entry_of(order.collection, order.ident, order.path, state, claim.folder, record)
     return Outcome(order.run, entry, result, fresh=ours), _Look(on_disk, state, record)
 

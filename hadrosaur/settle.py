@@ -207,6 +207,12 @@ def adopt(collection: str, ident: str, collection_path: str, folder: str, *, loc
                 claim.release()
 
 
+def adopted(claim: Claim, collection: str, ident: str) -> dict[str, Any] | None:
+    """The record of a final resource whose folder is locked, once it tells of this resource."""
+    _Settling(claim, collection, ident, '', '').adopt()
+    return directory.read_record(claim.folder)
+
+
 def remove(collection: str, ident: str, collection_path: str, folder: str, *, lock: str = 'folder') -> bool:
     """Delete a resource's folder, under its lock; False where there is none.
 
@@ -263,8 +269,7 @@ class _Settling(NamedTuple):
         if on_disk != state:
             self.claim.set_status(state)  # type: ignore[arg-type]
             if record and record.get('ident') != self.ident:  # copied by hand; a digest names nobody
-                self.adopt()
-                record = directory.read_record(folder)
+                record = adopted(self.claim, self.collection, self.ident)
         return Settled(self._entry(state, record), run=run)
 
     def adopt(self) -> None:

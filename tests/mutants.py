@@ -1750,6 +1750,13 @@ MUTANTS = {
     ],
     'notes of ours': [
         Mutant(
+            'a fetch mends the status of a copied folder, but not its record',
+            'compute.py',
+            "        if record and record.get('ident') != order.ident:  # a copy made by hand",
+            '        if False:',
+            f'{CHECK}a_damaged_copy_of_a_long_name_stays_known_once_it_was_fetched',
+        ),
+        Mutant(
             'the lock of the index is made wherever a link in the place of .hadrosaur leads',
             'index/_lock.py',
             'diskio.opened(folder, diskio.LOOK)',

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_cli_tools import call
 
-from hadrosaur import Entry, Project, reindex, walking
+from hadrosaur import Entry, Project, canonical, reindex, walking
 
 IDENTS = ('ant', 'bee', 'cow')
 
@@ -378,3 +378,19 @@ def test_a_time_written_by_hand_is_taken(zoo):
         row = proj.sql("SELECT started_at, finished_at FROM resources WHERE ident = 'ant'")[0]
 
     assert row == {'started_at': '2020-01-02T00:00:00.000000Z', 'finished_at': '2020-01-02T01:04:05.000000Z'}
+
+
+@pytest.mark.filterwarnings('ignore::hadrosaur.HadrosaurWarning')
+def test_a_damaged_copy_of_a_long_name_stays_known_once_it_was_fetched(proj, base):
+    """Its folder is named by a digest: the fetch that mends its status has its record tell the ident."""
+    proj.resource('coll')(lambda ident, args, subdir: 12)
+    proj.fetch('coll', 'a')
+    ident = 'long' * 60
+    copy = base / 'coll' / canonical.folder_name(ident)
+    shutil.copytree(base / 'coll/a', copy)
+    (copy / 'status.json').write_text('{"completed": true, ')
+    assert proj.fetch('coll', ident).result == 12
+    assert json.loads((copy / 'record.json').read_text())['ident'] == ident
+    proj.reindex()
+    assert {row.ident for row in proj.query('coll')} == {'a', ident}
+    assert proj.check(deep=True).findings == []
