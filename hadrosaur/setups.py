@@ -59,11 +59,22 @@ def _name(function: Any) -> str:
 
 
 def _mark_of(setup: Any) -> str:
-    """A digest of all that a setup is made of; '' outside of workers and what is sent to them."""
+    """A digest of all that a setup is made of; '' outside of workers and what is sent to them.
+
+    It may refer to its project, which holds the setup itself: inside of it no other is looked at.
+    """
+    global _is_marking
     cloudpickle = sys.modules.get('cloudpickle')
-    if cloudpickle is None:
+    if cloudpickle is None or _is_marking:
         return ''
-    return hashlib.blake2b(cloudpickle.dumps(setup), digest_size=16).hexdigest()
+    _is_marking = True
+    try:
+        return hashlib.blake2b(cloudpickle.dumps(setup), digest_size=16).hexdigest()
+    finally:
+        _is_marking = False
+
+
+_is_marking = False
 
 
 def refuse(setup: Any) -> None:
@@ -193,7 +204,8 @@ def end() -> None:
 
 
 def _in_child() -> None:
-    global _workers
+    global _workers, _is_marking
+    _is_marking = False
     _of_parents.append(list(_workers.items()))
     _workers = weakref.WeakKeyDictionary()
 

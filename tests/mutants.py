@@ -3388,6 +3388,13 @@ MUTANTS = {
             f'{SETUP}its_failure_is_that_of_the_runs_and_costs_its_time_once[inline]',
         ),
         Mutant(
+            'a setup that uses its project cannot be sent',
+            'setups.py',
+            'if cloudpickle is None or _is_marking:',
+            'if cloudpickle is None:',
+            f'{SETUP}setups_that_fetch',
+        ),
+        Mutant(
             'each resource has a worker killed by its setup',
             'executors/_crew.py',
             '            if until > time.monotonic():',

@@ -119,6 +119,38 @@ def test_a_setup_that_kills_its_worker_is_not_called_for_each(proj, killable, tm
     assert len(proj.query('coll')) == called
 
 
+def test_setups_that_fetch(program):
+    """A setup of a script may use its project, which holds that setup; it is called once in each worker."""
+    done = program("""
+        import os
+        import hadrosaur
+
+        proj = hadrosaur.Project('base')
+        proj.resource('models')(lambda ident, args, subdir: len(ident))
+
+        def load():
+            open(f'called.{os.getpid()}', 'x').close()
+            return proj.fetch('models', 'four').value
+
+        @proj.resource('coll', setup=load)
+        def compute(ident, args, subdir):
+            return [os.getpid(), hadrosaur.current().setup, proj.fetch('models', ident).value]
+
+        @proj.resource('more', setup=load)
+        def more(ident, args, subdir):
+            return proj.fetch('coll', ident).value[0] == os.getpid()
+
+        found = [each.value for each in proj.fetch_many('coll', ['a', 'bc', 'd'], workers=1)]
+        assert [each[1:] for each in found] == [[4, 1], [4, 2], [4, 1]], found
+        assert all(each.value for each in proj.fetch_many('more', ['e', 'fg'], workers=1))
+        for ident in 'xyz':
+            proj.fetch('coll', ident, background=True).value
+        print(len([name for name in os.listdir() if name.startswith('called')]))
+        proj.close()
+    """)
+    assert done.stdout == '3\n'
+
+
 def test_an_async_setup_is_awaited(proj):
     """Its value is what it returns."""
 
