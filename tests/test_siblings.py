@@ -12,6 +12,7 @@ def look(ident, args, subdir):
     import decimal
     import faulthandler
     import gc
+    import io
     import locale
     import logging
     import resource
@@ -56,7 +57,7 @@ def look(ident, args, subdir):
     exec(
         args.get('leave', ''),
         {
-            'os': os, 'sys': sys, 'signal': signal, 'resource': resource, 'logging': logging,
+            'os': os, 'sys': sys, 'io': io, 'signal': signal, 'resource': resource, 'logging': logging,
             'locale': locale, 'decimal': decimal, 'socket': socket, 'builtins': builtins,
             'warnings': warnings, 'gc': gc,
             'faulthandler': faulthandler, 'threading': threading, 'time': time, 'tempfile': tempfile,
