@@ -2,9 +2,9 @@
 
 import contextlib
 import itertools
-import threading
 
 from hadrosaur import Project
+from hadrosaur.locks import has_other_threads
 
 from . import floors
 from .floors import COLLECTION, Output
@@ -27,7 +27,7 @@ def in_process(place, number):
     """fetch, one after the other."""
     names = idents(number)
     with project_in(place) as project:
-        if threading.active_count() > 1:
+        if has_other_threads():
             raise Wrong('other threads are alive: output would not be caught as in a plain program')
         yield lambda: fetch_each(project, names)
     verify(place, names)

@@ -153,7 +153,7 @@ class _Descriptors:
     def __enter__(self) -> None:
         self._stdio = _standing()
         _flush(*self._stdio)
-        _flush_c()
+        flush_c()
         first = _duplicate(1)
         try:
             self._saved = (first, _duplicate(2))
@@ -204,7 +204,7 @@ class _Descriptors:
                 self._lead_to_logs()
             if not _flush(*self._mine.streams):
                 _ours.clear()
-        _flush_c()
+        flush_c()
         if _last_words is not None:
             _last_words.end()
         if self._token is not None:
@@ -279,7 +279,7 @@ def _c_flush() -> Callable[[None], Any]:
     return cast('Callable[[None], Any]', ctypes.CDLL(None).fflush)
 
 
-def _flush_c() -> None:
+def flush_c() -> None:
     """Empty the C library's own buffers, which would else surface in the next resource's log."""
     _c_flush()(None)
 

@@ -121,6 +121,22 @@ MUTANTS = {
             f'{INLINE_CANCEL}no_thread_looks_where_nothing_runs',
         ),
     ],
+    'workers that leave': [
+        Mutant(
+            'a worker that leaves writes nothing of what its functions hold',
+            'executors/_slot.py',
+            '    slot.forget_functions()\n',
+            '',
+            'test_siblings.py::test_what_modules_and_functions_hold_is_finalised',
+        ),
+        Mutant(
+            'a worker that leaves runs no exit handlers',
+            'executors/_leaving.py',
+            '        atexit._run_exitfuncs()\n',
+            '',
+            'test_siblings.py::test_workers_are_let_go_as_programs_end',
+        ),
+    ],
     'settings of the interpreter': [
         Mutant(
             'a worker has settings of its own',
@@ -2125,8 +2141,8 @@ MUTANTS = {
         Mutant(
             'a stream that a function has detached is used again',
             'capture.py',
-            '                _ours.clear()\n        _flush_c()',
-            '                pass\n        _flush_c()',
+            '                _ours.clear()\n        flush_c()',
+            '                pass\n        flush_c()',
             f'{LAST}whatever_a_function_does_to_its_streams[processes]',
         ),
         Mutant(

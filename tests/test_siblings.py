@@ -264,3 +264,44 @@ def test_logging_of_a_function_works_in_a_worker_as_anywhere(proj):
     }
     assert logs['a'] == logs['c'] == 'OWN a detail\nOWN a warning\n'
     assert logs['b'] == 'WARNING:root:a warning\n'
+
+
+def test_what_modules_and_functions_hold_is_finalised(program, tmp_path):
+    """Objects of a module and of the script end with the worker, while what they need is still there."""
+    (tmp_path / 'holds.py').write_text(
+        'import json, os, weakref\n'
+        'class Ends:\n'
+        '    def __init__(self, path): self.path = path\n'
+        '    def __del__(self):\n'
+        '        with open(self.path, "w") as file: json.dump(sorted(os.environ)[:0], file)\n'
+        'here = os.getcwd()\n'
+        'held = Ends(f"{here}/of_a_module")\n'
+        'ring = [Ends(f"{here}/of_a_ring")]; ring.append(ring)\n'
+        'weakref.finalize(held, open, f"{here}/finalised", "w")\n'
+    )
+    program(
+        """
+        import os, sys
+        from hadrosaur import Project
+        proj = Project('base')
+        kept = {}
+
+        @proj.resource('coll')
+        def compute(ident, args, subdir):
+            import holds
+            kept['x'] = holds.Ends('of_the_script')
+            kept['file'] = open('written', 'w')
+            kept['file'].write('a front of a line')
+            if args['foreign']:
+                import sqlite3  # whose library may have exit handlers
+            return sorted(sys.modules)[:0]
+
+        names = ['of_a_module', 'of_a_ring', 'of_the_script', 'finalised', 'written']
+        for foreign in (False, True):
+            for res in proj.fetch_many('coll', [str(foreign)], {'foreign': foreign}, workers=1):
+                assert res.status == 'completed', res.error
+            assert open('written').read() == 'a front of a line'
+            for name in names[foreign and 3:]:  # at the end of an interpreter not all is finalised
+                os.unlink(name)
+        """
+    )

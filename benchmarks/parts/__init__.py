@@ -3,6 +3,7 @@
 PARTS = {
     'compute': 'computing:compute',
     'many': 'computing:many',
+    'again': 'computing:again',
     'dask': 'on_dask:dask',
     'cached': 'cached:cached',
     'cached-many': 'cached:cached_many',

@@ -1,8 +1,24 @@
-"""Computing: in process, and on two processes."""
+"""Computing: in process, on two processes, and in small batches."""
+
+import contextlib
+
+from hadrosaur.executors import template
 
 from .. import peers
-from ..contenders import computing, computing_on_two, files, files_and_rows, files_on_two, in_process, on_two
-from ..harness import Contender, at_most, faster_than, race
+from ..contenders import (
+    computing,
+    computing_on_two,
+    exhaust,
+    files,
+    files_and_rows,
+    files_on_two,
+    in_process,
+    on_two,
+    project_in,
+)
+from ..floors import COLLECTION
+from ..harness import Contender, at_most, below, faster_than, race
+from ..work import idents
 
 
 def compute(settings):
@@ -45,3 +61,31 @@ def many(settings):
     ]
     number = settings.number(4000, 2000)
     race('compute on two processes', contenders, settings, number=number, rounds=settings.turns(5))
+
+
+def again(settings):
+    """Batches of 20 in a program that has computed something: the first, and then the second.
+
+    The first starts the process that forks workers, the second forks two; both wait for the ends of theirs.
+    """
+    contenders = [
+        Contender('the second', another_batch, (below(60, 'ms'),), ends_its_children=False),
+        Contender('the first', first_batch, (below(150, 'ms'),), ends_its_children=False),
+    ]
+    race('batches of 20', contenders, settings, number=1, rounds=settings.turns(15), unit='ms', warm_up=0)
+
+
+@contextlib.contextmanager
+def first_batch(place, _number):
+    """The first of a program, as far as that matters: nothing is there that forks workers."""
+    template._drop()
+    with project_in(place) as project:
+        yield lambda: exhaust(project.fetch_many(COLLECTION, idents(20), workers=2))
+
+
+@contextlib.contextmanager
+def another_batch(place, _number):
+    """One that comes after another."""
+    with project_in(place) as project:
+        exhaust(project.fetch_many(COLLECTION, idents(20), workers=2))
+        yield lambda: exhaust(project.fetch_many(COLLECTION, idents(20, 20), workers=2))

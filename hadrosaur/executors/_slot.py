@@ -29,6 +29,7 @@ from ..lastwords import LastWords
 from ..records import Entry, Outcome, Task, WorkOrder
 from ..unbegun import Unloadable
 from . import _memory, _settings
+from ._leaving import Leaving
 from .worker_state import WorkerState
 
 if TYPE_CHECKING:
@@ -114,6 +115,11 @@ class Slot:
         taken = _memory.resident()
         self._after_first = self._after_first or taken
         return taken > max(limit // 2, self._after_first + limit // 8)
+
+    def forget_functions(self) -> None:
+        """Hold nothing of the user's any more."""
+        self._tasks.clear()
+        self._state = WorkerState()
 
     def _keep_state(self, is_nested: bool) -> Callable[[], object]:
         state = WorkerState() if is_nested else self._state
@@ -216,6 +222,7 @@ def _on_interrupt(_signal: int, _frame: Any) -> None:
 
 def main(descriptor: int, last_words: int = -1) -> None:
     """Run a slot on an inherited socket; ``last_words``: a descriptor of the memory for unfinished lines."""
+    leaving = Leaving()
     compute.in_worker = True
     capture.in_worker(LastWords(last_words) if last_words >= 0 else None)
     signal.signal(signal.SIGINT, _on_interrupt)
@@ -233,4 +240,6 @@ def main(descriptor: int, last_words: int = -1) -> None:
     with open(os.devnull, 'wb') as nowhere:
         os.dup2(nowhere.fileno(), 2)
     slot.serve()
+    slot.forget_functions()
+    leaving.end()
     # Returning is the end of a program like any other: its exit handlers run, what it buffered is written.

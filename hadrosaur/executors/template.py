@@ -33,7 +33,7 @@ import threading
 import time
 from typing import Any
 
-from .. import diskio, lastwords
+from .. import capture, diskio, lastwords
 from ..lastwords import LastWords
 
 IS_USED = sys.platform == 'linux' and hasattr(socket, 'send_fds') and lastwords.IS_POSSIBLE
@@ -52,6 +52,7 @@ _AT_START = ('LD_', 'PYTHON', 'LC_', 'LANG', 'MALLOC_', 'GLIBC_', 'ASAN_')
 """Environment variables with these prefixes are looked at only when a process starts."""
 _WARM = (
     'hadrosaur.executors._slot',
+    'hadrosaur.executors._source',
     'hadrosaur.fingerprint',
     'cloudpickle',
     'logging',
@@ -287,6 +288,7 @@ def main(descriptor: int) -> None:
     for module in _WARM:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    capture.flush_c()  # which each run does, and which loads `ctypes` the first time
     fds = _serve(socket.socket(fileno=descriptor))
     if fds is None:
         os._exit(0)  # nothing of ours is to be flushed or finalised
