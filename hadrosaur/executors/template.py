@@ -58,6 +58,7 @@ _WARM = (
     'logging',
     'traceback',
     'inspect',
+    'tempfile',
 )
 
 
