@@ -107,7 +107,10 @@ class _Lines(io.TextIOWrapper):
 
     def is_as_made(self) -> bool:
         """A function may have reconfigured it; one that it closed or detached does not outlive its run."""
-        return self.line_buffering and (self.encoding, self.errors) == ('utf-8', 'backslashreplace')
+        is_plain = vars(self).keys() <= {'mode', '_position', '_goes_at_once'}
+        return (
+            is_plain and self.line_buffering and (self.encoding, self.errors) == ('utf-8', 'backslashreplace')
+        )
 
 
 _last_words: LastWords | None = None

@@ -121,6 +121,29 @@ MUTANTS = {
             f'{INLINE_CANCEL}no_thread_looks_where_nothing_runs',
         ),
     ],
+    'left behind': [
+        Mutant(
+            'settings of the interpreter stay as a function left them',
+            'executors/worker_state.py',
+            '            if told() != was:',
+            '            if False:',
+            f'{SIBLINGS}[long numbers]',
+        ),
+        Mutant(
+            'a worker with no descriptor left goes on',
+            'executors/worker_state.py',
+            '    return most != resource.RLIM_INFINITY and lowest >= most - min(_SPARE, most // 4)',
+            '    return False',
+            f'{SIBLINGS}[every descriptor]',
+        ),
+        Mutant(
+            'a stream whose methods a function replaced is used again',
+            'capture.py',
+            "is_plain = vars(self).keys() <= {'mode', '_position', '_goes_at_once'}",
+            'is_plain = True',
+            f'{SIBLINGS}[stdout patched]',
+        ),
+    ],
     'workers that leave': [
         Mutant(
             'a worker that leaves writes nothing of what its functions hold',
@@ -148,7 +171,7 @@ MUTANTS = {
         Mutant(
             'what a worker has taken over is not put back for the next',
             'executors/worker_state.py',
-            '        self._collecting = gc.isenabled()\n        self._modules.clear()',
+            '        self._note_settings()\n        self._modules.clear()',
             '        self._modules.clear()',
             f'{AS_INLINE}[processes]',
         ),

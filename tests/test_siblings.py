@@ -51,6 +51,22 @@ def look(ident, args, subdir):
         'decimal': str(decimal.getcontext()),
         'socket': socket.getdefaulttimeout(),
         'builtins': sorted(vars(builtins)),
+        'more hooks': (
+            sys.breakpointhook is sys.__breakpointhook__,
+            threading.excepthook is threading.__excepthook__,
+            sys.get_asyncgen_hooks().firstiter,
+            len(gc.callbacks),
+            signal.set_wakeup_fd(-1),
+        ),
+        'settings': (
+            sys.get_int_max_str_digits(),
+            sys.getdlopenflags(),
+            getattr(sys, 'tracebacklimit', None),
+            gc.get_threshold(),
+            threading.stack_size(),
+        ),
+        'logging': (logging.raiseExceptions, logging.lastResort is None, logging.getLoggerClass().__name__),
+        'scheduling': (os.sched_getscheduler(0), os.getgroups()),
         'len': builtins.len is ''.__len__ or builtins.len('abc'),
     }
     print(ident, 'was here')
@@ -110,8 +126,31 @@ LEFT_BEHIND = {
     'a builtin': 'builtins.len = lambda x: 7',
     'a new builtin': 'builtins.profile = lambda f: f',
     'no builtin': 'del builtins.sorted',
+    'a debugger': 'sys.breakpointhook = print',
+    'a hook of threads': 'threading.excepthook = print',
+    'hooks of generators': 'sys.set_asyncgen_hooks(firstiter=print)',
+    'hooks of the collector': 'gc.callbacks.append(lambda *a: None)',
+    'a threshold of the collector': 'gc.set_threshold(1)',
+    'a descriptor that wakes': 'w = os.pipe()[1]; os.set_blocking(w, False); signal.set_wakeup_fd(w)',
+    'long numbers': 'sys.set_int_max_str_digits(0)',
+    'flags of libraries': 'sys.setdlopenflags(257)',
+    'short tracebacks': 'sys.tracebacklimit = 0',
+    'a small stack': 'threading.stack_size(1 << 20)',
+    'a class of loggers': 'logging.setLoggerClass(type("Own", (logging.Logger,), {}))',
+    'silent logging': 'logging.raiseExceptions = False; logging.lastResort = None',
+    'another scheduler': 'os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))',
+    'stdout patched': 'sys.stdout.write = None',
+    'every descriptor': """
+sys.kept_by_the_test = []
+try:
+    while True:
+        sys.kept_by_the_test.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+""",
 }  # fmt: skip
 if os.getuid() == 0:
+    LEFT_BEHIND['other groups'] = 'os.setgroups([1, 2])'
     LEFT_BEHIND['an effective user'] = 'os.setegid(65534); os.seteuid(65534)'
 
 

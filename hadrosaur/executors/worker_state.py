@@ -23,10 +23,14 @@ import os
 import resource
 import signal
 import sys
+import threading
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import diskio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 try:  # without the wrapper that makes an Enum of each answer, which costs ten times the question itself
     from _signal import getsignal as _getsignal  # type: ignore[import-not-found]
@@ -49,11 +53,26 @@ _SYS = (
     'excepthook',
     'unraisablehook',
     'displayhook',
+    'breakpointhook',
     'argv',
     '__stdin__',
     '__stdout__',
     '__stderr__',
 )
+
+_SETTINGS: tuple[
+    tuple[Callable[[], Any], Callable[[Any], object]], ...
+] = (  # of the interpreter: what tells them, and what sets them
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    (sys.getswitchinterval, sys.setswitchinterval),
+    (sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    (sys.getdlopenflags, sys.setdlopenflags),
+    (sys.get_asyncgen_hooks, lambda hooks: sys.set_asyncgen_hooks(*hooks)),
+    (gc.isenabled, lambda is_enabled: (gc.enable if is_enabled else gc.disable)()),
+    (gc.get_threshold, lambda thresholds: gc.set_threshold(*thresholds)),
+)
+_SPARE = 64
+"""Descriptors that a run finds free, at least; of a few, a quarter."""
 
 
 class WorkerState:
@@ -71,9 +90,8 @@ class WorkerState:
         self._processors = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else None
         self._sys = {name: getattr(sys, name, None) for name in _SYS}
         self._argv = list(sys.argv)
-        self._recursion = sys.getrecursionlimit()
-        self._switching = sys.getswitchinterval()
-        self._collecting = gc.isenabled()
+        self._scheduling, self._groups = _scheduling(), os.getgroups()
+        self._note_settings()
         self._builtins = dict(vars(builtins))
         self._modules: dict[str, Any] = {}  # of the modules below: what they had when they were first seen
         self._note_modules()
@@ -83,10 +101,16 @@ class WorkerState:
         self._handlers = [_getsignal(number) for number in _NAMED]
         self._builtins = dict(vars(builtins))
         self._argv, self._sys['argv'] = list(sys.argv), sys.argv
-        self._recursion, self._switching = sys.getrecursionlimit(), sys.getswitchinterval()
-        self._collecting = gc.isenabled()
+        self._note_settings()
         self._modules.clear()
         self._note_modules()
+
+    def _note_settings(self) -> None:
+        self._settings = [told() for told, _ in _SETTINGS]
+        self._callbacks, self._thread_hook = list(gc.callbacks), threading.excepthook
+        self._traceback_limit = getattr(sys, 'tracebacklimit', None)
+        self._stack = threading.stack_size()  # which asks by setting it to what it is at first
+        threading.stack_size(self._stack)
 
     def put_back(self) -> list[str]:
         """Put back what a run has changed. Returns what could not be, in words; mostly nothing."""
@@ -114,6 +138,8 @@ class WorkerState:
                 if handler is not None and _getsignal(number) is not handler:
                     with contextlib.suppress(OSError, ValueError):
                         signal.signal(number, handler)
+        with contextlib.suppress(ValueError):  # a nested run in another thread
+            signal.set_wakeup_fd(-1)
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP):
             faulthandler.unregister(number)
         faulthandler.enable()
@@ -140,6 +166,10 @@ class WorkerState:
                 os.setpriority(os.PRIO_PROCESS, 0, self._priority)
             except OSError:
                 left.append('its priority was lowered')
+        if (_scheduling(), os.getgroups()) != (self._scheduling, self._groups):
+            left.append('its scheduling, or its groups, were changed')
+        if _is_full_of_descriptors():
+            left.append('it leaves so many files open that the next run could open none')
         if self._processors is not None and os.sched_getaffinity(0) != self._processors:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, self._processors)
@@ -154,12 +184,14 @@ class WorkerState:
             sys.stdin = self._sys['stdin'] = open(os.devnull)  # noqa: SIM115
         if sys.argv != self._argv:
             sys.argv[:] = self._argv
-        if sys.getrecursionlimit() != self._recursion:
-            sys.setrecursionlimit(self._recursion)
-        if sys.getswitchinterval() != self._switching:
-            sys.setswitchinterval(self._switching)
-        if gc.isenabled() != self._collecting:
-            (gc.enable if self._collecting else gc.disable)()
+        for (told, put), was in zip(_SETTINGS, self._settings, strict=True):
+            if told() != was:
+                put(was)
+        gc.callbacks[:] = self._callbacks
+        threading.excepthook = self._thread_hook
+        threading.stack_size(self._stack)
+        if hasattr(sys, 'tracebacklimit') and self._traceback_limit is None:
+            del sys.tracebacklimit
         for tracing, reset in ((sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile)):
             if tracing() is not None:
                 reset(None)
@@ -183,6 +215,7 @@ class WorkerState:
                 root.level,
                 root.manager.disable,
                 list(root.filters),
+                (logging.raiseExceptions, logging.lastResort, logging.getLoggerClass()),
             )
         if 'locale' in sys.modules:
             import locale
@@ -212,7 +245,7 @@ class WorkerState:
 
     @staticmethod
     def _put_back_logging(logging: Any, was: Any) -> None:
-        root, (handlers, level, disabled, filters) = logging.root, was
+        root, (handlers, level, disabled, filters, general) = logging.root, was
         if root.handlers != handlers:
             for handler in set(root.handlers) - set(handlers):
                 with contextlib.suppress(Exception):  # whatever a user's handler may do when it ends
@@ -223,6 +256,9 @@ class WorkerState:
             logging.disable(disabled)
         if root.filters != filters:
             root.filters[:] = filters
+        if general is not None:
+            logging.raiseExceptions, logging.lastResort = general[:2]
+            logging.setLoggerClass(general[2])
 
     @staticmethod
     def _put_back_locale(locale: Any, was: str) -> None:
@@ -242,7 +278,7 @@ class WorkerState:
             socket.setdefaulttimeout(was)
 
 
-_FRESH: dict[str, Any] = {'logging': ([], 30, 0, []), 'locale': 'C', 'decimal': None, 'socket': None}
+_FRESH: dict[str, Any] = {'logging': ([], 30, 0, [], None), 'locale': 'C', 'decimal': None, 'socket': None}
 
 
 def _folder() -> str | None:
@@ -250,6 +286,21 @@ def _folder() -> str | None:
         return os.getcwd()
     except OSError:  # it is gone
         return None
+
+
+def _scheduling() -> int | None:
+    return os.sched_getscheduler(0) if hasattr(os, 'sched_getscheduler') else None
+
+
+def _is_full_of_descriptors() -> bool:
+    """The lowest that is free tells it, without counting."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        lowest = os.dup(2)
+    except OSError:
+        return True
+    os.close(lowest)
+    return most != resource.RLIM_INFINITY and lowest >= most - min(_SPARE, most // 4)
 
 
 def _ids() -> tuple[int, ...]:
