@@ -61,7 +61,11 @@ class Watch:
     def _members(self, workers: dict[int, int]) -> dict[int, dict[int, int]]:
         """By worker, the resident bytes of each process in its session, or that it started elsewhere."""
         processes: dict[int, tuple[int, int, int]] = {}  # by number: parent, session, resident bytes
-        for name in os.listdir('/proc'):
+        try:
+            names = os.listdir('/proc')
+        except OSError:  # too many open files: the next look may be luckier
+            return {}
+        for name in names:
             if name.isdigit() and int(name) not in self._strangers:
                 with contextlib.suppress(OSError, ValueError, IndexError):  # it has just ended
                     processes[int(name)] = _stat(name)
@@ -114,6 +118,9 @@ def _sum(path: str, *names: bytes) -> int:
 
 def resident() -> int:
     """Bytes of this process that are no file's, as far as that is known cheaply."""
-    with open('/proc/self/statm', 'rb') as file:
-        _, all_pages, shared, *_ = map(int, file.read().split())
+    try:
+        with open('/proc/self/statm', 'rb') as file:
+            _, all_pages, shared, *_ = map(int, file.read().split())
+    except OSError:  # the function has left no descriptor
+        return 0
     return (all_pages - shared) * _PAGE

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import subprocess
 import time
 
@@ -194,6 +195,17 @@ def test_looking_is_cheap():
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_looking_needs_no_descriptor_that_is_not_to_be_had():
+    """Where the program or the worker has no descriptor left, that is no reason to end."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    watch = _memory.Watch()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert (watch.exceeding({1: 1}), _memory.resident()) == ({}, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_module_that_takes_more_is_no_riddle(tmp_path):
