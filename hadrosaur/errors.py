@@ -253,6 +253,16 @@ class VersionChangedWarning(HadrosaurWarning):
     """A computed resource was made by another version of the function; the saved result was returned."""
 
 
+def log(message: str, *values: object) -> None:
+    """Leave a trace with the logger ``hadrosaur``, at INFO, in programs that have loaded `logging`.
+
+    What is told there needs nobody's attention: a worker that died, an index that was built, runs of
+    processes that are gone.
+    """
+    if logging := sys.modules.get('logging'):  # nobody else has set it up to listen
+        logging.getLogger('hadrosaur').info(message, *values)
+
+
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 

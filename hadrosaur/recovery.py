@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import canonical, directory, settle
-from .errors import IndexFault, Interrupted, InvalidIdent, warn
+from .errors import IndexFault, Interrupted, InvalidIdent, log, warn
 from .reindex import reindex
 from .settle import Settled
 from .store import GROUP
@@ -54,6 +54,7 @@ def recover(store: Store) -> int:
     for session in dead:
         if session is not None:
             store.base.drop_session(session)
+    log('%s: %d runs of processes that are gone were settled', store.base.given, settled)
     return settled
 
 
@@ -75,6 +76,7 @@ def catch_up(store: Store) -> None:
         except (IndexFault, OSError):  # it cannot be written now either
             return
         store.base.drop_session(mark)
+        log('%s: rows that a process had left unwritten were written', store.base.given)
 
 
 def _settled(store: Store, entry: Entry) -> Settled:

@@ -26,7 +26,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .. import basedir, compute, settle, setups
-from ..errors import Cancelled, Interrupted, MemoryExceeded, TimedOut, WorkerDied
+from ..errors import Cancelled, Interrupted, MemoryExceeded, TimedOut, WorkerDied, log
 from ..records import Outcome, WorkOrder
 from ..shown import size
 from ..unbegun import not_started
@@ -287,6 +287,7 @@ class Crew:
             now = time.monotonic()
             until = now + setups.pause_after(now - slot.head_since)
             self._setups_that_kill[ticket.number] = (until, *why)
+        log('worker %s at %s/%s: %s', slot.process.pid, *ticket.order.step[1:], why[1])
         more: dict[str, Any] = {'last_words': slot.last_words(), 'max_rss': slot.peak}
         outcome = settle.blame(ticket.order, *why, patience=1.0, **more)
         if outcome is not None:

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed, warn
+from ..errors import IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed, log, warn
 from . import _building
 from ._connection import (
     PARTS,
@@ -414,6 +414,7 @@ class IndexFile:
         finally:
             self._builder = None
         self._is_named = self._is_named or bool(number)
+        log('%s was built in %.1f s', self.path, time.monotonic() - begun)
 
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
