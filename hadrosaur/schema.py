@@ -1,10 +1,10 @@
 """The index as a table: what it is called, what it holds, and the revision this release speaks.
 
-The table stands here twice, on purpose. `resources` is the SQLAlchemy Core table from which
-statements are compiled and Alembic compares; `TABLE` is the text that makes it. Only the text can
-carry comments: SQLite keeps the words of a CREATE TABLE and shows them to whoever types ``.schema``,
-while ``Column(comment=…)`` is dropped. A test compares the two, column by column, check by check,
-index by index.
+Only text can carry comments: SQLite keeps the words of a CREATE TABLE and shows them to whoever types
+``.schema``, while ``Column(comment=…)`` is dropped. The same as a SQLAlchemy table, from which queries are
+compiled and which Alembic compares, stands in tables.py, so that a program which only computes need not
+load SQLAlchemy, a quarter of a second. A test compares the two, column by column, check by check, index by
+index.
 
 Every index costs at each write, so only one holds every row; the others are partial, and a resource that
 succeeds enters and leaves one of them. Measured on two cores, SQLite 3.40, 4 KiB pages, one resource
@@ -21,21 +21,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    text,
-)
-
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Callable
 
 REVISIONS = ('0001_resources', '0002_fewer_indexes', '0003_results_and_bases', '0004_order', '0005_history')
 """Every revision there ever was, oldest first; a stored one that is not here is from a newer release."""
@@ -46,76 +33,6 @@ HEAD = REVISIONS[-1]
 APPLICATION_ID = 0x68647273
 """Marks the file as ours (PRAGMA application_id): the letters 'hdrs' as a big-endian 32-bit number,
 below 2**31 because SQLite keeps it signed, and not in SQLite's list of assigned ids (magic.txt)."""
-
-metadata = MetaData()
-
-resources = Table(
-    'resources',
-    metadata,
-    Column('collection', Text, nullable=False),
-    Column('ident', Text, nullable=False),
-    Column('status', Text, nullable=False),
-    Column('phase', Text),
-    Column('args', Text),
-    Column('args_hash', Text),
-    Column('result', Text),
-    Column('attempt', Integer),
-    Column('queued_at', Text),
-    Column('started_at', Text),
-    Column('finished_at', Text),
-    Column('duration', Float),
-    Column('error_type', Text),
-    Column('error_bases', Text),
-    Column('error', Text),
-    Column('error_group', Text),
-    Column('host', Text),
-    Column('pid', Integer),
-    Column('cpu_seconds', Float),
-    Column('max_rss', Integer),
-    Column('version', Text),
-    Column('history', Text),
-    Column('path', Text),
-    Column('session', Text),
-    Column('changed', Text, nullable=False),
-    Column('seen_mtime_ns', Integer),
-    PrimaryKeyConstraint('collection', 'ident', name='resources_key'),
-    CheckConstraint("status IN ('pending', 'completed', 'error')", name='resources_status_is_known'),
-    CheckConstraint(
-        "phase IS NULL OR (status = 'pending' AND phase IN ('queued', 'running'))",
-        name='resources_phase_is_of_pending',
-    ),
-    Index('resources_of_collection', 'collection', 'finished_at', text('ident DESC'), 'status'),
-    Index(
-        'resources_by_finish',
-        'finished_at',
-        text('collection DESC'),
-        text('ident DESC'),
-        'status',
-        sqlite_where=text('finished_at IS NOT NULL'),
-    ),
-    Index('resources_pending', 'collection', 'session', 'status', sqlite_where=text("status = 'pending'")),
-    Index('resources_failed', 'finished_at', sqlite_where=text("status = 'error'")),
-    Index(
-        'resources_failed_of_collection',
-        'collection',
-        'finished_at',
-        text('ident DESC'),
-        'status',
-        sqlite_where=text("status = 'error'"),
-    ),
-    Index(
-        'resources_by_error_type',
-        'error_type',
-        'finished_at',
-        sqlite_where=text('error_type IS NOT NULL'),
-    ),
-    Index(
-        'resources_by_error_group',
-        'error_group',
-        'finished_at',
-        sqlite_where=text('error_group IS NOT NULL'),
-    ),
-)
 
 TABLE = """\
 CREATE TABLE resources (
@@ -255,23 +172,12 @@ CREATE TABLE alembic_version (
 )"""
 
 
-def is_compared(_item: object, name: str | None, kind: str, *_more: object) -> bool:
-    """For Alembic's ``include_object``: SQLite does not tell it which columns of an index go downwards."""
-    return kind != 'index' or not any(f' {name} ' in index and ' DESC' in index for index in INDEXES)
-
-
-def create(connection: Connection) -> None:
+def create(execute: Callable[[str], object]) -> None:
     """Make everything in an empty database and stamp it with `HEAD`.
 
     The caller opens and commits the transaction.
     """
-    statements = (
-        f'PRAGMA application_id = {APPLICATION_ID}',
-        TABLE,
-        *INDEXES,
-        *VIEWS.values(),
-        VERSION_TABLE,
-    )
-    for statement in statements:
-        connection.exec_driver_sql(statement)
-    connection.exec_driver_sql('INSERT INTO alembic_version VALUES (?)', (HEAD,))
+    execute(f'PRAGMA application_id = {APPLICATION_ID}')
+    for statement in (TABLE, *INDEXES, *VIEWS.values(), VERSION_TABLE):
+        execute(statement)
+    execute(f"INSERT INTO alembic_version VALUES ('{HEAD}')")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alembic import context
 
-from hadrosaur.schema import is_compared, metadata
+from hadrosaur.tables import is_compared, metadata
 
 
 def run(connection):

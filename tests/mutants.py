@@ -1452,23 +1452,23 @@ MUTANTS = {
     'index': [
         Mutant(
             'a late final write of an earlier attempt wins',
-            'index/_statements.py',
-            "        finish=_upsert('newer'),",
-            "        finish=_upsert('always'),",
+            'index/_writing.py',
+            "    'coalesce(resources.attempt, 0) <= coalesce(excluded.attempt, 0)'",
+            "    '1'",
             f'{INDEX}a_late_final_write_is_dropped',
         ),
         Mutant(
             'queued overwrites a pending row',
-            'index/_statements.py',
-            "        queue=_upsert('free'),",
-            "        queue=_upsert('always'),",
+            'index/_writing.py',
+            "resources.status != 'pending' OR resources.session IS NULL",
+            '1',
             f'{INDEX}queued_never_overwrites_a_pending_row',
         ),
         Mutant(
             'reindex overwrites what was written meanwhile',
-            'index/_statements.py',
-            "    unmoved = table.changed == bindparam('was')",
-            "    unmoved = bindparam('was').is_not(None)",
+            'index/_writing.py',
+            "    f' WHERE {_KEY} AND changed = :was'",
+            "    f' WHERE {_KEY} AND :was IS NOT NULL'",
             f'{INDEX}merge_writes_only_where_the_row_has_not_moved',
         ),
         Mutant(
@@ -1613,8 +1613,8 @@ MUTANTS = {
         ),
         Mutant(
             'a new run of a folder that was deleted is taken for a late one',
-            'index/_statements.py',
-            '            stored.finished_at < given.started_at,',
+            'index/_writing.py',
+            "    ' OR resources.finished_at < excluded.started_at'",
             '',
             f'{INDEX}a_run_that_began_after_the_stored_one_was_over_is_no_late_one',
         ),
@@ -2788,10 +2788,10 @@ MUTANTS = {
     'architecture': [
         Mutant(
             'threads that are the first wait for each other to import SQLAlchemy',
-            'index/_building.py',
-            'from sqlalchemy import exc  #',
-            'from sqlalchemy.exc import DBAPIError  #',
-            'test_architecture.py::test_sqlalchemy_is_imported_as_a_whole_first[_building]',
+            'index/_clauses.py',
+            'from sqlalchemy import and_',
+            'from sqlalchemy.sql import and_',
+            'test_architecture.py::test_sqlalchemy_is_imported_as_a_whole_first[_clauses]',
         ),
         Mutant(
             'a module imports from a floor above',
@@ -2916,7 +2916,7 @@ MUTANTS = {
         ),
         Mutant(
             'the Core table differs from the text',
-            'schema.py',
+            'tables.py',
             "    Column('version', Text),\n",
             "    Column('version', Integer),\n",
             'test_schema.py::test_text_and_core_table_have_the_same_columns',
@@ -3185,9 +3185,9 @@ MUTANTS = {
         ),
         Mutant(
             'reindex keeps the rows of folders that are gone',
-            'index/_statements.py',
-            '        remove=_compile(delete(resources).where(key, unmoved)),',
-            "        remove=_compile(delete(resources).where(key, unmoved, table.status == 'pending')),",
+            'index/_writing.py',
+            "REMOVE = _statement(f'DELETE FROM resources WHERE {_KEY} AND changed = :was')",
+            "REMOVE = _statement(f'DELETE FROM resources WHERE {_KEY} AND changed = :was AND pid = 0')",
             'test_cli_mending.py::test_reindex',
         ),
         Mutant(

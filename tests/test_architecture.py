@@ -25,6 +25,7 @@ FLOORS = {
     'executors._generators': 4.5,
     'compute': 4, 'settle': 3.9, 'handle': 4, 'waiting': 4, 'index': 4, 'upgrade': 4,
     'unbegun': 3, 'directory': 3, 'basedir': 3, 'capture': 3, 'lastwords': 2, 'metrics': 3, 'schema': 3,
+    'tables': 3.1,
     'processors': 2, 'retrying': 2, 'notes': 2.5, 'syncing': 2.5, 'diskio': 2, 'mounts': 2, 'locks': 2,
     'frames': 2, 'records': 1, 'canonical': 1, 'fingerprint': 1, 'shown': 1, 'coroutines': 1, 'sameness': 1,
     'howfar': 3.5, 'limits': 3.5, 'setups': 2, 'stacks': 2, 'naming': 1.5, 'paths': 1.5, 'errors': 0,

@@ -6,14 +6,14 @@ import sqlite3
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from hadrosaur import records, schema
+from hadrosaur import records, schema, tables
 
 
 @pytest.fixture
 def connection():
     """A fresh index in memory, as `schema.create` makes it."""
     with create_engine('sqlite://', isolation_level='AUTOCOMMIT').connect() as made:
-        schema.create(made)
+        schema.create(made.exec_driver_sql)
         yield made
 
 
@@ -38,7 +38,7 @@ def without_comments(text):
 
 def test_the_columns_are_those_of_an_entry_in_order():
     """A row read as it comes is an Entry."""
-    assert list(records.COLUMNS) == [column.name for column in schema.resources.columns]
+    assert list(records.COLUMNS) == [column.name for column in tables.resources.columns]
 
 
 def test_text_and_core_table_have_the_same_columns(connection):
@@ -47,12 +47,12 @@ def test_text_and_core_table_have_the_same_columns(connection):
     columns = [
         (column['name'], str(column['type']), column['nullable']) for column in made.get_columns('resources')
     ]
-    expected = [(column.name, str(column.type), column.nullable) for column in schema.resources.columns]
+    expected = [(column.name, str(column.type), column.nullable) for column in tables.resources.columns]
 
     assert expected == columns
     key = made.get_pk_constraint('resources')
-    assert [column.name for column in schema.resources.primary_key] == key['constrained_columns']
-    assert schema.resources.primary_key.name == key['name']
+    assert [column.name for column in tables.resources.primary_key] == key['constrained_columns']
+    assert tables.resources.primary_key.name == key['name']
 
 
 def test_text_and_core_table_have_the_same_checks(connection):
@@ -63,7 +63,7 @@ def test_text_and_core_table_have_the_same_checks(connection):
     }
     expected = {
         constraint.name: str(constraint.sqltext)
-        for constraint in schema.resources.constraints
+        for constraint in tables.resources.constraints
         if hasattr(constraint, 'sqltext')
     }
 
@@ -74,7 +74,7 @@ def test_text_and_core_table_have_the_same_checks(connection):
 def test_text_and_core_table_have_the_same_indexes(connection, driver):
     """What Core would make, the text makes: columns in order, and the condition of the partial ones."""
     with create_engine('sqlite://').connect() as other:
-        schema.metadata.create_all(other)
+        tables.metadata.create_all(other)
         query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
         expected = {name: one_space(sql) for name, sql in other.exec_driver_sql(query)}
 
@@ -87,8 +87,8 @@ def test_alembic_finds_no_difference(connection):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    context = MigrationContext.configure(connection, opts={'include_object': schema.is_compared})
-    assert compare_metadata(context, schema.metadata) == []
+    context = MigrationContext.configure(connection, opts={'include_object': tables.is_compared})
+    assert compare_metadata(context, tables.metadata) == []
 
 
 def test_every_column_is_explained_in_the_shell(driver):

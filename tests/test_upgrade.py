@@ -48,7 +48,7 @@ def fresh(path):
 
     engine = create_engine(f'sqlite:///{path}')
     with engine.begin() as connection:
-        schema.create(connection)
+        schema.create(connection.exec_driver_sql)
     engine.dispose()
     return path
 
@@ -266,13 +266,20 @@ def test_plain_alembic_from_the_checkout(tmp_path):
     assert 'Traceback' not in refused.stderr
 
 
-def test_alembic_is_loaded_only_to_upgrade(base):
-    """Opening an index that is at head loads no Alembic."""
+def test_what_only_computes_or_counts_loads_no_sqlalchemy(base):
+    """A new index, one that is at head, writing and counting rows: a quarter of a second less to start."""
     fresh_in(base)
     program = (
         'import sys; from hadrosaur import Project\n'
-        f'with Project({str(base)!r}, create=False) as proj: proj.stats()\n'
-        "assert 'sqlalchemy' in sys.modules and 'alembic' not in sys.modules"
+        f'proj = Project({str(base)!r}, create=False)\n'
+        'proj.stats(), proj.error_groups(), proj.reindex()\n'
+        "proj.resource('coll')(lambda ident, args, subdir: ident)\n"
+        f'for each in proj, Project({str(base.parent / "new")!r}):\n'
+        "    each.resource('other')(lambda ident, args, subdir: ident)\n"
+        "    each.fetch_many('other', ['a', 'b'], executor='inline').wait()\n"
+        "    each.get('other', 'a'), each.explain('other', 'a'), each.fetch('other', 'a')\n"
+        '    each.close()\n'
+        "assert not {'sqlalchemy', 'alembic'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, '-c', program], check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
 

@@ -25,12 +25,11 @@ from . import _asking, _summary, _writing
 from ._connection import close_kept_later, transaction
 from ._connections import Connections
 from ._entries import entries, entry, text
-from ._finding import one_text, rows_text
+from ._finding import ALL, ONE
 from ._gate import gate
 from ._opening import BareFile, IndexFile
 from ._query import Query
-from ._shape import Shape
-from ._writing import Key, statements
+from ._writing import Key
 
 if TYPE_CHECKING:
     import sqlite3
@@ -38,11 +37,9 @@ if TYPE_CHECKING:
 
     from ._examining import Owner
     from ._finding import Moment, Several
-    from ._statements import Row, Statement
+    from ._writing import Row, Statement
 
 __all__ = ['Index', 'Query']
-
-_OF_IDENTS = Shape(('collection', 'ident'), 'collection')
 
 
 def _quoted(name: str) -> str:
@@ -124,14 +121,14 @@ class Index:
 
         A row that is pending already stays as it is, unless it belongs to nobody.
         """
-        return self._put(statements().queue, _writing.pending_rows(entries, self.session))
+        return self._put(_writing.QUEUE, _writing.pending_rows(entries, self.session))
 
     def start(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Mark pending rows as running: (collection, ident), and since when, on which host, in which process.
 
         Where the latter are not given, or not known, they run since now, somewhere.
         """
-        now, statement, values = _writing.now(), statements().start, []
+        now, statement, values = _writing.now(), _writing.START, []
         for of, named, *begun in rows:
             since, host, pid = begun or (None, None, None)
             values.append(
@@ -143,7 +140,7 @@ class Index:
 
     def disown(self, keys: Sequence[Key]) -> None:
         """Pending rows of this session belong to nobody: it turned out that others compute them."""
-        self._touch(statements().disown, keys, {'now': _writing.now(), 'mine': self.session})
+        self._touch(_writing.DISOWN, keys, {'now': _writing.now(), 'mine': self.session})
 
     def finish(self, entries: Sequence[Entry]) -> None:
         """Write rows of resources that are done; dropped where the stored row is of a later run.
@@ -153,7 +150,7 @@ class Index:
         for each in entries:
             if each.status == 'pending':
                 raise ValueError(f'{each.collection}/{each.ident} is pending, not done')
-        self._put(statements().finish, _writing.final_rows(entries))
+        self._put(_writing.FINISH, _writing.final_rows(entries))
 
     def merge(
         self, changes: Sequence[tuple[Entry, str | None]], removed: Sequence[tuple[str, str, str]] = ()
@@ -168,27 +165,26 @@ class Index:
         Returns:
             Numbers of rows that were added, updated and removed.
         """
-        known = statements()
-        new = known.add.rows(_writing.rows(entry for entry, was in changes if was is None))
+        new = _writing.rows(entry for entry, was in changes if was is None)
         moved = [
-            known.update.values(**_writing.cells(entry), was=was, of=entry.collection, named=entry.ident)
+            _writing.UPDATE.values(**_writing.cells(entry), was=was, of=entry.collection, named=entry.ident)
             for entry, was in changes
             if was is not None
         ]
-        gone = [known.remove.values(of=of, named=named, was=was) for of, named, was in removed]
+        gone = [_writing.REMOVE.values(of=of, named=named, was=was) for of, named, was in removed]
 
         def write(driver: sqlite3.Connection) -> tuple[int, int, int]:
             with transaction(driver):
                 return (
-                    _changed(driver, known.add.text, new),
-                    _changed(driver, known.update.text, moved),
-                    _changed(driver, known.remove.text, gone),
+                    _changed(driver, _writing.ADD.text, new),
+                    _changed(driver, _writing.UPDATE.text, moved),
+                    _changed(driver, _writing.REMOVE.text, gone),
                 )
 
         return self._connections.write(write)
 
     def _put(self, statement: Statement, rows: list[Row]) -> int:
-        return self._write(statement.text, statement.rows(rows))
+        return self._write(statement.text, rows)
 
     def _touch(self, statement: Statement, keys: Iterable[Key], change: Mapping[str, Any]) -> None:
         self._write(statement.text, [statement.values(of=of, named=named, **change) for of, named in keys])
@@ -223,7 +219,7 @@ class Index:
 
     def get(self, collection: str, ident: str) -> Entry | None:
         """The row of one resource."""
-        statement, values = one_text(), (collection, ident)
+        statement, values = ONE, (collection, ident)
 
         def look(driver: sqlite3.Connection) -> Entry | None:
             row = driver.execute(statement, values).fetchone()
@@ -233,7 +229,7 @@ class Index:
 
     def get_stored(self, collection: str, ident: str) -> Entry | None:
         """`get`, whatever `show` shows."""
-        text, key = one_text(), (collection, ident)
+        text, key = ONE, (collection, ident)
         found = self._connections.read_stored(lambda driver: driver.execute(text, key).fetchone())
         return None if found is None else Entry(found)
 
@@ -346,16 +342,17 @@ class Index:
     def pending(self, sessions: Collection[str | None]) -> list[Entry]:
         """The pending rows of some sessions."""
         asked = set(sessions)
-        return [entry for entry in self.find(status='pending', order_by=None) if entry.session in asked]
+        return [entry for entry in self._entries(f"{ALL} WHERE status = 'pending'") if entry.session in asked]
 
     def rows(self, collection: str, idents: Sequence[str]) -> dict[str, Entry]:
         """The rows of some resources of a collection, by ident, bookkeeping included."""
         if not idents:
             return {}
-        statement = rows_text(_OF_IDENTS, (1, len(idents)))
-        values = (collection, *idents, -1, 0)
-        found = self._connections.read(lambda driver: entries(driver.execute(statement, values).fetchall()))
-        return {entry.ident: entry for entry in found}
+        statement = f'{ALL} WHERE collection = ? AND ident IN ({", ".join("?" * len(idents))})'
+        return {entry.ident: entry for entry in self._entries(statement, collection, *idents)}
+
+    def _entries(self, statement: str, *values: Any) -> list[Entry]:
+        return self._connections.read(lambda driver: entries(driver.execute(statement, values).fetchall()))
 
     def seen(self, collection: str, idents: Sequence[str]) -> dict[str, tuple[Any, Any]]:
         """The folder of each resource that has a row, and when its status.json was seen to be written."""

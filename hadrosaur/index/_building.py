@@ -13,9 +13,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from .. import schema
 from ..errors import IndexFault
-from ._connection import MEMORY, PARTS, engine, opened
-from ._gate import gate
+from ._connection import MEMORY, PARTS, opened, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,19 +47,11 @@ def build(path: str, fill: Callable[[str], None] | None, number: int = 0) -> Non
 
 
 def _make_tables(path: str, number: int) -> None:
-    from sqlalchemy import exc  # not from a module in it: a thread that imports the whole would wait for us
-
-    from .. import schema
-
-    try:
-        with gate, engine(path, 'rw').connect() as connection:
-            connection.exec_driver_sql('PRAGMA journal_mode = WAL')
-            connection.exec_driver_sql('BEGIN IMMEDIATE')
-            schema.create(connection)
-            connection.exec_driver_sql(f'PRAGMA user_version = {number}')
-            connection.exec_driver_sql('COMMIT')
-    except exc.DBAPIError as error:
-        raise error.orig or error from None
+    with opened(path, 'rw') as driver:
+        driver.execute('PRAGMA journal_mode = WAL')
+        with transaction(driver):
+            schema.create(driver.execute)
+            driver.execute(f'PRAGMA user_version = {number}')
 
 
 def _settle(path: str) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.sql.expression import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 
 from ..paths import Path, is_path, parse
-from ..schema import resources
+from ..tables import resources
 from ._parts import NUMBERS
 from ._shape import EXACT
 from ._summary import COLLECTIONS
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from ._shape import Shape
 
 TABLE = resources.c
-
-
-def one_text() -> str:
-    """Text that selects the row of a collection and an ident."""
-    found = select(*TABLE).where(TABLE.collection == bindparam('of'), TABLE.ident == bindparam('named'))
-    return _text(found)
 
 
 def rows_text(shape: Shape) -> str:

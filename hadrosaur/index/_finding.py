@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from fnmatch import translate
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import errors, fingerprint
@@ -258,13 +258,11 @@ def _meant(word: str, known: tuple[str, ...]) -> str:
 # --- SQL text --------------------------------------------------------------------------------------
 
 
-@cache
-def one_text() -> str:
-    """Text that selects the row of a collection and an ident."""
-    with gate:
-        from . import _clauses
+ALL = f'SELECT {", ".join(COLUMNS)} FROM resources'
+"""Text that selects all rows."""
 
-        return _clauses.one_text()
+ONE = f'{ALL} WHERE collection = ? AND ident = ?'
+"""Text that selects the row of a collection and an ident."""
 
 
 @lru_cache(maxsize=256)
