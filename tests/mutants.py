@@ -3003,6 +3003,22 @@ MUTANTS = {
             'test_args_as_idents.py::test_of_two_folders_of_one_ident_the_newer_name_counts',
         ),
     ),
+    'keeping house': (
+        Mutant(
+            'du: a file with two names counts twice',
+            'cli/keeping.py',
+            'seen.add(key)',
+            'pass',
+            'test_keeping_house.py::test_du_tells_what_takes_space',
+        ),
+        Mutant(
+            'metrics: labels are written as they are',
+            'cli/keeping.py',
+            '{_escaped(text)}',
+            '{text}',
+            'test_keeping_house.py::test_metrics_are_what_prometheus_reads',
+        ),
+    ),
     'attempts': (
         Mutant(
             'attempts: a run that was cut off leaves no line',

@@ -27,7 +27,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     'status': Verb('Look', 'overview', 'Count resources by status, with rate and time to go.'),
-    'ps': Verb('Look', 'living', 'Show what runs now: where, since when, and its last line.'),
+    'ps': Verb('Look', 'living', 'Show what runs now: where, since when, how far, and its last line.'),
     'query': Verb('Look', 'rows', 'List resources that match filters.'),
     'show': Verb('Look', 'one', 'Show all about one resource.'),
     'logs': Verb('Look', 'one', 'Print what one resource printed.'),
@@ -35,6 +35,8 @@ VERBS = {
     'errors': Verb('Look', 'overview', 'Group failures by cause.'),
     'explain': Verb('Look', 'one', 'Say whether a resource would be computed, and why.'),
     'stack': Verb('Look', 'living', 'Show where a running resource is in its code.'),
+    'du': Verb('Look', 'keeping', 'Show what takes space on the disk.'),
+    'metrics': Verb('Look', 'keeping', 'Print counts and durations for Prometheus.'),
     'sql': Verb('Look', 'rows', 'Run a SELECT on the index.'),
     'run': Verb('Compute', 'running', 'Compute many resources in parallel.'),
     'retry': Verb('Compute', 'running', 'Compute those that ended in error again.'),
