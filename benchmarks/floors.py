@@ -232,7 +232,7 @@ def stat_all(collection):
 
 
 def rows_of_folders(collection):
-    """The rows of all folders: scandir, two files each, JSON."""
+    """The rows of all folders: scandir, three files each, JSON."""
     changed = now()
     with os.scandir(collection) as folders:
         for folder in folders:
@@ -242,6 +242,7 @@ def rows_of_folders(collection):
             os.close(fd)
             if completed:
                 record = json.loads(read(f'{folder.path}/record.json'))
+                record['result'] = read(f'{folder.path}/result.json').decode().strip()
                 yield row_of(folder.name, record, mtime, changed)
 
 

@@ -1642,6 +1642,13 @@ MUTANTS = {
             f'{ROWS_MANY}durations_of_many_runs_are_those_of_the_last',
         ),
         Mutant(
+            'who reads the rows of a statement slowly is stopped',
+            'index/_asking.py',
+            '            deadline = time.monotonic() + left\n',
+            '',
+            f'{ROWS_MANY}the_time_between_rows_of_sql_does_not_count',
+        ),
+        Mutant(
             'args of another hash are read by the pattern for records',
             'directory/plain.py',
             '    if _hash_of(args) != known:',

@@ -10,7 +10,8 @@ from test_index import asked, clock, done, failed
 from test_query import expected
 
 from hadrosaur import schema
-from hadrosaur.index import Index, _connections, _query, _summary
+from hadrosaur.errors import HadrosaurError
+from hadrosaur.index import Index, _asking, _connections, _query, _summary
 from hadrosaur.records import COLUMNS, STATUSES
 
 GROUP_BY = 'SELECT collection, status, count(*) FROM resources GROUP BY collection, status'
@@ -232,3 +233,49 @@ def test_keys_are_read_in_pages(filled, monkeypatch):
     first = next(iterator)
     filled.merge([], [(*keys[-1], filled.get(*keys[-1]).raw('changed'))])
     assert [first, *iterator] == keys[:-1]
+
+
+# --- SQL ---------------------------------------------------------------------------------------------
+
+ENDLESS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, i AS i FROM n'
+
+
+def test_rows_of_sql_come_before_the_last_is_found(index):
+    """A statement without end gives its first rows, and is let go with them."""
+    rows = index.sql_rows(ENDLESS)
+
+    assert [next(rows) for _ in range(2500)][-1] == {'i': 2500, 'i:2': 2500}
+    del rows
+    assert list(index.sql_rows('SELECT 1 AS one WHERE 0')) == []
+
+
+def test_the_time_between_rows_of_sql_does_not_count(index, monkeypatch):
+    """Only SQLite's own time is limited: who reads slowly gets all rows."""
+
+    class Clock:
+        now = 0.0
+
+        @classmethod
+        def monotonic(cls):
+            return cls.now
+
+    monkeypatch.setattr(_asking, 'time', Clock)
+    rows = index.sql_rows(ENDLESS)
+    for number in range(1, 5001):
+        assert next(rows)['i'] == number
+        Clock.now += 1.0  # an hour and more, where half a minute is allowed
+    monkeypatch.setattr(_asking, '_STEPS', 1)
+    slow = index.sql_rows(ENDLESS)
+    monkeypatch.setattr(Clock, 'monotonic', lambda: setattr(Clock, 'now', Clock.now + 1) or Clock.now)
+    with pytest.raises(HadrosaurError, match='stopped after 30 seconds'):
+        list(slow)
+
+
+@pytest.mark.parametrize('statement', ['DELETE FROM resources', 'SELECT nothing', 'SELECT 1; SELECT 2'])
+def test_rows_of_sql_only_read(index, statement):
+    """What is refused is refused as `sql` refuses it, in the same words."""
+    with pytest.raises(HadrosaurError) as whole:
+        index.sql(statement)
+    with pytest.raises(HadrosaurError) as rows:
+        next(index.sql_rows(statement))
+    assert str(rows.value) == str(whole.value)

@@ -263,14 +263,16 @@ def sql(base: str, statement: str, form: str | None) -> None:
     and `slowest`. The index cannot be changed by it.
     """
     with opened(base) as project:
-        rows = project.sql(statement)
-    titles = list(rows[0]) if rows else []
-    cells = (row.values() for row in rows)
-    if form == 'json':
-        output.write_json_list(rows)
-    elif form == 'csv':
-        output.write_csv(titles, map(list, cells))
-    elif rows:
-        output.write_table([Column(title, folded=True) for title in titles], map(list, cells))
-    else:
-        output.note('no rows')
+        rows = project.sql_rows(statement)
+        first = next(rows, None)
+        titles = list(first or ())
+        every = chain(() if first is None else (first,), rows)
+        if form == 'json':
+            output.write_json_list(every)
+        elif form == 'csv':
+            output.write_csv(titles, (list(row.values()) for row in every))
+        elif first is not None:
+            columns = [Column(title, folded=True) for title in titles]
+            output.write_table(columns, (list(row.values()) for row in every))
+        else:
+            output.note('no rows')

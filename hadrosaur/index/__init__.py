@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -330,7 +331,16 @@ class Index:
         Raises:
             HadrosaurError: It is no SQL, would do more than read, or takes longer.
         """
-        return self._connections.ask(lambda driver: _asking.ask(driver, query, params, seconds))
+        return self._connections.ask(
+            lambda driver: list(chain.from_iterable(_asking.ask(driver, query, params, seconds)))
+        )
+
+    def sql_rows(
+        self, query: str, params: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """`sql`, a thousand rows at a time."""
+        asked = self._connections.ask_on(lambda driver: _asking.ask(driver, query, params, _asking.SECONDS))
+        return chain.from_iterable(asked)
 
     def pending_sessions(self) -> list[str | None]:
         """The sessions that have pending rows; None: a row that belongs to nobody."""

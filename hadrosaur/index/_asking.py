@@ -11,7 +11,7 @@ from ..errors import HadrosaurError
 from ._examining import FAULTS, is_damage_of_the_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SECONDS = 30.0
 """How long a statement may run, unless its caller says otherwise."""
@@ -41,26 +41,33 @@ _TABLES = ('json_each', 'json_tree', *(f'pragma_{name}' for name in sorted(_PRAG
 """Tables that SQLite makes when they are first named, which the authorizer would take for writing."""
 
 
+CHUNK = 1000
+"""Rows that are read at a time."""
+
+
 def ask(
     driver: sqlite3.Connection, query: str, values: Sequence[Any] | Mapping[str, Any], seconds: float
-) -> list[dict[str, Any]]:
-    """Rows as dicts; a name that occurs twice gets a number.
+) -> Iterator[list[dict[str, Any]]]:
+    """Lists of rows as dicts; a name that occurs twice gets a number. Time between two lists does not count.
 
     Raises:
         HadrosaurError: It is no SQL, it would write, or it takes too long.
     """
-    deadline = time.monotonic() + seconds
     for table in _TABLES:
         with contextlib.suppress(sqlite3.Error):  # not every release has all of them
             driver.execute(f'SELECT 1 FROM {table} LIMIT 0')
     driver.execute('PRAGMA query_only = ON')
     driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     driver.set_authorizer(_authorize)
+    left, deadline = seconds, time.monotonic() + seconds
     driver.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
     try:
         cursor = driver.execute(query, values)
         names = _distinct([column[0] for column in cursor.description or ()])
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        while rows := cursor.fetchmany(CHUNK):
+            left = deadline - time.monotonic()
+            yield [dict(zip(names, row, strict=True)) for row in rows]
+            deadline = time.monotonic() + left
     except (sqlite3.Error, sqlite3.Warning, ValueError, TypeError, OverflowError) as fault:
         if isinstance(fault, FAULTS) and is_damage_of_the_file(fault):
             raise

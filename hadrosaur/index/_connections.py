@@ -191,14 +191,36 @@ class Connections:
             raise IndexFault(f'the index cannot be used: {fault}', hint='hadrosaur reindex BASE --fresh')
 
     def _ask(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        self.read(lambda driver: None)  # mends what is to be mended
-        held = self._opener.open_to_ask()
-        self._all.add(held)
+        held = self._to_ask()
         try:
             with gate:
                 return action(held.driver)
         finally:
             self._drop(held)
+
+    def ask_on(self, action: Callable[[sqlite3.Connection], Iterator[T]]) -> Iterator[T]:
+        """What an action gives one by one, on a connection as that of `ask`."""
+        held = self._to_ask()
+        try:
+            answers = action(held.driver)
+            while True:
+                with gate:
+                    answer = next(answers, None)
+                if answer is None:
+                    return
+                yield answer
+        except FAULTS as fault:
+            if held in self._all:  # else it was closed by `let_go`
+                self.read(_raised_once(fault))
+            raise IndexFault('the index was mended, or the process forked, during a query', hint='ask again')
+        finally:
+            gate.once_free(partial(self._drop, held))
+
+    def _to_ask(self) -> Held:
+        self.read(lambda driver: None)  # mends what is to be mended
+        held = self._opener.open_to_ask()
+        self._all.add(held)
+        return held
 
     def is_writable(self) -> bool:
         """Whether the index opens for writing."""

@@ -181,6 +181,13 @@ class Indexed:
         """Run a SELECT on the index, which cannot be changed by it; rows as dicts."""
         return self._index().sql(query, params)
 
+    def sql_rows(self, query: str, params: Any = ()) -> Iterator[dict[str, Any]]:
+        """`sql`, for many rows: a thousand are read at a time, and the time limit is on that alone.
+
+        Until the last one is read SQLite cannot empty its -wal, which grows by what is written meanwhile.
+        """
+        return self._index().sql_rows(query, params)
+
     def explain(
         self,
         collection: str,
