@@ -116,7 +116,8 @@ class Resource(dict[str, Any]):
     @property
     def status(self) -> Status:
         """``'completed'``, ``'pending'`` or ``'error'``."""
-        return next(cast('Status', name) for name, value in self['status'].items() if value)
+        said = self['status']
+        return 'completed' if said['completed'] else 'error' if said['error'] else 'pending'
 
     @property
     def result(self) -> Any:

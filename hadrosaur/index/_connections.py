@@ -238,9 +238,11 @@ class Connections:
     def _take(self, writing: bool) -> Held:
         for idle in reversed(self._idle):
             if idle.is_writable if writing else not (idle.is_writable and self._opener.is_shown_otherwise):
-                with contextlib.suppress(ValueError):  # another thread has it
+                try:
                     self._idle.remove(idle)
-                    return idle
+                except ValueError:  # another thread has it
+                    continue
+                return idle
         held = self._opener.open(writing=writing)
         self._all.add(held)
         return held
