@@ -339,14 +339,16 @@ _READINGS = 20  # of a directory that is another run's each time
 _BETWEEN = 0.001  # seconds between them
 
 
-def look(collection_path: str, folder: str, *, with_record: bool = False) -> Look:
+def look(collection_path: str, folder: str, *, with_record: bool = False, parent: int | None = None) -> Look:
     """Read a resource's directory: four opens for a completed one. Follows no symlink.
+
+    ``parent``: a descriptor of the collection's folder, for who has just opened it.
 
     Raises Unreadable where what stands there cannot be known: no descriptor is left, the disk fails.
     """
     try:
         for _ in range(_LOOKS):
-            found = _look_once(collection_path, folder, with_record)
+            found = _look_once(collection_path, folder, with_record, parent)
             if found is not None:
                 return found
             time.sleep(_BETWEEN)
@@ -387,18 +389,19 @@ def unreadable(where: str, error: OSError) -> Unreadable:
     return Unreadable(f'{where} cannot be read: {error.strerror or error}', hint=hint)
 
 
-def _look_once(collection_path: str, folder: str, with_record: bool) -> Look | None:
+def _look_once(collection_path: str, folder: str, with_record: bool, parent: int | None) -> Look | None:
     """None where it changed while it was read."""
     try:
-        parent = diskio.out_of_reach(os.open(collection_path, diskio.LOOK))
+        within = diskio.out_of_reach(os.open(collection_path, diskio.LOOK)) if parent is None else parent
     except OSError as error:
         return _nothing(error)
     try:
-        opened = diskio.out_of_reach(os.open(folder, diskio.LOOK, dir_fd=parent))
+        opened = diskio.out_of_reach(os.open(folder, diskio.LOOK, dir_fd=within))
     except OSError as error:
         return _nothing(error)
     finally:
-        os.close(parent)
+        if parent is None:
+            os.close(within)
     try:
         if not diskio.has_name(opened, folder):
             return _ABSENT  # it is the folder of another ident

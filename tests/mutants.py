@@ -1642,6 +1642,13 @@ MUTANTS = {
             f'{ROWS_MANY}durations_of_many_runs_are_those_of_the_last',
         ),
         Mutant(
+            "a collection's folder stays open while the user's code runs",
+            'runner/batch.py',
+            'progress is not None or type(idents) not in (list, tuple, set, dict, range)',
+            'progress is not None',
+            'test_in_bulk.py::test_a_collection_that_the_users_code_replaces_is_looked_at_anew',
+        ),
+        Mutant(
             'who reads the rows of a statement slowly is stopped',
             'index/_asking.py',
             '            deadline = time.monotonic() + left\n',
@@ -2511,7 +2518,7 @@ MUTANTS = {
     'fetch_many': [
         Mutant(
             'the idents are held whole',
-            'runner/batch.py',
+            'runner/_items.py',
             'idents.items() if isinstance(idents, Mapping) else idents\n',
             'idents.items() if isinstance(idents, Mapping) else list(idents)\n',
             f'{MANY}test_idents_are_pulled_lazily[inline-200]',
@@ -2990,9 +2997,9 @@ MUTANTS = {
         ),
         Mutant(
             'naming: args in the place of an ident get the common args instead',
-            'runner/batch.py',
-            'yield _Item(item, None)',
-            'yield _Item(item, args)',
+            'runner/_items.py',
+            'yield Item(item, None)',
+            'yield Item(item, args)',
             'test_args_as_idents.py::test_args_given_twice',
         ),
         Mutant(

@@ -214,7 +214,7 @@ class Connections:
                 self.read(_raised_once(fault))
             raise IndexFault('the index was mended, or the process forked, during a query', hint='ask again')
         finally:
-            gate.once_free(partial(self._drop, held))
+            gate.once_free(lambda: self._drop(held))
 
     def _to_ask(self) -> Held:
         self.read(lambda driver: None)  # mends what is to be mended

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Sized
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from .. import compute, directory, waiting
+from .. import compute, directory, diskio, waiting
 from ..errors import (
     ExecutorFault,
     HadrosaurError,
@@ -25,6 +26,7 @@ from ..locks import Ender
 from ..naming import named
 from ..records import Counts, Entry, Outcome
 from ..store import FilesOnly, new_batch
+from ._items import Item, items_of
 from ._summary import in_words
 from .dispatcher import Dispatcher, Flight
 
@@ -40,11 +42,6 @@ IDLE_POLL = 0.05  # seconds between looks at a resource that someone else comput
 IDLE_POLL_MOST = 1.0
 MET_MOST = 100_000  # idents computed elsewhere that are remembered, so that a repeat is no new request
 REFILL = 0.75  # of the executor's capacity: below it, more of the user's idents are pulled
-
-
-class _Item(NamedTuple):
-    ident: Any
-    args: Any
 
 
 class Batch(Iterator[Resource]):
@@ -70,8 +67,11 @@ class Batch(Iterator[Resource]):
     ) -> None:
         self._store = store
         self._collection = collection
-        self._source = _items(idents, args)
+        self._source = items_of(idents, args)
         self._length, self._interrupted = len(idents) if isinstance(idents, Sized) else None, 0
+        # Does it run while idents are pulled? Else the collection's folder is opened once for many.
+        self._runs_users_code = progress is not None or type(idents) not in (list, tuple, set, dict, range)
+        self._parent: int | None = None
         self._executor = executor
         self._workers = workers
         self._threads = threads
@@ -256,6 +256,21 @@ class Batch(Iterator[Resource]):
         """Pull idents until the executor has enough, or something is ready to be yielded."""
         if self._exhausted or (self._dispatcher and not self._is_hungry(REFILL)):
             return
+        if not self._runs_users_code:
+            with contextlib.suppress(OSError):
+                self._parent = diskio.open_folder(self._collection.task.path, diskio.LOOK)
+        try:
+            self._pull()
+        finally:
+            self._let_parent_go()
+
+    def _let_parent_go(self) -> None:
+        """Close the collection's folder, which may be another one after the user's code has run."""
+        parent, self._parent = self._parent, None
+        if parent is not None:
+            os.close(parent)
+
+    def _pull(self) -> None:
         deadline = time.monotonic() + PATIENCE
         group: list[Flight] = []
         while len(self._ready) < GROUP:
@@ -293,6 +308,7 @@ class Batch(Iterator[Resource]):
         return self._dispatcher
 
     def _submit(self, group: list[Flight]) -> None:
+        self._let_parent_go()
         with self._steering:
             if self._cancelled or self._ended:
                 self._tally['total'] -= len(group)
@@ -303,7 +319,7 @@ class Batch(Iterator[Resource]):
                 if not self._ended:  # else another thread has closed it, and that is no fault
                     raise
 
-    def _flight_of(self, item: _Item) -> Flight | None:
+    def _flight_of(self, item: Item) -> Flight | None:
         """What is to be computed; None where it is done, being done, or cannot be."""
         collection = self._collection
         try:
@@ -325,7 +341,7 @@ class Batch(Iterator[Resource]):
     def _looked_at(self, ident: str, args: str | None, folder: str) -> Flight | None:
         collection = self._collection
         compared = args is not None or collection.is_versioned
-        found = look(collection.task.path, folder, with_record=compared)
+        found = look(collection.task.path, folder, with_record=compared, parent=self._parent)
         if self._is_there(ident, args, folder, found):
             return None
         flight = self._flight(ident, args, folder, 'changed' if found.state == 'completed' else 'no')
@@ -499,21 +515,3 @@ class Batch(Iterator[Resource]):
             warn('a batch of fetch_many was dropped before it was started: iterate it, or call .wait()')
         if self._ender is not None:
             self._ender.ask(partial(self._end, interrupt=False))
-
-
-def _items(idents: Iterable[Any], args: dict[str, Any] | None) -> Iterator[_Item]:
-    """Idents, (ident, args) pairs, or a mapping of ident to args; one at a time."""
-    if isinstance(idents, (str, bytes)):
-        raise TypeError(
-            f'fetch_many takes many idents, not one text; for one, write [{idents!r}] or call fetch'
-        )
-    pairs: Iterable[Any] = idents.items() if isinstance(idents, Mapping) else idents
-    for item in pairs:
-        if isinstance(item, (Entry, Resource)):
-            yield _Item(item.ident, args)
-        elif isinstance(item, (tuple, list)) and len(item) == 2:
-            yield _Item(item[0], item[1] if item[1] is not None or isinstance(item[0], Mapping) else args)
-        elif isinstance(item, Mapping):
-            yield _Item(item, None)
-        else:
-            yield _Item(item, args)
