@@ -213,13 +213,22 @@ def adopted(claim: Claim, collection: str, ident: str) -> dict[str, Any] | None:
     return directory.read_record(claim.folder)
 
 
-def remove(collection: str, ident: str, collection_path: str, folder: str, *, lock: str = 'folder') -> bool:
+def remove(
+    collection: str,
+    ident: str,
+    collection_path: str,
+    folder: str,
+    *,
+    lock: str = 'folder',
+    durable: bool = False,
+) -> bool:
     """Delete a resource's folder, under its lock; False where there is none.
 
-    Raises ResourceError while it is being computed.
+    ``durable``: a power cut leaves it whole, or as if it was never asked for. Raises ResourceError while
+    it is being computed.
     """
     try:
-        claim = Claim.take(collection_path, folder, lock=lock, make=False)
+        claim = Claim.take(collection_path, folder, lock=lock, make=False, durable=durable)
     except (FileNotFoundError, NotADirectoryError):
         return False
     if claim is None:

@@ -622,6 +622,13 @@ MUTANTS = {
     ],
     'power cuts': [
         Mutant(
+            'remove: what a resource stood for may go before its status does',
+            'directory/claim.py',
+            '        if self._durable:  # or a power cut brings the status back, without what it stood for',
+            '        if False:',
+            'test_what_is_synced.py::test_a_removal_that_is_durable',
+        ),
+        Mutant(
             'our files may be descriptor 1 or 2',
             'diskio.py',
             '    if fd > 2:\n        return fd\n    moved',

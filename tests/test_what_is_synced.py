@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hadrosaur import Project, compute, settle, syncing
+from hadrosaur import Project, compute, diskio, settle, syncing
 
 RUN = '…'
 LOGS = ['stdout', 'stderr']
@@ -171,3 +171,13 @@ def test_storage_that_cannot_be_walked_through(opened, synced, monkeypatch, erro
     monkeypatch.setattr(os, 'sync', lambda: synced.append('everything'))
     found = since(synced, lambda: proj.fetch('coll', 'a', {'stores': True}))
     assert found[found.index(RUN) :] == [RUN, 'result', *LOGS, 'everything', 'a', *FINAL]
+
+
+def test_a_removal_that_is_durable(opened, synced, monkeypatch):
+    """The status is gone from the disk before anything that it stood for goes; else nothing is waited for."""
+    clear = diskio.clear_folder
+    monkeypatch.setattr(diskio, 'clear_folder', lambda *a, **k: (synced.append(RUN), clear(*a, **k)))
+    for durable in True, False:
+        proj = opened(durable=durable)
+        proj.fetch('coll', 'a', {'stores': True})
+        assert since(synced, lambda proj=proj: proj.remove('coll', 'a')) == ['a'] * durable + [RUN]

@@ -441,6 +441,8 @@ class Claim:
         except FileNotFoundError:
             if not is_removed(self.folder):
                 os.close(diskio.open_new(REMOVED, self.folder))
+        if self._durable:  # or a power cut brings the status back, without what it stood for
+            diskio.sync_folder(self.folder)
         diskio.clear_folder(self.name, parent, kept=(REMOVED, LOCK))
 
     def unmake(self) -> None:

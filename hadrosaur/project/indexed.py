@@ -229,7 +229,8 @@ class Indexed:
             # Pending, and ours: if we are killed half way, whoever opens the base next settles the row.
             self._store.queue([self._store.order(known, text, None, folder)], running=True)
         try:
-            removed = settle.remove(known.name, text, known.task.path, folder, lock=known.task.lock)
+            task = known.task
+            removed = settle.remove(known.name, text, task.path, folder, lock=task.lock, durable=task.durable)
         finally:
             self._store.sync([(known.name, text, known.task, folder)])
         if not removed:

@@ -277,10 +277,19 @@ def say(resource):
     print(resource.ident, resource.status, repr(value)[:200], (resource.error or '')[:500], resource.args)
 
 
+def listed(ident, args, subdir):
+    """What is computed. It follows no link in the place of its storage, or the reading would be its own."""
+    storage = os.open(subdir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        return [ident, len(os.listdir(storage))]
+    finally:
+        os.close(storage)
+
+
 def _python(work):
     def verb(base):
         with Project(base) as proj:
-            proj.resource('coll')(lambda ident, args, subdir: [ident, len(os.listdir(subdir))])
+            proj.resource('coll')(listed)
             proj.resource('other')(lambda ident, args, subdir: ident)
             found = work(proj)
             if found is not None:
