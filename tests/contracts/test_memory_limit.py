@@ -110,7 +110,7 @@ def test_what_is_not_its_own_does_not_count(proj, ident):
 
 def leaks(ident, args, subdir):
     """Leaves something behind in its process, and needs little itself."""
-    vars(os).setdefault('_kept', []).append(bytearray(b'x') * 60_000_000)
+    vars(os).setdefault('_kept', []).append(bytearray(b'x') * 50_000_000)
     time.sleep(0.35)
     return os.getpid()
 
