@@ -1073,7 +1073,7 @@ DAMAGED = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize('damage', DAMAGED)
 def test_damaged_status(proj, calls, base, damage):
     """A status.json that is no state is told from the record: final, begun, or never begun."""
@@ -1415,7 +1415,7 @@ LINKED = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize('moment', ['before', 'after'])
 @pytest.mark.parametrize('place', LINKED)
 def test_no_link_is_followed(tmp_path, monkeypatch, place, moment):

@@ -114,7 +114,7 @@ def test_a_command_says_what_where_and_what_to_do(program, tmp_path, path, kinds
             env=faults.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
     assert done.returncode == 5, done.stderr
     assert len(done.stderr.splitlines()) == 2, done.stderr

@@ -632,7 +632,7 @@ def test_a_death_costs_exactly_its_own_resource(proj, tmp_path):
     assert all(kind == 'WorkerDied' and deadly[ident] in text for ident, (kind, text) in errors.items())
 
 
-@pytest.mark.timeout(40)
+@pytest.mark.timeout(300)
 def test_a_death_with_a_spoiled_folder_stops_nobody(program, tmp_path):
     """Whatever the dead one left in place of its files, the batch goes on."""
     program(

@@ -106,7 +106,7 @@ def test_a_program_that_ended_on_a_full_disk(program, disk):
 
     def hadrosaur(*args):
         command = [sys.executable, '-m', 'hadrosaur', *args]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=disk, timeout=100, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=disk, timeout=300, check=False)
         return done.returncode, done.stdout, done.stderr
 
     code, out, err = hadrosaur('run', 'jobs:proj', 'coll', *map(str, range(100, 140)))

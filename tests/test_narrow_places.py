@@ -156,7 +156,7 @@ def clock(tmp_path_factory):
     folder = tmp_path_factory.mktemp('clock')
     (folder / 'clock.c').write_text(textwrap.dedent(CLOCK))
     command = ['gcc', '-shared', '-fPIC', '-o', 'clock.so', 'clock.c', '-ldl']
-    subprocess.run(command, cwd=folder, check=True, timeout=100)
+    subprocess.run(command, cwd=folder, check=True, timeout=300)
     return str(folder / 'clock.so')
 
 
@@ -175,7 +175,7 @@ def run(place, command, folder, more):
             environment[name] = value
     if 'shell' in place:
         words = ['unshare', '--mount', 'sh', '-c', f'{place["shell"]} && exec "$@"', 'sh']
-        if subprocess.run([*words, 'true'], capture_output=True, timeout=60).returncode:
+        if subprocess.run([*words, 'true'], capture_output=True, timeout=300).returncode:
             pytest.skip('it cannot be made here')
         command = [*words, *command]
     with open(folder / 'out', 'w+b') as out, open(folder / 'err', 'w+b') as err:
@@ -184,7 +184,7 @@ def run(place, command, folder, more):
             preexec_fn=place.get('before'), start_new_session=True,
         )  # fmt: skip
         try:
-            process.wait(timeout=100)
+            process.wait(timeout=300)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

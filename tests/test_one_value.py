@@ -264,5 +264,5 @@ def test_a_project_of_another_process_sees_the_same(base):
         proj.fetch('coll', 'a', {'n': 1})
         data = pickle.dumps(proj.fetch('coll', 'a'))
     program = 'import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()).args)'
-    done = subprocess.run([sys.executable, '-c', program], input=data, capture_output=True, timeout=100)
+    done = subprocess.run([sys.executable, '-c', program], input=data, capture_output=True, timeout=300)
     assert done.stdout == b"{'n': 1}\n", done.stderr

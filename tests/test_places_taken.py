@@ -37,7 +37,7 @@ def test_of_a_command(tmp_path):
         'def compute(ident, args, subdir):\n    return ident\n'
     )
     command = [sys.executable, '-m', 'hadrosaur', 'run', 'jobs.py:proj', 'coll', 'a']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr

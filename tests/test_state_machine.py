@@ -581,7 +581,7 @@ class Life(RuleBasedStateMachine):
             self.by_hand.clear()
 
 
-TestLife = pytest.mark.timeout(0 if TORTURE else 120)(Life.TestCase)
+TestLife = pytest.mark.timeout(0 if TORTURE else 600)(Life.TestCase)
 TestLife.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,

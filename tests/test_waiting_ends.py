@@ -87,7 +87,7 @@ def test_on_a_base_that_can_only_be_read_waiting_ends(left):
             [sys.executable, '-c', READER, str(left)],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
             check=False,
         )
     finally:
@@ -109,7 +109,7 @@ def test_logs_are_not_followed_for_ever(left):
     done = subprocess.run(
         [sys.executable, '-m', 'hadrosaur', 'logs', str(left), 'coll', 'begun', '-f'],
         capture_output=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
 

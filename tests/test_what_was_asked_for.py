@@ -386,7 +386,7 @@ def test_a_dry_run_says_what_the_run_does(tmp_path):
 
     def run(*options):
         command = [sys.executable, '-m', 'hadrosaur', 'run', 'jobs:proj', 'coll', 'x', *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100).stdout
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300).stdout
 
     assert run('-n').startswith('compute')
     run()

@@ -48,7 +48,7 @@ def loky():
 @contextlib.contextmanager
 def dask(address):
     distributed = pytest.importorskip('distributed', reason='dask is not installed')
-    with distributed.Client(address, timeout=10, set_as_default=False) as client:
+    with distributed.Client(address, timeout=60, set_as_default=False) as client:
         yield client
     if callbacks := getattr(
         distributed.Future, '_cb_executor', None
@@ -106,7 +106,7 @@ def cluster(tmp_path_factory):
         )
     address = json.loads(file.read_text())['address']
     with dask(address) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=300)
     yield address
     for process in reversed(started):  # dask's own way of ending waits now and then for ever
         os.killpg(process.pid, signal.SIGKILL)

@@ -160,7 +160,7 @@ def compiled() -> Path:
     library = Path(folder.name) / 'faults.so'
     source = Path(__file__).with_name('faults.c')
     command = [compiler, '-O2', '-shared', '-fPIC', '-o', str(library), str(source), '-ldl', '-lpthread']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return library
 

@@ -52,7 +52,7 @@ def make_base(folder, word):
     (folder / 'jobs.py').write_text(textwrap.dedent(JOBS))
     (folder / 'make.py').write_text(textwrap.dedent(JOBS) + textwrap.dedent(MAKE))
     done = subprocess.run(
-        [sys.executable, 'make.py', word], cwd=folder, timeout=120, capture_output=True, text=True
+        [sys.executable, 'make.py', word], cwd=folder, timeout=300, capture_output=True, text=True
     )
     assert done.returncode == 9, done.stderr
     (session,) = (folder / 'base/.hadrosaur/sessions').iterdir()

@@ -27,7 +27,7 @@ def test_killed_anywhere(tmp_path, record):
             env=faults.environment(PYTHONPATH=f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'),
             stdout=subprocess.PIPE,
             text=True,
-            timeout=3600 if IS_FULL else 100,
+            timeout=3600 if IS_FULL else 300,
         )
     trials = [json.loads(line) for line in done.stdout.splitlines()]
     broken = [trial for trial in trials if trial['violations']]

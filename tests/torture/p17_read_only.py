@@ -50,7 +50,7 @@ def make(folder, kind):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'make.py').write_text(textwrap.dedent(MAKE))
     died = 'wal' if kind.startswith('wal') else 'no'
-    subprocess.run([sys.executable, 'make.py', died], cwd=folder, check=True, timeout=120)
+    subprocess.run([sys.executable, 'make.py', died], cwd=folder, check=True, timeout=300)
     index = folder / 'base/index.sqlite3'
     if kind == 'wal without shm':
         index.with_name('index.sqlite3-shm').unlink()
@@ -277,7 +277,7 @@ def test_that_they_would_write(tmp_path, record):
                 cwd=place,
                 capture_output=True,
                 text=True,
-                timeout=100,
+                timeout=300,
             )
             tally.fault('writing verb')
             if 'Traceback' in done.stderr:

@@ -75,7 +75,7 @@ def test_shared_by_eight(kind, program, tmp_path, record):
     rounds = max(1, FETCHES // len(KINDS) // OUTER // 2)
     running = program(ON_EXECUTOR, kind, rounds, OUTER, start=True, env=ENVIRONMENT)
     try:
-        _, err = running.communicate(timeout=120 + rounds)
+        _, err = running.communicate(timeout=300 + rounds)
     except subprocess.TimeoutExpired:
         tally.wrong('it hangs', kind)
         running.kill()
@@ -139,7 +139,7 @@ def test_on_one_key(processes, threads, program, tmp_path, record):
     running = [program(ON_ONE_KEY, n, rounds, threads, start=True, env=ENVIRONMENT) for n in range(processes)]
     for number, one in enumerate(running):
         try:
-            _, err = one.communicate(timeout=120 + rounds)
+            _, err = one.communicate(timeout=300 + rounds)
         except subprocess.TimeoutExpired:
             tally.wrong('it hangs', f'{processes} processes of {threads} threads')
             one.kill()
@@ -208,7 +208,7 @@ def test_rings(way, who, program, tmp_path, record):
         found = []
         for n, one in enumerate(running):
             try:
-                _, err = one.communicate(timeout=100)
+                _, err = one.communicate(timeout=300)
             except subprocess.TimeoutExpired:
                 tally.wrong('a ring hangs', f'{way}, {who}, {members} members')
                 one.send_signal(signal.SIGKILL)

@@ -236,7 +236,7 @@ def test_melee(tmp_path, record):
         for one in fighters:
             one.terminate()
         for one in fighters:
-            one.communicate(timeout=90)
+            one.communicate(timeout=300)
         codes = [one.returncode for one in fighters]
         await_that(lambda: not marked(mark), 60)  # what killed ones had begun is finished
     finally:

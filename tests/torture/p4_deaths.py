@@ -108,7 +108,7 @@ class Caller:
         self.process.stdin.close()
         self.process.stdin = None
         try:
-            self.process.communicate(timeout=60)
+            self.process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return 'hang'

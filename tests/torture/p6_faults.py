@@ -90,10 +90,10 @@ def small_disk(tmp_path):
     disk = tmp_path / 'disk'
     disk.mkdir()
     command = ['mount', '-t', 'tmpfs', '-o', 'size=3m', 'hadrosaur-torture', str(disk)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, timeout=60).returncode != 0:
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, timeout=300).returncode != 0:
         pytest.skip('only root can mount a small disk, and here not even root')
     yield disk
-    subprocess.run(['umount', '-l', str(disk)], check=True, timeout=60)
+    subprocess.run(['umount', '-l', str(disk)], check=True, timeout=300)
 
 
 FULL = """

@@ -71,7 +71,7 @@ def templates(tmp_path_factory):
         path.write_text(textwrap.dedent(MAKE))
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(Path(__file__).parent), *sys.path])}
         subprocess.run(
-            [sys.executable, str(path), kind], cwd=folder / kind, check=True, timeout=120, env=environment
+            [sys.executable, str(path), kind], cwd=folder / kind, check=True, timeout=300, env=environment
         )
     with Project(folder / 'wal/base') as proj:  # settle what was cut off, in a copy that keeps its -wal
         assert len(proj.query('coll')) > 12
@@ -81,7 +81,7 @@ def templates(tmp_path_factory):
         [sys.executable, str(folder / 'wal/make.py'), 'wal'],
         cwd=folder / 'wal',
         check=True,
-        timeout=120,
+        timeout=300,
         env=environment,
     )
     assert (folder / 'wal/base/index.sqlite3-wal').stat().st_size > 0
@@ -387,7 +387,7 @@ def test_deleted_while_two_work(templates, tmp_path, program, record):
     (tmp_path / 'go on').unlink()
     for one in running:
         try:
-            _, err = one.communicate(timeout=100)
+            _, err = one.communicate(timeout=300)
         except subprocess.TimeoutExpired:
             one.send_signal(signal.SIGABRT)
             tally.wrong('it hangs', one.args)
