@@ -123,6 +123,13 @@ MUTANTS = {
     ],
     'left behind': [
         Mutant(
+            'handlers of real-time signals stay',
+            'executors/worker_state.py',
+            '- {signal.SIGKILL, signal.SIGSTOP} - _OWN)',
+            '- set(range(32, 65)) - {signal.SIGKILL, signal.SIGSTOP})',
+            f'{SIBLINGS}[real-time signals]',
+        ),
+        Mutant(
             'settings of the interpreter stay as a function left them',
             'executors/worker_state.py',
             '            if told() != was:',

@@ -98,6 +98,7 @@ LEFT_BEHIND = {
     'a priority': 'os.nice(5)',
     'one processor': 'os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])',
     'signal handlers': '[signal.signal(n, signal.SIG_IGN) for n in (2, 10, 13, 15)]',
+    'real-time signals': 'signal.signal(signal.SIGRTMIN, signal.SIG_IGN)',
     'a signal mask': 'signal.pthread_sigmask(signal.SIG_BLOCK, [10, 12, 15])',
     'stdout closed': 'sys.stdout.close()',
     'stdout None': 'sys.stdout = None',

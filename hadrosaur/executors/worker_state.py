@@ -37,10 +37,8 @@ try:  # without the wrapper that makes an Enum of each answer, which costs ten t
 except ImportError:
     from signal import getsignal as _getsignal
 
-_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
-_NAMED = (
-    [number for number in _SIGNALS if number < signal.SIGRTMIN] if hasattr(signal, 'SIGRTMIN') else _SIGNALS
-)
+_OWN = {signal.SIGRTMAX - 2} if hasattr(signal, 'SIGRTMAX') else set()  # see `stacks`
+_SIGNALS = sorted(set(map(int, signal.valid_signals())) - {signal.SIGKILL, signal.SIGSTOP} - _OWN)
 _LIMITS = [
     getattr(resource, name)
     for name in ('RLIMIT_NOFILE', 'RLIMIT_AS', 'RLIMIT_DATA', 'RLIMIT_FSIZE', 'RLIMIT_CORE', 'RLIMIT_CPU',
@@ -79,7 +77,7 @@ class WorkerState:
     """The process as it was when this was made; `put_back` makes it so again."""
 
     def __init__(self) -> None:
-        self._handlers = [_getsignal(number) for number in _NAMED]
+        self._handlers = [_getsignal(number) for number in _SIGNALS]
         self._home = os.open('.', diskio.LOOK)
         self._home_path = _folder()
         self._umask = os.umask(0o22)
@@ -98,7 +96,7 @@ class WorkerState:
 
     def before(self) -> None:
         """Look again at what loading a function may have set up on purpose: its modules are to stay."""
-        self._handlers = [_getsignal(number) for number in _NAMED]
+        self._handlers = [_getsignal(number) for number in _SIGNALS]
         self._builtins = dict(vars(builtins))
         self._argv, self._sys['argv'] = list(sys.argv), sys.argv
         self._note_settings()
@@ -133,8 +131,8 @@ class WorkerState:
     # --- the process -------------------------------------------------------------------------------
 
     def _put_back_signals(self) -> None:
-        if [_getsignal(number) for number in _NAMED] != self._handlers:
-            for number, handler in zip(_NAMED, self._handlers, strict=True):
+        if [_getsignal(number) for number in _SIGNALS] != self._handlers:
+            for number, handler in zip(_SIGNALS, self._handlers, strict=True):
                 if handler is not None and _getsignal(number) is not handler:
                     with contextlib.suppress(OSError, ValueError):
                         signal.signal(number, handler)

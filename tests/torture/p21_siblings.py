@@ -45,7 +45,6 @@ threading.Thread(target=late, daemon=True).start()
     'a logger that is off': 'logging.disable(60); logging.root.setLevel(60)',
     'a profile of threads': 'threading.setprofile(None)',
     'many descriptors': 'sys.kept = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]',
-    'real-time signals': 'signal.signal(signal.SIGRTMIN, signal.SIG_IGN)',
     'a process group of a child': 'os.fork() or (os.setpgid(0, 0), os._exit(0))',
     'a deep recursion': 'sys.setrecursionlimit(10 ** 6)',
     'a hard limit of processes': 'resource.setrlimit(resource.RLIMIT_NPROC, (500, 500))',
