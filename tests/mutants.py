@@ -809,6 +809,15 @@ MUTANTS = {
             'test_full_disk.py::test_an_index_that_may_not_grow[by the next]',
         ),
     ],
+    'older pools': [
+        Mutant(
+            'a thread of an older pool is given pending without a word',
+            'fetcher.py',
+            "        if beside and resource.status == 'pending':",
+            '        if False:',
+            'test_fetching_alike.py::test_a_thread_of_an_older_pool_is_told_that_it_is_given_pending',
+        ),
+    ],
     'readings of one run': [
         Mutant(
             'a folder is read without a look at whether it is still the same run',
