@@ -451,7 +451,8 @@ def close_in_children(owner: Closeable) -> None:
 def close(owner: Closeable) -> None:
     """Close what was given to `close_in_children`."""
     _held.pop(owner.fileno(), None)
-    owner.close()
+    with contextlib.suppress(OSError):  # the user's function may have closed it
+        owner.close()
 
 
 def is_locked(name: str, folder: int, *, if_refused: bool = True) -> bool:

@@ -809,6 +809,22 @@ MUTANTS = {
             'test_full_disk.py::test_an_index_that_may_not_grow[by the next]',
         ),
     ],
+    'closed descriptors': [
+        Mutant(
+            'a connection whose descriptors a function has closed stays, and no other has its locks',
+            'index/_connection.py',
+            '        if not self.is_open():\n',
+            '        if False:\n',
+            'test_low_descriptors.py::test_a_function_that_closes_all_of_its_callers_descriptors',
+        ),
+        Mutant(
+            'closing such a connection closes what others have opened since',
+            'index/_connection.py',
+            '            os.dup2(copy, fd, is_inherited)\n',
+            '            pass\n',
+            'test_low_descriptors.py::test_a_connection_that_was_closed_under_sqlite_closes_nobody_elses',
+        ),
+    ],
     'older pools': [
         Mutant(
             'a thread of an older pool is given pending without a word',

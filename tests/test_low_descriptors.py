@@ -1,6 +1,12 @@
 """Descriptors 0, 1 and 2 are for input and output: no file of ours is ever one of them."""
 
+import os
+import sqlite3
+
 import pytest
+
+from hadrosaur import Project
+from hadrosaur.index import _connection
 
 JOBS = """
     import os, shutil, sys
@@ -54,3 +60,57 @@ JOBS = """
 def test_nothing_of_ours_is_printed_to_or_closed(program, executor, capture, closed):
     """Where a program has no streams, what prints to them or closes them meets none of our files."""
     assert program(JOBS, executor, capture, closed).stdout.replace('JUNK', '') == 'that is all'
+
+
+def test_a_function_that_closes_all_of_its_callers_descriptors(program, base):
+    """The row is written at once, and the next batch has workers."""
+    program(
+        """
+        import os, sys
+        from hadrosaur import Project
+
+        proj = Project(sys.argv[1])
+
+        @proj.resource('coll', capture='streams')
+        def compute(ident, args, subdir):
+            if ident == 'closes':
+                os.closerange(3, 1000)
+            return ident
+
+        proj.fetch_many('coll', ['a'], workers=1).wait()
+        assert proj.fetch('coll', 'closes').status == 'error'
+        assert not proj._store.rows.is_behind
+        assert proj.fetch_many('coll', ['b', 'c'], workers=1).wait().completed == 2
+        assert {row.ident: row.status for row in proj.query()} == {
+            'a': 'completed', 'b': 'completed', 'c': 'completed', 'closes': 'error'}
+        proj.close()
+        """,
+        base,
+    )
+    with Project(base) as proj:
+        assert proj.check(deep=True).findings == []
+
+
+def is_there(fd):
+    try:
+        return os.fstat(fd)
+    except OSError:
+        return None
+
+
+def test_a_connection_that_was_closed_under_sqlite_closes_nobody_elses(tmp_path):
+    """Whoever has got the numbers of its descriptors since keeps them."""
+    driver = sqlite3.connect(tmp_path / 'some.sqlite3')
+    driver.execute('CREATE TABLE some (cell)')
+    file = os.stat(tmp_path / 'some.sqlite3')
+    opened = {fd for fd in range(3, 1000) if (found := is_there(fd)) and os.path.samestat(found, file)}
+    assert opened
+    for fd in opened:
+        os.close(fd)
+    files = [open(tmp_path / 'mine', 'a') for _ in range(20)]  # noqa: SIM115
+    assert opened <= {file.fileno() for file in files}
+    _connection._close_what_was_closed(driver)
+    for file in files:
+        file.write('.')
+        file.close()
+    assert (tmp_path / 'mine').read_text() == '.' * 20

@@ -8,7 +8,9 @@ as much, against 1.16 for the driver with what is kept here (two cores, 2026).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import resource
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
@@ -88,6 +90,10 @@ class Held:
         found = self._look()
         return found == self.mark and found != ()
 
+    def is_open(self) -> bool:
+        """Are its descriptors its own? SQLite waits ten seconds for each lock on one that was closed."""
+        return self.lock is None or self.lock.is_open()
+
     def be_patient(self) -> None:
         """Have SQLite wait as long as this thread wants to."""
         if self._patience != patience.seconds:
@@ -100,7 +106,12 @@ class Held:
         The last to close an index deletes its -wal, by name. Were the file replaced at that moment, it
         would be the new one's; so while somebody may be replacing it, the connection stays open.
         """
-        if not self._close():
+        if not self.is_open():
+            self.lock, lock = None, self.lock
+            _close_what_was_closed(self.driver)
+            if lock is not None:
+                lock.close()
+        elif not self._close():
             _kept_open.append(self)
 
     def _close(self) -> bool:
@@ -239,6 +250,26 @@ def close(driver: sqlite3.Connection) -> None:
     with gate, contextlib.suppress(sqlite3.Error):
         _opened.drivers.discard(driver)
         driver.close()
+
+
+def _close_what_was_closed(driver: sqlite3.Connection) -> None:
+    """Close a connection whose descriptors a function has closed; who has got their numbers keeps them.
+
+    While it is open, whatever this process opens of that index shares locks with it that cannot be taken.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    beyond = most // 2 if 0 < most < 1 << 16 else 1 << 15  # numbers that SQLite never had
+    copies: list[tuple[int, int, bool]] = []
+    for fd in map(int, os.listdir('/dev/fd')):
+        with contextlib.suppress(OSError):
+            copies.append((fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond), os.get_inheritable(fd)))
+    close(driver)
+    for fd, copy, is_inherited in copies:
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.dup2(copy, fd, is_inherited)
+        os.close(copy)
 
 
 def configure(driver: sqlite3.Connection) -> None:

@@ -242,7 +242,13 @@ class Connections:
                     self._idle.remove(idle)
                 except ValueError:  # another thread has it
                     continue
-                return idle
+                if idle.is_open():
+                    return idle
+                self._drop(idle)
+        for closed in [idle for idle in self._idle if not idle.is_open()]:  # or none can take a lock
+            with contextlib.suppress(ValueError):
+                self._idle.remove(closed)
+                self._drop(closed)
         held = self._opener.open(writing=writing)
         self._all.add(held)
         return held

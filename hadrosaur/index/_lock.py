@@ -39,9 +39,19 @@ class IndexLock:
         with diskio.opened(folder, diskio.LOOK) as hidden:  # a link that was put there leads nowhere
             self._fd = diskio.out_of_reach(os.open(name, _FLAGS, 0o666, dir_fd=hidden))
         let_go_in_children(self)
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+        found = os.fstat(self._fd)
+        self._file = (found.st_dev, found.st_ino)
+        if not stat.S_ISREG(found.st_mode):
             self.close()
             raise OSError(errno.EINVAL, 'it is not a regular file', path)
+
+    def is_open(self) -> bool:
+        """Is its descriptor still the one that it opened? A function may have closed all that there are."""
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
 
     def share(self) -> None:
         """Keep replacers out until `release`."""
@@ -108,10 +118,9 @@ class IndexLock:
 
     def close(self) -> None:
         """Give back lock and descriptor."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            with contextlib.suppress(OSError):  # the user's function may have closed it
-                os.close(fd)
+        is_open, fd, self._fd = self.is_open(), self._fd, -1
+        if is_open:
+            os.close(fd)
 
     def let_go(self) -> None:
         """Close, never unlock: a child shares the opening, and unlocking would take the parent's lock."""
