@@ -198,6 +198,7 @@ class Registry:
         self._has_rows = has_rows
         self._known: dict[str, Collection] = {}
         self._left_out: frozenset[str] = frozenset()
+        self._cells: dict[str, sameness.Cell | None] = {}  # that registered them
         self.find = self._known.get
         """The registered collection of that name, or None: the fast way."""
 
@@ -206,9 +207,16 @@ class Registry:
 
         The same function again is fine: a notebook cell or a module may be run twice (see `sameness`).
         """
+        if not callable(collection.function):
+            raise TypeError(
+                f'the collection {collection.name!r} needs a function that computes its resources, not '
+                f'{collection.function!r}'
+            )
         collection.check()
         known = self._known.get(collection.name)
-        if known is not None and not sameness.is_same(known.function, collection.function):
+        cell, before = sameness.cell(), self._cells.get(collection.name)
+        is_run_again = cell and before and cell.id == before.id and cell.run != before.run
+        if known and not is_run_again and not sameness.is_same(known.function, collection.function):
             raise DuplicateCollection(
                 f'the collection {collection.name!r} has a function already: '
                 f'{sameness.place(known.function)}; another is {sameness.place(collection.function)}',
@@ -217,6 +225,7 @@ class Registry:
         if not compute.in_worker:
             self._make_folder(collection)
         self._known[collection.name] = collection
+        self._cells[collection.name] = cell
 
     def _make_folder(self, collection: Collection) -> None:
         try:

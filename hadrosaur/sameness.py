@@ -8,6 +8,8 @@ edited or not; but two functions may not share a collection, where one would sil
 * What shares its name with others (lambdas, functions made inside functions, partials, bound methods,
   callable objects) is the same if it does the same: equal code, or code at the same place of the same file,
   and equal values in all that it holds (closure, defaults, arguments, attributes).
+* Whatever the same cell of a notebook registers when it is run again takes the place of what it had
+  registered, where the front end tells which cell that is.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import functools
 import os
 import sys
 from types import CodeType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 _Met = dict[tuple[int, int], tuple[Any, Any]]
 
@@ -27,6 +29,28 @@ def is_same(known: Any, new: Any) -> bool:
         return _same(known, new, {})
     except RecursionError:
         return False
+
+
+class Cell(NamedTuple):
+    """A cell of a notebook that is being run.
+
+    Attributes:
+        id: What the front end calls it.
+        run: Another one each time that it is run.
+    """
+
+    id: str
+    run: str
+
+
+def cell() -> Cell | None:
+    """The cell that is being run, where that can be known."""
+    ipython = sys.modules.get('IPython')
+    try:
+        parent = ipython.get_ipython().kernel.get_parent()  # type: ignore[union-attr]
+        return Cell(str(parent['metadata']['cellId']), str(parent['header']['msg_id']))
+    except (AttributeError, LookupError, TypeError):
+        return None
 
 
 def place(function: Any) -> str:

@@ -825,6 +825,29 @@ MUTANTS = {
             'test_low_descriptors.py::test_a_connection_that_was_closed_under_sqlite_closes_nobody_elses',
         ),
     ],
+    'registered': [
+        Mutant(
+            'the same cell with another lambda is another function',
+            'registry.py',
+            '        if known and not is_run_again and not',
+            '        if known and not',
+            'test_one_function.py::test_the_same_cell_may_be_run_again_with_another_lambda',
+        ),
+        Mutant(
+            'a second function of one running of a cell takes the place of the first',
+            'registry.py',
+            ' and cell.run != before.run',
+            '',
+            'test_one_function.py::test_the_same_cell_may_be_run_again_with_another_lambda',
+        ),
+        Mutant(
+            'what cannot be called is registered',
+            'registry.py',
+            '        if not callable(collection.function):',
+            '        if False:',
+            'test_one_function.py::test_what_cannot_be_called_is_refused_at_once[3]',
+        ),
+    ],
     'older pools': [
         Mutant(
             'a thread of an older pool is given pending without a word',

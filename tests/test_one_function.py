@@ -5,6 +5,7 @@ import functools
 import importlib
 import pickle
 import sys
+import types
 
 import numpy
 import pytest
@@ -168,6 +169,34 @@ def test_a_cell_may_be_run_again(proj):
     run_cell(cell.format('first'), 10, namespace)
     with pytest.raises(DuplicateCollection):
         run_cell(cell.format('second'), 11, namespace)
+
+
+def test_the_same_cell_may_be_run_again_with_another_lambda(proj, monkeypatch):
+    """Where the front end tells which cell is run; not within one run of it, and no other cell."""
+    parent = {'metadata': {}, 'header': {}}
+    shell = types.SimpleNamespace(kernel=types.SimpleNamespace(get_parent=lambda: parent))
+    monkeypatch.setitem(sys.modules, 'IPython', types.SimpleNamespace(get_ipython=lambda: shell))
+    cell = "proj.resource('nameless')(lambda ident, args, subdir: {!r})\n"
+
+    def run(name, number, what):
+        parent.update(metadata={'cellId': name}, header={'msg_id': number})
+        run_cell(cell.format(what), number, {'proj': proj, '__name__': '__main__'})
+
+    run('a', 1, 'first')
+    run('a', 2, 'second')
+    assert proj.fetch('nameless', 'it')['result'] == 'second'
+    for name, number in (('a', 2), ('b', 3)):
+        with pytest.raises(DuplicateCollection):
+            run(name, number, 'third')
+    run('a', 4, 'fourth')
+
+
+@pytest.mark.parametrize('given', [3, None, 'compute'])
+def test_what_cannot_be_called_is_refused_at_once(proj, base, given):
+    """Not by the first fetch; and no collection is made for it."""
+    with pytest.raises(TypeError, match="'coll' needs a function"):
+        proj.resource('coll')(given)
+    assert not (base / 'coll').exists()
 
 
 def test_one_name_in_two_files_is_two_functions(proj):

@@ -102,6 +102,7 @@ class Registering:
             InvalidIdent: The name cannot name a folder.
             DuplicateCollection: Another function has that name.
             ValueError: An option has no such value.
+            TypeError: What is decorated cannot be called.
         """
         if callable(name):
             raise TypeError(f'write @….resource(), with brackets, above {getattr(name, "__name__", name)!r}')
