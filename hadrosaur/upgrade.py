@@ -47,6 +47,7 @@ def stored_revision(path: str | Path) -> str | None:
 
     Raises IndexFault where it is no file, or cannot be read.
     """
+    is_whole = True  # without what waits in another file
     modes = ['mode=ro', 'immutable=1']  # the second where SQLite may not make its -shm
     for part in ('', '-wal', '-shm', '-journal'):  # SQLite waits for a FIFO, and follows a link
         beside = os.fsdecode(path) + part
@@ -56,6 +57,10 @@ def stored_revision(path: str | Path) -> str | None:
                 raise NotOurIndex(f'{beside} is not a regular file', hint='move it away')
             if found.st_nlink > 1:  # a reader writes into -shm
                 modes = ['immutable=1']
+            if found.st_size and part in ('-wal', '-journal'):
+                is_whole = False
+    if is_whole:  # else a reader of somebody's file leaves a -wal and a -shm beside it
+        modes = ['immutable=1']
     for mode in modes:
         uri = f'file:{quote(os.fsencode(path))}?{mode}'
         try:

@@ -825,6 +825,29 @@ MUTANTS = {
             'test_low_descriptors.py::test_a_connection_that_was_closed_under_sqlite_closes_nobody_elses',
         ),
     ],
+    'asked in passing': [
+        Mutant(
+            'who asks for the revision leaves files beside the index',
+            'upgrade.py',
+            '    if is_whole:',
+            '    if False:',
+            'test_upgrade.py::test_who_asks_for_the_revision_leaves_nothing_beside_the_file[foreign]',
+        ),
+        Mutant(
+            'a revision that waits in the -wal is overlooked',
+            'upgrade.py',
+            "            if found.st_size and part in ('-wal', '-journal'):",
+            '            if False:',
+            'test_upgrade.py::test_a_revision_that_waits_in_the_wal_is_seen',
+        ),
+        Mutant(
+            'an address that is none is met only where something is to be computed',
+            'runner/dispatcher.py',
+            'not (host and port.isdigit()):',
+            'False:',
+            'test_shown_on_terminals.py::test_an_executor_that_is_none_is_refused_at_the_call[dask:nothing]',
+        ),
+    ],
     'registered': [
         Mutant(
             'the same cell with another lambda is another function',
@@ -1101,8 +1124,8 @@ MUTANTS = {
         Mutant(
             'a fetch inside a function does not wait',
             'fetcher.py',
-            '            wait = is_inside()',
-            '            wait = False',
+            'asked, state, is_inside())',
+            'asked, state, False)',
             f'{ALIKE}a_shared_dependency_gives_its_value_to_all[processes-fetch]',
         ),
         Mutant(

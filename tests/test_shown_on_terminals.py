@@ -105,7 +105,9 @@ def test_idents_are_harmless_on_a_terminal(place, verb):
     assert b'\x1b[2J' not in on_terminal(name, place[0] / 'base', *words)
 
 
-@pytest.mark.parametrize('executor', ['nonsense', '', 7, None, object()])
+@pytest.mark.parametrize(
+    'executor', ['nonsense', '', 7, None, object(), 'dask:', 'dask:nothing', 'dask:tcp://host:', 'dask::80']
+)
 def test_an_executor_that_is_none_is_refused_at_the_call(proj, executor):
     """Also where nothing is left to compute."""
     proj.resource('c')(lambda ident, args, subdir: ident)

@@ -284,6 +284,29 @@ def test_what_only_computes_or_counts_loads_no_sqlalchemy(base):
     subprocess.run([sys.executable, '-c', program], check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
 
 
+@pytest.mark.parametrize('whose', ['ours', 'foreign'])
+def test_who_asks_for_the_revision_leaves_nothing_beside_the_file(tmp_path, whose):
+    """Of a database in WAL mode neither: a reader would make -wal and -shm, and could not remove them."""
+    path = tmp_path / 'some.sqlite3'
+    with closing(sqlite3.connect(path)) as driver:
+        driver.execute('PRAGMA journal_mode = WAL')
+        driver.execute(f'CREATE TABLE {"alembic_version" if whose == "ours" else "some"} (version_num)')
+        driver.execute('INSERT INTO alembic_version VALUES (7)') if whose == 'ours' else None
+        driver.commit()
+    assert stored_revision(path) == ('7' if whose == 'ours' else None)
+    assert os.listdir(tmp_path) == ['some.sqlite3']
+
+
+def test_a_revision_that_waits_in_the_wal_is_seen(tmp_path):
+    """Where another process has written it, and still has the file open."""
+    path = tmp_path / 'some.sqlite3'
+    with closing(sqlite3.connect(path, isolation_level=None)) as driver:
+        driver.execute('PRAGMA journal_mode = WAL')
+        driver.execute('CREATE TABLE alembic_version (version_num)')
+        driver.execute('INSERT INTO alembic_version VALUES (8)')
+        assert stored_revision(path) == '8'
+
+
 def test_db_current_and_upgrade(base):
     """The command shows the stored revision without touching it, and brings it to head when asked."""
     import json

@@ -74,8 +74,6 @@ def _await_listener(address: str) -> None:
     host, _, port = rest.rpartition(':')
     if scheme not in ('', 'tcp', 'tls'):
         return  # dask knows what to make of it
-    if not port.isdigit():
-        raise ValueError('no port number (write dask:tcp://host:port)')
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

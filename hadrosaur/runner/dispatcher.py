@@ -83,7 +83,17 @@ def check_executor(executor: Any, workers: int | None, threads: int | None = Non
 def _foreign(executor: Any) -> str | None:
     """Import path of what drives an executor that is not ours, None where it is none."""
     if isinstance(executor, str):
-        return 'hadrosaur.executors.dask:DaskExecutor' if executor.startswith('dask:') else None
+        if not executor.startswith('dask:'):
+            return None
+        scheme, _, place = executor.removeprefix('dask:').rpartition('://')
+        host, _, port = place.rpartition(':')
+        if scheme in ('', 'tcp', 'tls') and not (host and port.isdigit()):  # others dask knows
+            raise UnknownExecutor(
+                f'no dask scheduler can be at {executor.removeprefix("dask:")!r}: it has no host or no port '
+                'number',
+                hint='write dask:tcp://host:port',
+            )
+        return 'hadrosaur.executors.dask:DaskExecutor'
     futures, dask = sys.modules.get('concurrent.futures'), sys.modules.get('distributed')
     if futures is not None and isinstance(executor, futures.Executor):
         return 'hadrosaur.executors.futures:FuturesExecutor'
