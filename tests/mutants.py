@@ -1136,13 +1136,6 @@ MUTANTS = {
             f'{ALIKE}a_thread_that_an_inline_function_starts_is_inside_it',
         ),
         Mutant(
-            'a port is not asked of a scheduler',
-            'executors/dask.py',
-            '    if not port.isdigit():',
-            '    if False:',
-            f'{TOOLS}an_address_without_a_port_is_refused_before_dask_sees_it',
-        ),
-        Mutant(
             'help that cannot be printed ends in a traceback',
             'cli/__init__.py',
             '    except OSError as error:  # the help',
