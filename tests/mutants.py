@@ -640,7 +640,7 @@ MUTANTS = {
             'diskio.py',
             '    if fd > 2:\n        return fd\n    moved',
             '    if fd >= 0:\n        return fd\n    moved',
-            'test_low_descriptors.py::test_nothing_of_ours_is_printed_to_or_closed[threads-streams-12]',
+            'test_low_descriptors.py::test_nothing_of_ours_is_printed_to_or_closed[inline-streams-1]',
         ),
         Mutant(
             'a file that cannot be closed keeps the lock',

@@ -90,6 +90,11 @@ def test_a_first_run_that_cannot_begin_leaves_no_folder(proj, base, monkeypatch)
     for ident in ('new', 'there'):
         assert 'no room' in proj.fetch('coll', ident).error
     assert os.listdir(base / 'coll') == ['there']
+    # A worker leaves it so by itself, whether or not its caller is still there to settle it.
+    collection = proj._registry.get('coll')
+    order = proj._store.order(collection, 'new', None, 'new')
+    assert compute.carry_out(order, collection.function).not_started
+    assert os.listdir(base / 'coll') == ['there']
 
 
 def test_why_a_function_could_not_be_loaded_is_told_in_full(proj):
