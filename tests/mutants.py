@@ -811,6 +811,13 @@ MUTANTS = {
     ],
     'closed descriptors': [
         Mutant(
+            'a lock that was given back counts as closed by somebody else',
+            'index/_lock.py',
+            '        if self._fd < 0:  # it was we\n            return False\n',
+            '',
+            'test_forks_and_the_collector.py::test_a_fork_during_which_something_is_collected_returns[first-before]',
+        ),
+        Mutant(
             'a connection whose descriptors a function has closed stays, and no other has its locks',
             'index/_connection.py',
             '        if not self.is_open():\n',

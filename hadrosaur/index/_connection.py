@@ -92,7 +92,7 @@ class Held:
 
     def is_open(self) -> bool:
         """Are its descriptors its own? SQLite waits ten seconds for each lock on one that was closed."""
-        return self.lock is None or self.lock.is_open()
+        return self.lock is None or not self.lock.is_lost()
 
     def be_patient(self) -> None:
         """Have SQLite wait as long as this thread wants to."""

@@ -45,13 +45,15 @@ class IndexLock:
             self.close()
             raise OSError(errno.EINVAL, 'it is not a regular file', path)
 
-    def is_open(self) -> bool:
-        """Is its descriptor still the one that it opened? A function may have closed all that there are."""
+    def is_lost(self) -> bool:
+        """Has somebody else closed its descriptor? A function may close all that there are."""
+        if self._fd < 0:  # it was we
+            return False
         try:
             found = os.fstat(self._fd)
         except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._file
+            return True
+        return (found.st_dev, found.st_ino) != self._file
 
     def share(self) -> None:
         """Keep replacers out until `release`."""
@@ -118,8 +120,8 @@ class IndexLock:
 
     def close(self) -> None:
         """Give back lock and descriptor."""
-        is_open, fd, self._fd = self.is_open(), self._fd, -1
-        if is_open:
+        is_lost, fd, self._fd = self.is_lost(), self._fd, -1
+        if fd >= 0 and not is_lost:
             os.close(fd)
 
     def let_go(self) -> None:
