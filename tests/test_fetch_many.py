@@ -102,13 +102,16 @@ def children():
 
 
 def holdings():
-    """Threads, descriptors (by what they are) and children of this process."""
+    """Threads, descriptors (by what they are) and children of this process.
+
+    The clock that looks whether an inline run is cancelled ends within a second of the last one.
+    """
     gc.collect()
     kinds = collections.Counter()
     for fd in os.listdir('/proc/self/fd'):
         with contextlib.suppress(OSError):
             kinds[os.readlink(f'/proc/self/fd/{fd}').partition(':')[0]] += 1
-    return {thread.name for thread in threading.enumerate()}, kinds, children()
+    return {thread.name for thread in threading.enumerate()} - {'hadrosaur-clock'}, kinds, children()
 
 
 # --- lazy ------------------------------------------------------------------------------------------------
