@@ -319,7 +319,9 @@ def test_a_resource_that_is_fetched_inside_has_its_own(proj, executor, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ('setup', 'word'), [(7, 'function'), (lambda path: 1, 'path'), ('load', 'function')], ids=str
+    ('setup', 'word'),
+    [(7, 'function'), (lambda path: 1, 'path'), ('load', 'function')],
+    ids=['a number', 'with an argument', 'a name'],
 )
 def test_what_cannot_be_called_is_refused(proj, setup, word):
     """At registration, in words."""
