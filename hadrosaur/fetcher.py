@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import capture, compute, directory, limits, waiting
-from .errors import IndexFault, ResourceNotFound, warn
+from .errors import IndexFault, ResourceNotFound
 from .executors import _here
 from .handle import Look, Resource, look
 from .records import Entry, Explanation, Outcome, WorkOrder
@@ -155,17 +155,8 @@ class Fetcher:
 
         ``wait``: for so many seconds, or True, or False; None waits inside a resource's function only.
         """
-        if wait is not None:
-            return self._obtain(collection, ident, asked, state, wait)
-        beside = [] if is_inside() else compute.in_progress()
-        resource = self._obtain(collection, ident, asked, state, is_inside())
-        if beside and resource.status == 'pending':
-            _warn_of_the_doubt(resource, beside[-1])
-        return resource
-
-    def _obtain(
-        self, collection: Collection, ident: str, asked: Asked, state: State | None, wait: bool | float
-    ) -> Resource:
+        if wait is None:
+            wait = is_inside()
         end = None if wait is True else time.monotonic() + wait
         folder = directory.find_folder(collection.task.path, ident)
         while True:
@@ -469,15 +460,6 @@ def _damaged_entry(collection: Collection, ident: str, what: str) -> Entry:
 def is_inside() -> bool:
     """Are we inside a resource's function (or a worker, which does nothing else)?"""
     return compute.in_worker or compute.current() is not None
-
-
-def _warn_of_the_doubt(resource: Resource, running: compute.Running) -> None:
-    """A pool that was made before the function ran tells nobody whose work its threads do."""
-    warn(
-        f'{resource.collection}/{resource.ident} is given as pending, to a thread that is not known to work '
-        f'for {running.collection}/{running.ident}, which is computed in this process: if it does, fetch '
-        'with wait=True, or submit contextvars.copy_context().run with its work; if not, wait=False says so'
-    )
 
 
 def _cannot_be_changed(order: WorkOrder) -> bool:

@@ -878,15 +878,6 @@ MUTANTS = {
             'test_one_function.py::test_what_cannot_be_called_is_refused_at_once[3]',
         ),
     ],
-    'older pools': [
-        Mutant(
-            'a thread of an older pool is given pending without a word',
-            'fetcher.py',
-            "        if beside and resource.status == 'pending':",
-            '        if False:',
-            'test_fetching_alike.py::test_a_thread_of_an_older_pool_is_told_that_it_is_given_pending',
-        ),
-    ],
     'readings of one run': [
         Mutant(
             'a folder is read without a look at whether it is still the same run',

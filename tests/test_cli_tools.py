@@ -20,6 +20,7 @@ from conftest import HANG
 from hadrosaur import Project
 from hadrosaur.cli import app, output
 from hadrosaur.cli.output import Column
+from hadrosaur.shown import size
 
 HOSTILE = 'a\x1b[31mb\tc\nd[red]e[/red]\u202ef'
 
@@ -163,7 +164,7 @@ def test_durations_for_people(number, shown):
 )
 def test_sizes_for_people(number, shown):
     """Bytes have the unit that fits."""
-    assert shown == output.size(number)
+    assert shown == size(number)
 
 
 def test_times():

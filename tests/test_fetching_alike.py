@@ -5,14 +5,12 @@ each other.
 """
 
 import contextlib
-import contextvars
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -488,30 +486,3 @@ def test_a_thread_that_an_inline_function_starts_is_inside_it(tmp_path):
     asked = ('by a thread', 'by a pool')
     expected = [[[f'value of {name}', ident] for name in asked] for ident in ('first', 'second')]
     assert ended.stdout.splitlines() == [str(found) for found in expected]
-
-
-@pytest.mark.parametrize('kind', ['inline', 'threads'])
-def test_a_thread_of_an_older_pool_is_told_that_it_is_given_pending(proj, kind):
-    """Nobody knows whose work it does; with the function's context, or wait=True, it gets the value."""
-    proj.resource('back', background=True)(lambda ident, args, subdir: ident)
-    ways = {
-        'waits': lambda ident: proj.fetch('back', ident, wait=True)['result'],
-        'leaves': lambda ident: proj.fetch('back', ident, wait=False).status,
-        'unknown': lambda ident: proj.fetch('back', ident).status,
-        'known': lambda ident: proj.fetch('back', ident)['result'],
-    }
-
-    @proj.resource('outer')
-    def outer(ident, args, subdir):
-        run = contextvars.copy_context().run if ident == 'known' else lambda work, ident: work(ident)
-        return pool.submit(run, ways[ident], ident).result()
-
-    with ThreadPoolExecutor(1) as pool, warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter('always')
-        pool.submit(int).result()  # its thread is there before
-        batch = proj.fetch_many('outer', list(ways), executor=kind, workers=1)
-        found = {res.ident: res['result'] for res in batch}
-    assert found == {'waits': 'waits', 'leaves': 'pending', 'unknown': 'pending', 'known': 'known'}
-    [warning] = [str(each.message) for each in told if 'pending' in str(each.message)]
-    assert 'back/unknown is given as pending' in warning
-    assert 'outer/unknown' in warning

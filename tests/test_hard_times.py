@@ -289,7 +289,7 @@ def test_an_import_that_hangs_ends(proj, monkeypatch):
     proj.resource('coll', timeout=0.05)(lambda ident, args, subdir: hangs)
     [res] = proj.fetch_many('coll', ['a'], workers=1)
 
-    assert res.entry.error_type == 'WorkerDied', res.entry
+    assert res.entry.error_type == 'TimedOut', res.entry
 
 
 def test_orders_that_were_dropped_are_counted_once(proj):

@@ -51,7 +51,7 @@ READER = """
 import json, os, sys, warnings
 from hadrosaur import Project, HadrosaurError, cli
 import hadrosaur.settle, hadrosaur.registry, hadrosaur.index._clauses, hadrosaur.index._reading
-import hadrosaur.index._statements, hadrosaur.schema, hadrosaur.upgrade, hadrosaur.mounts, traceback
+import hadrosaur.index._clauses, hadrosaur.schema, hadrosaur.upgrade, hadrosaur.mounts, traceback
 import concurrent.futures, difflib, html, sqlalchemy, sqlalchemy.dialects.sqlite.pysqlite, hadrosaur.cli.one
 warnings.simplefilter('ignore')
 base = sys.argv[1]
