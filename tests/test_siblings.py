@@ -56,7 +56,7 @@ def look(ident, args, subdir):
             threading.excepthook is threading.__excepthook__,
             sys.get_asyncgen_hooks().firstiter,
             len(gc.callbacks),
-            signal.set_wakeup_fd(-1),
+            threading.current_thread() is threading.main_thread() and signal.set_wakeup_fd(-1),
         ),
         'settings': (
             sys.get_int_max_str_digits(),
