@@ -1066,7 +1066,7 @@ MUTANTS = {
             'project/__init__.py',
             'return self._is_flying(collection, ident, even_stepped=False)',
             'return self._is_flying(collection, ident)',
-            f'{ASKED}the_body_of_an_inline_loop_does_not_wait_for_its_own_retry[fetch]',
+            f'{ASKED}the_body_of_an_inline_loop_does_not_wait_for_its_own_retry[kept]',
         ),
         Mutant(
             'close() inside a function ends the batch',
@@ -1308,7 +1308,7 @@ MUTANTS = {
             'diskio.py',
             '        write_all(fd, before)\n        os.ftruncate(fd, len(before))\n',
             '        pass\n',
-            f'{DISK}the_args_that_were_asked_for_outlive_every_failure[completed-1000000000-False-write]',
+            f'{DISK}a_record_that_has_no_room_to_grow_is_put_back',
         ),
         Mutant(
             'a recompute that was queued is not taken for one of a completed resource',
@@ -1329,7 +1329,7 @@ MUTANTS = {
             'handle.py',
             'diskio.is_no_file(error):\n        return _ABSENT\n    raise error',
             'diskio.is_no_file(error):\n        pass\n    return _ABSENT',
-            f'{DISK}what_is_completed_and_cannot_be_read_is_not_an_error_of_it[fetch-24]',
+            f'{DISK}what_is_completed_and_cannot_be_read_is_not_an_error_of_it[get-24]',
         ),
         Mutant(
             'durable does not wait for storage',
@@ -1380,7 +1380,7 @@ MUTANTS = {
             'diskio.py',
             ' and now.st_nlink == 1\n',
             '\n',
-            f'{TRUTH}test_a_hard_linked_copy_keeps_its_bytes[fail]',
+            f'{TRUTH}test_a_hard_linked_copy_made_while_it_runs_keeps_its_bytes[True]',
         ),
         Mutant(
             'a log that has another name elsewhere is emptied',
@@ -1657,7 +1657,7 @@ MUTANTS = {
             'store.py',
             '                self._recover(self)\n        return index',
             '                self._recover(self)\n        return self._index',
-            'test_locks.py::test_closing_a_project_while_threads_fetch',
+            'test_locks.py::test_an_index_that_is_closed_as_soon_as_it_is_open',
         ),
         Mutant(
             'recovery deletes a row that was written meanwhile',
@@ -1699,7 +1699,7 @@ MUTANTS = {
             'index/_examining.py',
             'isinstance(fault, (UnicodeDecodeError, Altered))',
             'isinstance(fault, Altered)',
-            f'{OPENING}a_damaged_index_is_set_aside_and_built_anew[message]',
+            f'{OPENING}damage_that_is_met_in_mid_life_and_described_in_bytes_that_are_no_text',
         ),
     ],
     'many rows': [
@@ -2639,7 +2639,7 @@ MUTANTS = {
             'executors/_worker.py',
             "'import sys; sys.path[:] = sys.argv[2:]; '",
             "'import sys; sys.path += sys.argv[2:]; '",
-            f'{MANY}test_files_of_the_callers_folder_are_no_modules_of_a_slot',
+            f'{MANY}test_files_of_the_callers_folder_are_no_modules_of_a_slot[unforked]',
         ),
         Mutant(
             'what runs here is polled for',
@@ -2674,7 +2674,7 @@ MUTANTS = {
             'executors/_worker.py',
             'stderr=None if _is_inherited(2) else subprocess.DEVNULL',
             'stderr=None',
-            f'{MANY}test_slots_start_where_descriptors_are_closed[2]',
+            f'{MANY}test_slots_start_where_descriptors_are_closed[unforked-2]',
         ),
         Mutant(
             'what else is in sys.path goes to the worker',
@@ -2999,9 +2999,9 @@ MUTANTS = {
         ),
         Mutant(
             'a revision differs from schema.py',
-            '../migrations/versions/0002_fewer_indexes.py',
-            "    op.drop_index('resources_by_finish', 'resources')",
-            '    pass',
+            '../migrations/versions/0005_history.py',
+            'ON resources (error_type, finished_at)',
+            'ON resources (error_type)',
             'test_upgrade.py::test_replaying_all_revisions_equals_the_schema',
         ),
         Mutant(

@@ -1355,6 +1355,22 @@ def test_a_hard_linked_copy_keeps_its_bytes(proj, base, then):
     assert proj.fetch('coll', 'copy')['status'] == COMPLETED
 
 
+@pytest.mark.parametrize('fails', [False, True])
+def test_a_hard_linked_copy_made_while_it_runs_keeps_its_bytes(proj, base, fails):
+    """A backup in the middle of a run says pending for ever, whatever comes of the run."""
+
+    @proj.resource('coll')
+    def compute(ident, args, subdir):
+        for name in ('status.json', 'record.json'):
+            os.link(base / 'coll/one' / name, base / name)
+        return 1 // (not fails)
+
+    proj.fetch('coll', 'one')
+    assert status_of(base, 'one')['error' if fails else 'completed']
+    assert json.loads((base / 'status.json').read_text()) == PENDING
+    assert json.loads((base / 'record.json').read_text())['state'] == 'begun'
+
+
 def old_folder(base, name, status, result=None, error=None):
     """A resource as hadrosaur 0.0.2 left it: no record.json."""
     folder = base / 'coll' / name

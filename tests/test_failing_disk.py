@@ -211,6 +211,24 @@ def test_the_args_that_were_asked_for_outlive_every_failure(base, monkeypatch, f
         assert outcome.entry.status == 'completed'
 
 
+def test_a_record_that_has_no_room_to_grow_is_put_back(coll, base, monkeypatch):
+    """A full disk takes what a file has room for, and not a byte more; no new file either."""
+    before, real = content(base), os.pwrite
+
+    def write(fd, data, offset):
+        room = os.fstat(fd).st_size - offset
+        if room <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data[:room], offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, 'pwrite', write)
+        found = coll.fetch('coll', 'a', {'n': 'long' * 500}, recompute=True)
+        assert 'No space left' in found.error
+    assert content(base) == before
+    assert coll.fetch('coll', 'a').result == OLD
+
+
 def test_a_full_disk_is_told_in_the_folder(coll, base, monkeypatch):
     """The result that had no room is gone; status and record, which need none, say why."""
     real = os.pwrite

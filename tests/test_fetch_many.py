@@ -1237,22 +1237,33 @@ def test_slots_start_where_the_caller_stands(program, tmp_path):
     )
 
 
-@pytest.mark.parametrize('closed', ['0', '1', '2', '012'])
-def test_slots_start_where_descriptors_are_closed(program, tmp_path, closed):
+UNFORKED = """
+        from hadrosaur.executors import template
+        template.IS_USED = template.IS_USED and sys.argv[1] != 'unforked'  # else no worker is a new interpreter
+"""
+
+
+@pytest.mark.parametrize(
+    ('how', 'closed'),
+    [*(('as it is', closed) for closed in ('0', '1', '2', '012')), ('unforked', '2'), ('unforked', '012')],
+)
+def test_slots_start_where_descriptors_are_closed(program, tmp_path, how, closed):
     """A daemon may run without any of the three."""
     program(
         PRELUDE
+        + UNFORKED
         + """
         @proj.resource('coll')
         def compute(ident, args, subdir):
             print(ident)
             return ident
 
-        for fd in sys.argv[1]:
+        for fd in sys.argv[2]:
             os.close(int(fd))
         found = [res['result'] for res in proj.fetch_many('coll', ['a', 'b'], workers=1)]
         open('found', 'w').write(json.dumps(found))
         """,
+        how,
         closed,
         check=False,
     )
@@ -1383,22 +1394,23 @@ def test_a_function_may_fetch_from_threads_of_its_own(proj):
 
         def fetch_last():
             assert began.wait(30)
+            whose.append(hadrosaur.current().ident)
             answers.append(inner.fetch('dep', 'last').status)
 
         def fetch_first():
             answers.append(inner.fetch('dep', 'first').status)
             over.set()
 
-        answers = []
+        answers, whose = [], []
         asking = [threading.Thread(target=fetch_last), threading.Thread(target=fetch_first)]
         for thread in asking:
             thread.start()
         for thread in asking:
             thread.join()
-        return answers
+        return answers + whose
 
     [res] = proj.fetch_many('outer', ['x'], workers=1)
-    assert res['result'] == ['completed'] * 2, res.error
+    assert res['result'] == ['completed', 'completed', 'x'], res.error
     assert sorted(row.ident for row in proj.query()) == ['first', 'last', 'x']
     assert proj.check().findings == []
 
@@ -1468,13 +1480,15 @@ def test_fetch_as_the_target_of_a_process(program, tmp_path):
     )
 
 
-def test_files_of_the_callers_folder_are_no_modules_of_a_slot(program, tmp_path):
+@pytest.mark.parametrize('how', ['as it is', 'unforked'])
+def test_files_of_the_callers_folder_are_no_modules_of_a_slot(program, tmp_path, how):
     """A script may lie elsewhere than in the current folder, where a socket.py is any other file."""
     (tmp_path / 'work').mkdir()
     for name in ('socket', 'struct', 'json'):
         (tmp_path / f'work/{name}.py').write_text('raise SystemExit("imported from the current folder")')
     program(
         PRELUDE
+        + UNFORKED
         + """
         @proj.resource('coll')
         def compute(ident, args, subdir):
@@ -1482,6 +1496,7 @@ def test_files_of_the_callers_folder_are_no_modules_of_a_slot(program, tmp_path)
 
         assert [res['result'] for res in proj.fetch_many('coll', ['a'], workers=1)] == ['a']
         """,
+        how,
         cwd=tmp_path / 'work',
     )
 

@@ -17,9 +17,9 @@ PROGRAM = """
         os.register_at_fork(**{name: hook})
     import hadrosaur
     from hadrosaur import Project
-    from hadrosaur.index import _connections
+    from hadrosaur.index import _connections, _query
 
-    _connections.CHUNK = 1  # rows that are read at a time: a query that was begun is not yet done
+    _query.WINDOW = _connections.CHUNK = 1  # rows that are read at a time: one that was begun is not yet done
 
     def project(name):
         proj = Project(f'{here}/{name}')
@@ -51,7 +51,7 @@ PROGRAM = """
         stop, threads = threading.Event(), []
         if what == 'query':
             cycle.append(iter(cycle[0].query()))
-            next(cycle[1])
+            next(cycle[1]), next(cycle[1])
         elif what == 'batch':
             cycle.append(cycle[0].fetch_many('c', map(str, range(10_000, 20_000)), workers=1))
             next(cycle[1])

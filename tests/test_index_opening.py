@@ -589,6 +589,20 @@ def test_damage_is_met_in_mid_life(base, action):
     assert set(statuses(index)) == expected
 
 
+def test_damage_that_is_met_in_mid_life_and_described_in_bytes_that_are_no_text(base):
+    """SQLite quotes them, and Python cannot read what it says."""
+    index = base.index()
+    index.finish([done('i')])
+    assert set(statuses(index)) == {'on disk', 'i'}
+    with program(base.file) as other:
+        other.execute('PRAGMA writable_schema = ON')
+        broken = "CAST(replace(CAST(sql AS BLOB), CAST('TABLE' AS BLOB), x'ff') AS TEXT)"
+        other.execute(f"UPDATE sqlite_master SET sql = {broken} WHERE name = 'resources'")
+        other.execute('PRAGMA schema_version = 1000')
+    with pytest.warns(HadrosaurWarning, match='was damaged'):
+        assert statuses(index) == {'on disk': 'completed'}
+
+
 def test_text_that_is_not_utf8_is_damage(base):
     """A flipped bit that SQLite does not mind, but Python does."""
     index = base.index()

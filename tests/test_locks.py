@@ -132,6 +132,13 @@ def test_closing_a_project_while_threads_fetch(proj):
     assert len(proj.query(status='completed')) == 80
 
 
+def test_an_index_that_is_closed_as_soon_as_it_is_open(base, monkeypatch):
+    """Another thread closes the project between the opening and the first question, which is answered."""
+    with Project(base) as proj:
+        monkeypatch.setattr(proj._store, '_recover', lambda store: store._reopen())
+        assert proj._store.index.get('coll', 'a') is None
+
+
 def test_recovery_leaves_a_row_that_was_written_meanwhile(proj, monkeypatch):
     """Somebody computes the resource of a dead process while recovery looks at its folder: the row stays."""
     index = proj._store.index

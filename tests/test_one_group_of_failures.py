@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -284,6 +285,9 @@ def test_every_table_keeps_columns_wide_enough_to_read(proj, screen):
         lines = screen(80, *args).splitlines()
         assert len(lines) <= 20, lines
         assert all(cell_len(line) <= 80 for line in lines if 'hadrosaur retry' not in line)
+    shutil.rmtree(Path(proj.path, 'a-collection-with-a-name-that-has-no-end-in-sight'))
+    lines = screen(80, 'check', proj.path).splitlines()
+    assert 2 < len(lines) <= 20, lines
 
 
 # --- an index of the release before ----------------------------------------------------------------

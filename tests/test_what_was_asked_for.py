@@ -238,12 +238,16 @@ def test_fetch_and_fetch_many_warn_alike_of_a_damaged_result(proj, base, ran, da
 # --- waiting for oneself -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('way', ['fetch', 'value', 'wait', 'many', 'get'])
+@pytest.mark.parametrize('way', ['fetch', 'value', 'wait', 'many', 'get', 'kept'])
 def test_the_body_of_an_inline_loop_does_not_wait_for_its_own_retry(proj, way):
     """The retry is the loop's, which goes on only after the body: so the body computes it."""
-    proj.resource('coll', retries=2, retry_delay=600)(
-        lambda ident, args, subdir: 1 // (ident != 'bad' or hadrosaur.current().attempt > 1)
-    )
+    kept = []
+
+    @proj.resource('coll', retries=2, retry_delay=600)
+    def compute(ident, args, subdir):
+        kept.append(proj.get('coll', ident))
+        return 1 // (ident != 'bad' or hadrosaur.current().attempt > 1)
+
     batch = proj.fetch_many('coll', ['bad', 'good'], executor='inline')
     res = next(batch)
     assert res.ident == 'good'
@@ -253,12 +257,15 @@ def test_the_body_of_an_inline_loop_does_not_wait_for_its_own_retry(proj, way):
         (found,) = proj.fetch_many('coll', ['bad'], executor='inline')
     elif way == 'get':
         found = proj.get('coll', 'bad').wait()
+    elif way == 'kept':
+        assert kept[0].status == 'pending'
+        found = kept[0].wait()
     else:
         found = proj.fetch('coll', 'bad')
         found = found.wait() if way == 'wait' else (found.value, found.wait())[1]
     assert proj.wait()
 
-    assert found.status == ('error' if way == 'get' else 'completed')
+    assert found.status == ('error' if way in ('get', 'kept') else 'completed')
     batch.close()
 
 
