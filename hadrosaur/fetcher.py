@@ -163,8 +163,6 @@ class Fetcher:
             store = self.store()
             how = 'yes' if asked.recompute else 'changed' if state == 'completed' else 'no'
             order = store.order(collection, ident, asked.args, folder, recompute=how)
-            if order.step in order.chain:
-                raise waiting.itself(order.chain, order.step)
             sent = False
             with contextlib.ExitStack() as echoing:
                 if self._is_under_way(store, collection, ident, folder, state):

@@ -99,6 +99,8 @@ class Waits:
     def _locked(self) -> Iterator[int | None]:
         """The open folder, while its lock is ours; None where there is no such folder to be had."""
         try:
+            with contextlib.suppress(FileExistsError):  # it may be deleted while functions run
+                os.mkdir(self._hidden)
             with diskio.opened(self._hidden, diskio.LOOK) as hidden:
                 diskio.make_folder(FOLDER, hidden)
                 opened = diskio.opened(FOLDER, within=hidden)

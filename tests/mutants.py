@@ -1513,9 +1513,9 @@ MUTANTS = {
         Mutant(
             'a resource may wait for itself',
             'fetcher.py',
-            '            if order.step in order.chain:',
+            '            if step in chain:',
             '            if False:',
-            f'{TRUTH}test_nested_fetch[inline]',
+            'test_fetching_alike.py::test_asking_for_itself_is_a_cycle_error[inline-fetch]',
         ),
         Mutant(
             'rows of nested fetches are dropped',
@@ -1697,9 +1697,16 @@ MUTANTS = {
         Mutant(
             'damage that SQLite describes in bytes that are no text is not taken for damage',
             'index/_examining.py',
-            'isinstance(fault, (UnicodeDecodeError, Altered))',
-            'isinstance(fault, Altered)',
+            '    except FAULTS:\n        return True\n    return not found',
+            '    except FAULTS:\n        return False\n    return not found',
             f'{OPENING}damage_that_is_met_in_mid_life_and_described_in_bytes_that_are_no_text',
+        ),
+        Mutant(
+            'a statement that is refused in bytes that are no text is damage of the index',
+            'index/_examining.py',
+            'isinstance(fault, Altered)',
+            'isinstance(fault, (UnicodeDecodeError, Altered))',
+            f'{OPENING}a_statement_that_is_refused_in_bytes_that_are_no_text_is_no_damage',
         ),
     ],
     'many rows': [
@@ -2053,7 +2060,7 @@ MUTANTS = {
             'directory/claim.py',
             'return diskio.is_same(self._lock, os.stat(LOCK, dir_fd=self.folder, follow_symlinks=False))',
             'return True',
-            f'{LOCKFILE}a_lock_file_that_was_replaced_is_no_lock',
+            f'{LOCKFILE}a_lock_file_that_another_has_made_meanwhile_is_theirs',
         ),
         Mutant(
             'a copied base uses the index of the original',
@@ -2674,7 +2681,7 @@ MUTANTS = {
             'executors/_worker.py',
             'stderr=None if _is_inherited(2) else subprocess.DEVNULL',
             'stderr=None',
-            f'{MANY}test_slots_start_where_descriptors_are_closed[unforked-2]',
+            f'{MANY}test_slots_start_where_descriptors_are_closed[unforked-own]',
         ),
         Mutant(
             'what else is in sys.path goes to the worker',

@@ -1,5 +1,6 @@
 """Item 6: `fetch_many` on inline and processes: lazy, keeps going, blames exactly, leaves nothing behind."""
 
+import _thread
 import collections
 import contextlib
 import enum
@@ -1239,16 +1240,16 @@ def test_slots_start_where_the_caller_stands(program, tmp_path):
 
 UNFORKED = """
         from hadrosaur.executors import template
-        template.IS_USED = template.IS_USED and sys.argv[1] != 'unforked'  # else no worker is a new interpreter
+        template.IS_USED = template.IS_USED and sys.argv[1] != 'unforked'  # none is a new interpreter
 """
 
 
 @pytest.mark.parametrize(
     ('how', 'closed'),
-    [*(('as it is', closed) for closed in ('0', '1', '2', '012')), ('unforked', '2'), ('unforked', '012')],
+    [*(('as it is', closed) for closed in ('0', '1', '2', '012')), ('unforked', '2'), ('unforked', 'own')],
 )
 def test_slots_start_where_descriptors_are_closed(program, tmp_path, how, closed):
-    """A daemon may run without any of the three."""
+    """A daemon may run without any of the three, or keep the last one to itself."""
     program(
         PRELUDE
         + UNFORKED
@@ -1258,8 +1259,11 @@ def test_slots_start_where_descriptors_are_closed(program, tmp_path, how, closed
             print(ident)
             return ident
 
-        for fd in sys.argv[2]:
-            os.close(int(fd))
+        if sys.argv[2] == 'own':
+            os.set_inheritable(2, False)
+        else:
+            for fd in sys.argv[2]:
+                os.close(int(fd))
         found = [res['result'] for res in proj.fetch_many('coll', ['a', 'b'], workers=1)]
         open('found', 'w').write(json.dumps(found))
         """,
@@ -1392,16 +1396,21 @@ def test_a_function_may_fetch_from_threads_of_its_own(proj):
                 last_began.set()
                 assert over.wait(30)
 
+        def look():  # in a thread that Python's own start did not see, as one of a library
+            whose.append(getattr(hadrosaur.current(), 'ident', None))
+            looked.set()
+
         def fetch_last():
             assert began.wait(30)
-            whose.append(hadrosaur.current().ident)
+            _thread.start_new_thread(look, ())
+            assert looked.wait(30)
             answers.append(inner.fetch('dep', 'last').status)
 
         def fetch_first():
             answers.append(inner.fetch('dep', 'first').status)
             over.set()
 
-        answers, whose = [], []
+        answers, whose, looked = [], [], threading.Event()
         asking = [threading.Thread(target=fetch_last), threading.Thread(target=fetch_first)]
         for thread in asking:
             thread.start()

@@ -21,7 +21,14 @@ from conftest import HANG
 from test_index import asked, done, statuses
 
 from hadrosaur import schema
-from hadrosaur.errors import HadrosaurWarning, IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed
+from hadrosaur.errors import (
+    HadrosaurError,
+    HadrosaurWarning,
+    IndexFault,
+    IndexTooNew,
+    NotOurIndex,
+    UpgradeFailed,
+)
 from hadrosaur.index import Index, _building, _connection, _lock, _opening
 
 TESTS = str(Path(__file__).parent)
@@ -601,6 +608,16 @@ def test_damage_that_is_met_in_mid_life_and_described_in_bytes_that_are_no_text(
         other.execute('PRAGMA schema_version = 1000')
     with pytest.warns(HadrosaurWarning, match='was damaged'):
         assert statuses(index) == {'on disk': 'completed'}
+
+
+def test_a_statement_that_is_refused_in_bytes_that_are_no_text_is_no_damage(base):
+    """They are the user's own, which SQLite quotes: the index stays as it is."""
+    index = base.index()
+    index.finish([done('i')])
+    with pytest.raises(HadrosaurError, match='SQLite refuses the statement'):
+        index.sql("SELECT json_extract('{}', CAST(x'ff' AS TEXT))")
+    assert set(statuses(index)) == {'on disk', 'i'}
+    assert not [name for name in base.names() if 'damaged' in name]
 
 
 def test_text_that_is_not_utf8_is_damage(base):

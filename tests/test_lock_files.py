@@ -26,6 +26,18 @@ def proj(base):
         project.close(cancel=True)
 
 
+def without_locks_of_folders(put):
+    """Where folders can be locked, they are beside the file."""
+    real = diskio.lock_within
+
+    def lock_within(fd, patience):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.ENOLCK, 'folders have no locks here')
+        return real(fd, patience)
+
+    put(diskio, 'lock_within', lock_within)
+
+
 def test_what_is_computed_is_locked_everywhere(proj, base, tmp_path):
     """The caller, a function in a worker that asks for it, another project and check agree that it runs."""
     go = tmp_path / 'go'
@@ -39,6 +51,7 @@ def test_what_is_computed_is_locked_everywhere(proj, base, tmp_path):
 
     @proj.resource('outer')
     def outer(ident, args, subdir):
+        without_locks_of_folders(setattr)
         (base / 'dep/x/status.json').unlink()  # which does not mean that nobody computes it
         return proj.fetch('dep', 'x', wait=False).status
 
@@ -70,8 +83,6 @@ def test_a_lock_file_that_was_replaced_is_no_lock(base, monkeypatch):
     real, settled = diskio.lock_within, []
 
     def lock_within(fd, patience):
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise OSError(errno.ENOLCK, 'folders have no locks here')
         if not settled:
             settled.append(None)
             settled.append(settle.settle('c', 'x', str(base / 'c'), 'x', lock='file'))
@@ -83,3 +94,21 @@ def test_a_lock_file_that_was_replaced_is_no_lock(base, monkeypatch):
     assert first is not None
     assert Claim.take(str(base / 'c'), 'x', lock='file') is None
     first.release()
+
+
+def test_a_lock_file_that_another_has_made_meanwhile_is_theirs(base, monkeypatch):
+    """What was opened is unlinked, and somebody holds a new one: that one counts."""
+    (base / 'c/x').mkdir(parents=True)
+    without_locks_of_folders(monkeypatch.setattr)
+    real, theirs = diskio.lock_within, []
+
+    def lock_within(fd, patience):
+        if not theirs:
+            (base / 'c/x/.lock').unlink()
+            theirs.append(None)
+            theirs.append(Claim.take(str(base / 'c'), 'x', lock='file'))
+        return real(fd, patience)
+
+    monkeypatch.setattr(diskio, 'lock_within', lock_within)
+    assert Claim.take(str(base / 'c'), 'x', lock='file') is None
+    theirs[1].release()

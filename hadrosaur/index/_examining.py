@@ -222,7 +222,7 @@ def _code(fault: Fault) -> int:
 
 def is_damage(fault: Fault) -> bool:
     """Whether the file holds what neither SQLite nor hadrosaur put there."""
-    if isinstance(fault, (UnicodeDecodeError, Altered)):
+    if isinstance(fault, Altered):
         return True
     code = _code(fault)
     return bool({code, code & 0xFF} & _DAMAGE) or any(words in str(fault) for words in _CHANGED)
