@@ -1122,8 +1122,8 @@ MUTANTS = {
         Mutant(
             'a fetch inside a function does not wait',
             'fetcher.py',
-            'asked, state, is_inside())',
-            'asked, state, False)',
+            '            wait = is_inside()',
+            '            wait = False',
             f'{ALIKE}a_shared_dependency_gives_its_value_to_all[processes-fetch]',
         ),
         Mutant(

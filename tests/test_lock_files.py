@@ -62,7 +62,7 @@ def test_what_is_computed_is_locked_everywhere(proj, base, tmp_path):
         assert [res['result'] for res in proj.fetch_many('outer', ['a'], workers=1)] == ['pending']
         with Project(base) as other:
             other.resource('dep')(dep)
-            assert other.fetch('dep', 'x', wait=False).status == 'pending'
+            assert other.fetch('dep', 'x').status == 'pending'
             (base / 'dep/x/status.json').write_text(PENDING)
             with sqlite3.connect(base / 'index.sqlite3') as index:
                 index.execute("UPDATE resources SET session = NULL WHERE collection = 'dep'")
