@@ -22,6 +22,7 @@ from conftest import HANG, await_that
 import hadrosaur
 from hadrosaur import Counts, Project, fetcher, project
 from hadrosaur.executors import _slot, _worker
+from hadrosaur.runner import batch as batch_module
 from hadrosaur.runner.dispatcher import News
 
 EXECUTORS = ['inline', 'processes']
@@ -119,8 +120,9 @@ def holdings():
 
 
 @pytest.mark.parametrize(('executor', 'ahead'), [('inline', 200), ('processes', 2000)])
-def test_idents_are_pulled_lazily(proj, executor, ahead):
+def test_idents_are_pulled_lazily(proj, monkeypatch, executor, ahead):
     """A generator of 100 000 idents is pulled only a little further than results are taken."""
+    monkeypatch.setattr(batch_module, 'PATIENCE', HANG)  # a slow machine pulls no less
     proj.resource('coll')(lambda ident, args, subdir: ident)
     pulled = 0
     most = 0
@@ -146,10 +148,11 @@ def test_idents_are_pulled_lazily(proj, executor, ahead):
     assert batch.counts.pending == 0
 
 
-def test_saved_results_are_not_held_whole(proj):
+def test_saved_results_are_not_held_whole(proj, monkeypatch):
     """Answered from disk: a million would not be read ahead of the reader."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     proj.fetch_many('coll', map(str, range(400)), executor='inline').wait()
+    monkeypatch.setattr(batch_module, 'PATIENCE', HANG)  # a slow machine reads no less
     pulled = []
     source = (pulled.append(n) or str(n) for n in range(400))
     batch = proj.fetch_many('coll', source, workers=1)
@@ -256,8 +259,9 @@ def test_all_workers_are_put_to_work(proj, tmp_path, pause):
     assert proj.fetch_many('coll', idents(), workers=4).wait() == Counts(4, 4, 0, 0, 0)
 
 
-def test_a_hanging_head_loses_its_queue(proj, tmp_path):
+def test_a_hanging_head_loses_its_queue(proj, tmp_path, monkeypatch):
     """What waits behind one that hangs is handed to the other slots, and runs once."""
+    monkeypatch.setattr(_worker, 'AHEAD', HANG)  # on a slow machine too, much waits there
     go = tmp_path / 'go'
 
     @proj.resource('coll')
