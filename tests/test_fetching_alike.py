@@ -353,6 +353,7 @@ def test_what_the_dead_waited_for_counts_for_nothing(proj, tmp_path):
 
 def test_one_lock_for_looking_and_publishing(proj):
     """However many close a ring at one moment, each ring has one who finds it."""
+    proj.stats()  # there is a .hadrosaur
     for _ in range(20):
         size, found = 4, []
         start = threading.Barrier(size)
