@@ -91,10 +91,10 @@ class Slot:
         self._runs = 0
         self._after_first = 0  # bytes that this process took after its first run
         self._is_spoiled = False  # a function has left something that cannot be put back
-        compute.keep_state, compute.keep_setup = self._keep_state, self._keep_setup
 
     def serve(self) -> None:
         """Carry out what comes, until the caller is gone or this slot has to retire."""
+        compute.keep_state, compute.keep_setup = self._keep_state, self._keep_setup
         while self._receive(wait=not self._orders):
             if not self._orders:
                 continue
