@@ -258,13 +258,13 @@ def test_what_could_not_be_built_after_long_is_not_tried_at_once_again(tmp_path,
 # --- descriptors ---------------------------------------------------------------------------------------
 
 
-def descriptors():
-    """What this process has open of an index."""
+def descriptors(base):
+    """What this process has open of the index of a base."""
     found = []
     for fd in os.listdir('/proc/self/fd'):
         with contextlib.suppress(OSError):
             found.append(os.readlink(f'/proc/self/fd/{fd}'))
-    return [path for path in found if 'index.' in path]
+    return [path for path in found if path.startswith(f'{base}/') and 'index.' in path]
 
 
 needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='descriptors are listed in /proc')
@@ -278,10 +278,10 @@ def test_what_is_closed_during_a_rebuilding_is_closed_when_that_is_over(good):
     proj.stats()
     lock.own()
     proj.close()
-    assert [path for path in descriptors() if path.endswith('sqlite3')], 'nothing is closed meanwhile'
+    assert [path for path in descriptors(good) if path.endswith('sqlite3')], 'nothing is closed meanwhile'
     lock.close()
 
-    await_that(lambda: not descriptors())
+    await_that(lambda: not descriptors(good))
     assert _connection._kept_open == []
 
 
@@ -317,4 +317,4 @@ def test_no_descriptor_is_left_of_many_ways_to_open_rebuild_close_and_fork(good)
         thread.join()
 
     assert faults == []
-    await_that(lambda: not descriptors())
+    await_that(lambda: not descriptors(good))
