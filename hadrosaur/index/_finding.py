@@ -292,8 +292,11 @@ def count_text(shape: Shape, numbers: tuple[int, ...]) -> str:
 @lru_cache(maxsize=256)
 def _compiled(shape: Shape, what: Literal['rows', 'ids', 'chosen', 'count']) -> str:
     with gate:  # a child that is forked during an import waits for that import for ever
-        from . import _clauses
-
+        try:
+            from . import _clauses
+        except (ImportError, MemoryError) as fault:
+            hint = 'is there room in memory? Single resources, counts and computing need none of it'
+            raise errors.IndexFault(f'SQLAlchemy, which makes queries, cannot be loaded: {fault}', hint=hint)
         made: str = getattr(_clauses, f'{what}_text')(shape)
         return made
 
