@@ -42,8 +42,13 @@ def await_that(is_so, seconds=HANG):
     return found
 
 
-def pytest_collection_modifyitems(items):
+COLLECTED = pytest.StashKey()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
     """The longest first, so that no worker waits for it at the end."""
+    config.stash[COLLECTED] = {item.nodeid for item in items}  # long ones too, before they are left out
     items.sort(key=lambda item: item.path.name != 'test_source_census.py')
 
 

@@ -1,13 +1,14 @@
 """Each mutant of tests/mutants.py still fits: it changes a line that is there, and names a test that is."""
 
 import mutants
+from conftest import COLLECTED
 
 TESTS = 'tests/'
 
 
 def test_each_mutant_fits_the_code(request):
     """Its text stands in its file exactly once, what it makes of that is Python, and its test exists."""
-    known = {item.nodeid.removeprefix(TESTS) for item in request.session.items}
+    known = {node.removeprefix(TESTS) for node in request.config.stash[COLLECTED]}
     wrong = mutants.misfits(known)
     assert not wrong, '\n'.join(wrong)
 
