@@ -104,14 +104,14 @@ HERE = Path(__file__).parent
 OF_THE_PROGRAM = {
     'an alarm', 'a traceback to come', 'a signal to come',  # end it
     'a limit of file sizes', 'an effective user', 'a builtin', 'no builtin', 'a hard limit of processes',
-    'a folder that is gone', 'stdin replaced',  # which the sibling asks for
+    'a folder that is gone', 'stdin replaced', 'hooks of generators',  # which the sibling asks for
     'all at once',
 }  # fmt: skip
 """What a program does to itself, and to all that it computes later, inline or in a thread."""
 OF_ITS_THREADS = {
     'stdout gone', 'stdout None', 'stdout closed', 'stderr replaced', 'descriptor 1 closed',
     'descriptor 1 replaced',
-    'a timer', 'signal handlers', 'real-time signals',
+    'a timer', 'signal handlers', 'real-time signals', 'a descriptor that wakes', 'stdout patched',
 }  # fmt: skip
 """What is one for all threads, so that nobody can say whose it is, or what only the main thread may do."""
 
