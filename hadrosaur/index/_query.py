@@ -147,8 +147,8 @@ class Query(Sequence[Entry]):
         """The result of one of the rows, `MISSING` where it has none; from the disk where it is long."""
         if entry.raw('result') is not None:
             return entry.result
-        is_there = entry.status == 'completed' and self._read_result is not None
-        return self._read_result(entry) if is_there and self._read_result is not None else MISSING
+        read = self._read_result
+        return MISSING if read is None or entry.status != 'completed' else read(entry)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first rows, and how many there are."""
