@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import re
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
 LONGEST = 200  # characters of a cell in a notebook
 _COLOURS = {'completed': '#2e7d32', 'error': '#c62828', 'pending': '#b26a00'}
@@ -62,6 +64,43 @@ def _lines(text: str) -> str:
     """Each line visible, tabs kept; a carriage return that is no part of a line's end would write over it."""
     lines = text.replace('\r\n', '\n').split('\n')
     return '\n'.join('\t'.join(map(visible, line.split('\t'))) for line in lines)
+
+
+def utc(moment: datetime | None) -> str | None:
+    """A time as the index writes it."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec='microseconds').replace('+00:00', 'Z')
+
+
+def local(moment: datetime | None) -> str | None:
+    """A time as people on this machine write it."""
+    return None if moment is None else moment.astimezone().strftime('%Y-%m-%d %H:%M:%S')
+
+
+def lately(moment: datetime | None) -> str | None:
+    """The same in short: today's times without the day, older ones without seconds."""
+    if moment is None:
+        return None
+    here = moment.astimezone()
+    is_today = here.date() == here.now(here.tzinfo).date()
+    return here.strftime('%H:%M:%S' if is_today else '%Y-%m-%d %H:%M')
+
+
+def seconds(number: float | None) -> str | None:
+    """A duration for people."""
+    if number is None:
+        return None
+    if number < 1:
+        return f'{number * 1000:.3g} ms'
+    if number < 60:
+        return f'{number:.3g} s'
+    whole = round(number)
+    if whole < 3600:
+        return f'{whole // 60} min {whole % 60:02} s'
+    if whole < 86400:
+        return f'{whole // 3600} h {whole % 3600 // 60:02} min'
+    return f'{whole // 86400} d {whole % 86400 // 3600:02} h'
 
 
 def size(number: int | None) -> str | None:

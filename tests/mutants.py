@@ -225,7 +225,7 @@ MUTANTS = {
     'what runs': [
         Mutant(
             'the last line is that of a bar that was drawn over',
-            'cli/living.py',
+            'activity.py',
             "re.split(r'[\\r\\n]', text)",
             "text.split('\\n')",
             'test_what_runs_now.py::test_ps_says_what_runs',
@@ -3110,7 +3110,7 @@ MUTANTS = {
         ),
         Mutant(
             'metrics: labels are written as they are',
-            'cli/keeping.py',
+            'activity.py',
             '{_escaped(text)}',
             '{text}',
             'test_keeping_house.py::test_metrics_are_what_prometheus_reads',

@@ -13,9 +13,9 @@ from conftest import HANG
 from test_cli_tools import HOSTILE, JOBS, call, command, files, on_terminal, stocked, wait_for
 
 from hadrosaur import Project
+from hadrosaur.activity import rate as rate_of
 from hadrosaur.cli import output
 from hadrosaur.cli.one import _Log
-from hadrosaur.cli.overview import _rate
 from hadrosaur.records import Entry, format_time
 
 
@@ -127,7 +127,7 @@ def test_rate(ages, rate):
         def query(self, collection, **wanted):
             return [Entry.make(finished_at=format_time(time.time() - age)) for age in ages]
 
-    assert _rate(Rows(), 'books') == (rate and pytest.approx(rate, rel=0.05))
+    assert rate_of(Rows(), 'books') == (rate and pytest.approx(rate, rel=0.05))
 
 
 def test_watch_looks_again_until_interrupted(started, base):

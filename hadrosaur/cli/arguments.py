@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .. import filters as parse
 from ..records import STATUSES
 from . import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     Command = TypeVar('Command', bound=Callable[..., Any])
     Type = click.ParamType[Any]
 else:
     Type = click.ParamType  # it takes no parameter before click 8.5
-
-_UNITS = {'s': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0, 'w': 604800.0}
-_SPAN = re.compile(r'(\d+(?:\.\d+)?)\s*([smhdw])').fullmatch
 
 
 class Name(Type):
@@ -49,10 +45,10 @@ class Span(Type):
         """Seconds, from text."""
         if isinstance(value, float):
             return value
-        match = _SPAN(value) or _SPAN(f'{value}s')
-        if match is None:
-            self.fail(f'{value!r} is no duration: write 90, 90s, 5m, 2h or 7d', param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
+        try:
+            return parse.span(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Moment(Type):
@@ -62,13 +58,12 @@ class Moment(Type):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A timedelta for ``2h``; ISO text, which the Project reads as time of this machine, as it is."""
-        if isinstance(value, str) and (match := _SPAN(value)):
-            return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+        if not isinstance(value, str):
+            return value
         try:
-            datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f'{value!r} is no time: write 2026-01-31, 2026-01-31T18:00, or 2h, 7d ago', param, ctx)
-        return value
+            return parse.point_in_time(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class JSONObject(Type):
@@ -98,29 +93,10 @@ class Comparison(Type):
         """A key, an operator and a value, from text."""
         if isinstance(value, tuple):
             return value
-        found = _COMPARISON(value)
-        if found is None:
-            self.fail(f'{value!r} is no KEY=VALUE; instead of = there may be != < <= > >=', param, ctx)
-        key, operator, text = found.groups()
         try:
-            return key, operator, json.loads(text, parse_constant=_refuse)
-        except (ValueError, RecursionError):
-            return key, operator, text
-
-
-_COMPARISON = re.compile(r'([^=<>!]+)(!=|<=|>=|=|<|>)(.*)', re.DOTALL).fullmatch
-
-
-def _wanted(comparisons: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
-    """What `Project.query` takes for args or result; all comparisons of one key hold."""
-    tests: dict[str, list[Any]] = {}
-    for key, operator, value in comparisons:
-        tests.setdefault(key, []).extend((operator, value))
-    return {key: each[1] if len(each) == 2 and each[0] == '=' else tuple(each) for key, each in tests.items()}
-
-
-def _refuse(word: str) -> Any:
-    raise ValueError(word)
+            return parse.comparison(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 BASE = click.argument('base', type=click.Path(file_okay=False))
@@ -193,5 +169,5 @@ def filters(given: dict[str, Any]) -> dict[str, Any]:
             wanted[name] = given[name]
     for name in ('args', 'result'):
         if given.get(name):
-            wanted[name] = _wanted(given[name])
+            wanted[name] = parse.wanted(given[name])
     return wanted

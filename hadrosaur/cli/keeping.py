@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import diskio, walking
+from ..activity import prometheus
 from ..directory import STORAGE
 from ..shown import size
 from . import output
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCK = 512  # bytes of what stat calls a block, on every system
-QUANTILES = {'p50': '0.5', 'p95': '0.95', 'max': '1'}
 
 
 # --- du --------------------------------------------------------------------------------------------
@@ -136,30 +136,4 @@ def metrics(base: str) -> None:
     In its text format, which node_exporter reads from a file, too.
     """
     with opened(base) as project:
-        stats = project.stats()
-        running = dict.fromkeys(stats, 0)
-        for row in project.query(status='pending'):
-            running[row.collection] = running.get(row.collection, 0) + (row.phase == 'running')
-    _write_metric('hadrosaur_resources', 'Resources by collection and status.', (
-        ({'collection': name, 'status': status}, counts[status])
-        for name, counts in stats.items() for status in ('completed', 'error', 'pending')
-    ))  # fmt: skip
-    _write_metric('hadrosaur_running', 'Resources that are being computed.', (
-        ({'collection': name}, count) for name, count in running.items()
-    ))  # fmt: skip
-    _write_metric('hadrosaur_duration_seconds', 'Seconds that runs took: quantiles of those that are done.', (
-        ({'collection': name, 'quantile': quantile}, counts['duration'][word])
-        for name, counts in stats.items() for word, quantile in QUANTILES.items()
-        if counts['duration'][word] is not None
-    ))  # fmt: skip
-
-
-def _write_metric(name: str, meaning: str, samples: Iterator[tuple[dict[str, str], Any]]) -> None:
-    print(f'# HELP {name} {meaning}\n# TYPE {name} gauge')
-    for labels, value in samples:
-        told = ','.join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-        print(f'{name}{{{told}}} {value}')
-
-
-def _escaped(text: str) -> str:
-    return text.replace('\\', r'\\').replace('"', r'\"').replace('\n', r'\n')
+        print(prometheus(project), end='')

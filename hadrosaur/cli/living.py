@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import directory, diskio, howfar
-from ..errors import HadrosaurError
+from .. import directory, diskio
+from ..activity import seen
 from ..shown import visible
 from . import output
 from .arguments import BASE, COLL, IDENT, JSON, SOME_COLL
@@ -22,12 +20,6 @@ from .projects import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from ..project import Project
-    from ..records import Entry
-
-TAIL = 4096  # bytes at the end of a log in which its last line is looked for
-_SEQUENCE = re.compile(r'\x1b\[[0-?]*[ -/]*[@-~]')  # colours, and what moves the cursor
 
 
 # --- ps --------------------------------------------------------------------------------------------
@@ -53,7 +45,7 @@ def ps(base: str, collection: str | None, as_json: bool) -> None:
     """
     with opened(base) as project:
         pending = project.query(collection, status='pending', order_by='started_at')
-        running = [_seen(project, row) for row in pending if row.phase == 'running']
+        running = [seen(project, row) for row in pending if row.phase == 'running']
         queued = len(pending) - len(running)
     if as_json:
         output.write_json_list({**row, 'progress': output.progress(row['progress'])} for row in running)
@@ -80,51 +72,6 @@ def _at(text: str) -> str | None:
     from datetime import datetime
 
     return output.lately(datetime.fromisoformat(text))
-
-
-def _seen(project: Project, row: Entry) -> dict[str, Any]:
-    since = row.started_at
-    return {
-        'collection': row.collection,
-        'ident': row.ident,
-        'attempt': row.attempt,
-        'host': row.host,
-        'pid': row.pid,
-        'started_at': output.utc(since),
-        'seconds': None if since is None else round(max(0.0, time.time() - since.timestamp()), 1),
-        **_in_its_folder(project, row),
-    }
-
-
-def _in_its_folder(project: Project, row: Entry) -> dict[str, Any]:
-    """How far it says it is, and the end of what it has printed; None where it did not, or it is gone."""
-    said, tails = None, [(0, '')]
-    with contextlib.suppress(OSError, HadrosaurError):
-        path = project._registry.get_any(row.collection).task.path
-        with diskio.opened_below(path, directory.find_folder(path, row.ident)) as folder:
-            tails = [_tail(name, folder) for name in (directory.STDOUT, directory.STDERR)]
-            said = howfar.read(folder)
-    return {'progress': said, 'last_line': max(tails)[1] or None}
-
-
-def _tail(name: str, folder: int) -> tuple[int, str]:
-    """(when it was written last, its last line) of a log; (0, '') of what is empty or no file."""
-    fd = -1
-    try:
-        fd = os.open(name, diskio.READ, dir_fd=folder)
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            return 0, ''
-        data = os.pread(fd, TAIL, max(0, found.st_size - TAIL))
-    except OSError:
-        return 0, ''
-    finally:
-        if fd >= 0:
-            os.close(fd)
-    text = _SEQUENCE.sub('', data.decode('utf-8', 'backslashreplace'))
-    lines = [line.strip() for line in re.split(r'[\r\n]', text)]  # of a bar that draws over itself, the last
-    line = next(filter(None, reversed(lines)), '')
-    return (found.st_mtime_ns, line) if line else (0, '')
 
 
 # --- stack -----------------------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import json
 import os
 import sys
 import time
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import directory, diskio
-from ..directory.history import ATTEMPTS
-from ..errors import ResourceError, ResourceNotFound
+from ..activity import attempt_folder, differences
+from ..errors import ResourceError
 from ..records import moment
 from ..shown import Harmless, size, visible
 from . import output
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     from ..project import Project
 
 LOOKS = 20  # at a resource that is computed anew each time
-COMPARED = ('result.json', 'error.log', 'stdout.log', 'stderr.log')
-MOST_COMPARED = 4 << 20  # bytes of the end of a file that is compared
 LONGEST_RESULT = 300  # characters of a result that `show` shows; --json has all of it
 LOOK_AT_LOG = 0.1  # seconds between two looks at a log that is followed
 LOOK_AT_STATUS = 0.5  # seconds between two looks at whether its resource is still pending
@@ -171,32 +167,6 @@ def logs(
             log.end()
 
 
-def attempt_folder(resource: Resource, number: int) -> str:
-    """Where the files of an attempt are. Raises ResourceNotFound where they are not kept."""
-    base = resource.paths['base']
-    if number == resource.entry.attempt:
-        return base
-    folder = f'{base}/{ATTEMPTS}/{number}'
-    if os.path.isdir(folder) and not any(map(os.path.islink, (os.path.dirname(folder), folder))):
-        return folder
-    kept = [name for name in _names(os.path.dirname(folder)) if name.isdecimal()]
-    there = ', '.join(sorted(kept, key=int)) or 'none'
-    raise ResourceNotFound(
-        f'attempt {number} of {resource.collection}/{resource.ident} is not kept: the last one is'
-        f' {resource.entry.attempt}, and of those before there is {there}',
-        collection=resource.collection,
-        ident=resource.ident,
-        hint='resource(…, keep_attempts=N) keeps the files of the last N',
-    )
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
 def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
     """The resource as it is a little later; what is logged meanwhile is passed on."""
     until = time.monotonic() + LOOK_AT_STATUS
@@ -288,26 +258,9 @@ def diff(base: str, collection: str, ident: str, numbers: tuple[int, ...]) -> No
     with opened(base) as project:
         resource = project.get(collection, ident)
         last = resource.entry.attempt or 1
-        folders = [(number, attempt_folder(resource, number)) for number in numbers or (last - 1, last)]
-    for name in ('args', *COMPARED):
-        texts = [(f'{number}/{name}', _lines_of(folder, name)) for number, folder in folders]
-        (before, old), (after, new) = texts
-        for line in difflib.unified_diff(old, new, before, after, lineterm=''):
+        before, after = numbers or (last - 1, last)
+        for line in differences(resource, before, after):
             print(visible(line))
-
-
-def _lines_of(folder: str, name: str) -> list[str]:
-    """A file of an attempt, the end of it where it is long; its args are in its record."""
-    try:
-        with diskio.opened(folder, diskio.LOOK) as opened_folder:
-            if name != 'args':
-                return (
-                    diskio.read_tail(name, opened_folder, MOST_COMPARED).decode(errors='replace').splitlines()
-                )
-            record = directory.read_record(opened_folder) or {}
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return json.dumps(record.get('args'), indent=1, ensure_ascii=False).splitlines()
 
 
 # --- explain ---------------------------------------------------------------------------------------

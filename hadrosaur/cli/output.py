@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from ..shown import lately as lately
+from ..shown import local as local
+from ..shown import seconds as seconds
+from ..shown import utc as utc
 from ..shown import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime
 
     from rich.console import Console
     from rich.table import Table
@@ -52,43 +54,6 @@ def note(text: str) -> None:
 def is_terminal(stream: TextIO | None = None) -> bool:
     """Tell whether a person is looking at stdout, or at that stream."""
     return (stream or sys.stdout).isatty()
-
-
-def utc(moment: datetime | None) -> str | None:
-    """A time as the index writes it."""
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec='microseconds').replace('+00:00', 'Z')
-
-
-def local(moment: datetime | None) -> str | None:
-    """A time as people on this machine write it."""
-    return None if moment is None else moment.astimezone().strftime('%Y-%m-%d %H:%M:%S')
-
-
-def lately(moment: datetime | None) -> str | None:
-    """The same in short: today's times without the day, older ones without seconds."""
-    if moment is None:
-        return None
-    here = moment.astimezone()
-    is_today = here.date() == here.now(here.tzinfo).date()
-    return here.strftime('%H:%M:%S' if is_today else '%Y-%m-%d %H:%M')
-
-
-def seconds(number: float | None) -> str | None:
-    """A duration for people."""
-    if number is None:
-        return None
-    if number < 1:
-        return f'{number * 1000:.3g} ms'
-    if number < 60:
-        return f'{number:.3g} s'
-    whole = round(number)
-    if whole < 3600:
-        return f'{whole // 60} min {whole % 60:02} s'
-    if whole < 86400:
-        return f'{whole // 3600} h {whole % 3600 // 60:02} min'
-    return f'{whole // 86400} d {whole % 86400 // 3600:02} h'
 
 
 def progress(said: Progress | None) -> dict[str, Any] | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import HadrosaurError
+from .. import activity
+from ..activity import retry_command
 from ..records import Progress
 from ..shown import visible
 from . import output
@@ -18,15 +17,10 @@ from .output import Column
 from .projects import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from ..project import Project
     from ..records import ErrorGroup
 
-RECENT = 60.0  # seconds that count for the rate, if two resources were finished in them
-LESS_RECENT = 3600.0  # seconds that count where each one takes long
-SAMPLE = 500  # resources looked at for the rate; the last ones are found by an index
-LONGEST_RUNS = 20  # runs of a collection that are asked how far they are
 LONGEST_PATTERN = 200  # characters of a message that a terminal shows of a cause
 INTERVAL = 1.0  # seconds between two looks of --watch
 
@@ -56,11 +50,11 @@ def status(base: str, collection: str | None, as_json: bool, watch: bool) -> Non
         raise click.UsageError('--watch shows tables; leave --json out, or call it again and again')
     with opened(base) as project:
         if watch:
-            _watch(lambda: _state(project, collection))
+            _watch(lambda: activity.state(project, collection))
         elif as_json:
-            output.write_json(_state(project, collection))
+            output.write_json(activity.state(project, collection))
         else:
-            state = _state(project, collection)
+            state = activity.state(project, collection)
             output.write_table(_columns(state), _rows(state))
             for line in _said(state):
                 output.note(line)
@@ -71,48 +65,12 @@ def status(base: str, collection: str | None, as_json: bool, watch: bool) -> Non
                 output.note('there are no resources yet')
 
 
-def _state(project: Project, collection: str | None) -> dict[str, Any]:
-    """Project.stats, and for each collection ``rate`` (per second) and ``eta_seconds``, or None."""
-    found = project.stats(collection)
-    for name, counts in found.items():
-        counts['rate'], counts['eta_seconds'], counts['progress'] = None, None, []
-        if counts['pending']:
-            rate = _rate(project, name)
-            counts['rate'] = rate and round(rate, 4)
-            counts['eta_seconds'] = round(counts['pending'] / rate, 1) if rate else None
-            counts['progress'] = list(_progress(project, name))
-    return found
-
-
-def _progress(project: Project, collection: str) -> Iterator[dict[str, Any]]:
-    """Of the longest runs, those that say how far they are."""
-    for row in project.query(collection, status='pending', order_by='started_at', limit=LONGEST_RUNS):
-        if row.phase == 'running':
-            with contextlib.suppress(HadrosaurError):
-                if (said := project.get(collection, row.ident).progress) is not None:
-                    yield {'ident': row.ident, **said._asdict()}
-
-
 def _said(state: dict[str, Any]) -> list[str]:
     return [
         f'{name}/{each["ident"]}: {Progress(each["fraction"], each["text"])}'
         for name, counts in state.items()
         for each in counts['progress']
     ]
-
-
-def _rate(project: Project, collection: str) -> float | None:
-    """Resources finished per second of late."""
-    last = project.query(collection, order_by='-finished_at', limit=SAMPLE)
-    ends = [entry.finished_at.timestamp() for entry in last if entry.finished_at is not None]
-    now = max([time.time(), *ends])  # whoever computed them may have a clock that is ahead
-    ages = sorted(now - end for end in ends)
-    for window in (RECENT, LESS_RECENT):
-        recent = [age for age in ages if age <= window]
-        if len(recent) > 1:
-            # From the oldest one's end until now, all but the oldest were finished.
-            return (len(recent) - 1) / max(recent[-1], 1e-3)
-    return None
 
 
 _COUNTS = ('total', 'completed', 'error', 'pending')
@@ -206,16 +164,12 @@ def errors(base: str, collection: str | None, as_json: bool) -> None:
 
 def _as_json(group: ErrorGroup) -> dict[str, Any]:
     times = {'first': output.utc(group.first), 'last': output.utc(group.last)}
-    return {**group._asdict(), **times, 'retry': _retry(group)}
-
-
-def _retry(group: ErrorGroup) -> str:
-    return f'hadrosaur retry MODULE:PROJ {shlex.quote(group.collection)} --group {shlex.quote(group.group)}'
+    return {**group._asdict(), **times, 'retry': retry_command(group)}
 
 
 def _group_cells(group: ErrorGroup) -> tuple[Any, ...]:
     told = (group.count, group.type, group.collection, group.example, output.utc(group.last))
-    return (*told, group.frame, group.pattern, group.group, _retry(group))
+    return (*told, group.frame, group.pattern, group.group, retry_command(group))
 
 
 def _block(group: ErrorGroup) -> tuple[str, list[str], str]:
@@ -225,4 +179,4 @@ def _block(group: ErrorGroup) -> tuple[str, list[str], str]:
     places = [group.frame, group.collection, times]
     cause = f'{group.count} {group.type}: {output.shortened(group.pattern, LONGEST_PATTERN)}'
     about = [' · '.join(filter(None, places)), f'example: {group.example}', f'group: {group.group}']
-    return cause, about, _retry(group)
+    return cause, about, retry_command(group)
