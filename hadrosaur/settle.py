@@ -221,11 +221,12 @@ def remove(
     *,
     lock: str = 'folder',
     durable: bool = False,
+    row: Entry | None = None,
 ) -> bool:
     """Delete a resource's folder, under its lock; False where there is none.
 
-    ``durable``: a power cut leaves it whole, or as if it was never asked for. Raises ResourceError while
-    it is being computed.
+    ``durable``: a power cut leaves it whole, or as if it was never asked for. ``row``: only if the folder
+    still says what that row does. Raises ResourceError otherwise, and while it is being computed.
     """
     try:
         claim = Claim.take(collection_path, folder, lock=lock, make=False, durable=durable)
@@ -239,6 +240,13 @@ def remove(
             hint='cancel it first',
         )
     try:
+        if row is not None and not _Settling(claim, collection, ident, '', '').is_still(row):
+            raise ResourceError(
+                f'{collection}/{ident} is not what its row says: it was computed again, or changed by hand',
+                collection=collection,
+                ident=ident,
+                hint='hadrosaur reindex makes the index agree',
+            )
         claim.remove()
     finally:
         claim.release()
@@ -280,6 +288,13 @@ class _Settling(NamedTuple):
             if record and record.get('ident') != self.ident:  # copied by hand; a digest names nobody
                 record = adopted(self.claim, self.collection, self.ident)
         return Settled(self._entry(state, record), run=run)
+
+    def is_still(self, row: Entry) -> bool:
+        """Does the folder say what this row does: the same run, ended in the same way?"""
+        state = directory.read_status(self.claim.folder)
+        entry = self._entry(state, directory.read_record(self.claim.folder))
+        names = ('status', 'attempt', 'started_at', 'finished_at')
+        return all(entry.raw(name) == row.raw(name) for name in names)
 
     def adopt(self) -> None:
         state = directory.read_status(self.claim.folder)

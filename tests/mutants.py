@@ -3102,8 +3102,22 @@ MUTANTS = {
     ),
     'keeping house': (
         Mutant(
+            'gc: what was computed again since its row was read goes too',
+            'project/keeping.py',
+            'self._remove(known[each.collection], each.ident, each.row)',
+            'self._remove(known[each.collection], each.ident)',
+            'test_gc.py::test_what_is_under_way_or_changed_stays',
+        ),
+        Mutant(
+            'gc: the newest go first',
+            'maintenance/gc.py',
+            "found.sort(key=lambda entry: entry.raw('finished_at'))",
+            'pass',
+            'test_gc.py::test_what_goes[wanted6-d0 d1 d2 d3 d4]',
+        ),
+        Mutant(
             'du: a file with two names counts twice',
-            'cli/keeping.py',
+            'maintenance/sizes.py',
             'seen.add(key)',
             'pass',
             'test_keeping_house.py::test_du_tells_what_takes_space',

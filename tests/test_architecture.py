@@ -14,7 +14,7 @@ PACKAGE = Path(hadrosaur.__file__).parent
 
 FLOORS = {
     'cli': 8, 'web': 7.5, 'activity': 7.2, 'filters': 1.5,
-    'project': 7,
+    'project': 7, 'maintenance': 6.5,
     'runner': 6, 'fetcher': 6, 'reindex': 6, 'walking': 5.9, 'recovery': 6.1, 'progress': 6, 'echo': 5.5,
     'executors.dask': 5.4, 'executors.futures': 5.3, 'executors._host': 5.25,
     'executors._clock': 5.15, 'executors._here': 5.17, 'executors.inline': 5.2, 'executors.threads': 5.2,

@@ -45,6 +45,7 @@ VERBS = {
     'check': Verb('Mend', 'mending', 'Find where index and directories disagree.'),
     'reindex': Verb('Mend', 'mending', 'Make the index agree with the directories.'),
     'rm': Verb('Mend', 'mending', 'Delete resources.'),
+    'gc': Verb('Mend', 'keeping', 'Delete what is old, or too much.'),
     'db': Verb('Mend', 'database', "Show or upgrade the index's revision."),
     'completion': Verb('Mend', 'completion', 'Print the script that completes words in a shell.'),
 }

@@ -1,26 +1,23 @@
-"""How much there is: ``du`` for people with full disks, ``metrics`` for programs that watch."""
+"""How much there is: ``du`` and ``gc`` for people with full disks, ``metrics`` for programs that watch."""
 
 from __future__ import annotations
 
 import heapq
-import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import diskio, walking
 from ..activity import prometheus
-from ..directory import STORAGE
-from ..shown import size
+from ..maintenance import sizes
+from ..shown import size, visible
 from . import output
-from .arguments import BASE, JSON, SOME_COLL
+from .arguments import BASE, JSON, SOME_COLL, Span
+from .ending import DONE
 from .output import Column
 from .projects import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-BLOCK = 512  # bytes of what stat calls a block, on every system
+    from ..maintenance.gc import Doomed
 
 
 # --- du --------------------------------------------------------------------------------------------
@@ -50,8 +47,8 @@ def du(base: str, collection: str | None, largest: int, as_json: bool) -> None:
     with opened(base) as project:
         if collection is not None:
             project._registry.get_any(collection)
-        for name, ident, path in _folders(project.path, collection):
-            taken, of_storage = _taken(path)
+        for name, ident, place in sizes.resources(project.path, collection):
+            taken, of_storage = sizes.disk_usage(*place)
             total = totals.setdefault(name, {'resources': 0, 'bytes': 0, 'storage': 0})
             total['resources'] += 1
             total['bytes'] += taken
@@ -75,48 +72,60 @@ def du(base: str, collection: str | None, largest: int, as_json: bool) -> None:
         output.write_table(columns, found)
 
 
-def _folders(base: str, only: str | None) -> Iterator[tuple[str, str, str]]:
-    """(collection, ident, absolute path) of each folder that holds a resource."""
-    for folder in walking.walk(base):
-        if folder.entry is not None and only in (None, folder.collection):
-            yield folder.collection, folder.entry.ident, f'{base}/{folder.name}'
+# --- gc --------------------------------------------------------------------------------------------
 
 
-def _taken(path: str) -> tuple[int, int]:
-    """Bytes on the disk of all in a folder, and of its storage."""
-    seen: set[tuple[int, int]] = set()
-    try:
-        with diskio.opened(path) as folder:
-            inner = _sum(folder, seen, but=STORAGE)
-            try:
-                with diskio.opened(STORAGE, within=folder) as storage:
-                    of_storage = _sum(storage, seen)
-            except OSError:  # none, or a link
-                of_storage = 0
-            return inner + of_storage, of_storage
-    except OSError:  # removed meanwhile
-        return 0, 0
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur gc base --older-than 30d -n
+  hadrosaur gc base books --status error --keep-last 100
+  hadrosaur gc base --max-bytes '20 GB'
+"""
+)
+@BASE
+@SOME_COLL
+@click.option('--older-than', type=Span(), metavar='DURATION', help='Finished so long ago: 12h, 30d, 8w.')
+@click.option(
+    '--status',
+    type=click.Choice(('completed', 'error')),
+    multiple=True,
+    help='Of this status only; may be repeated.',
+)
+@click.option(
+    '--keep-last', type=click.IntRange(min=0), metavar='N', help='Keep the newest N of each collection.'
+)
+@click.option('--max-bytes', metavar='SIZE', help='Only as much as is needed to get below: 500MB, 20GB.')
+@click.option('-n', '--dry-run', is_flag=True, help='Say what would be deleted, and delete nothing.')
+@JSON
+def gc(base: str, collection: str | None, dry_run: bool, as_json: bool, **wanted: Any) -> int:
+    """Delete what is old, or too much.
 
+    The oldest go first. All that is said must hold; what runs, or is pending, stays. What is to go is told
+    before the first one goes.
+    """
 
-def _sum(folder: int, seen: set[tuple[int, int]], but: str = '') -> int:
-    """Bytes of an open folder and of all in it, each file once."""
-    total = os.fstat(folder).st_blocks * BLOCK
-    with os.scandir(folder) as found:
-        for entry in found:
-            if entry.name == but:
-                continue
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    with diskio.opened(entry.name, within=folder) as inner:
-                        total += _sum(inner, seen)
-                    continue
-                stat = entry.stat(follow_symlinks=False)
-            except OSError:  # removed meanwhile, or not to be read
-                continue
-            if (key := (stat.st_dev, stat.st_ino)) not in seen:
-                seen.add(key)
-                total += stat.st_blocks * BLOCK
-    return total
+    def tell(chosen: list[Doomed]) -> None:
+        taken = size(sum(each.bytes for each in chosen))
+        output.note(f'{output.counted(len(chosen), "resource")}, {taken}, {"would go" if dry_run else "go"}')
+
+    with opened(base) as project:
+        try:
+            report = project.gc(collection, dry_run=dry_run, told=tell, **wanted)
+        except ValueError as error:
+            raise click.UsageError(str(error))
+    if as_json:
+        removed, refused = (
+            [{name: value for name, value in each._asdict().items() if name != 'row'} for each in chosen]
+            for chosen in (report.removed, report.refused)
+        )
+        output.write_json({'removed': removed, 'refused': refused, 'bytes': report.bytes, 'dry_run': dry_run})
+    for each in () if as_json else report.removed:
+        words = ('would delete' if dry_run else 'deleted', each.collection, each.ident, str(each.bytes))
+        print('\t'.join(map(visible, words)))
+    for each in report.refused:
+        output.note(visible(f'stays: {each.refused}'))
+    return DONE
 
 
 # --- metrics ---------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ..registry import Collection, Registry
 from ..runner import Background, Batch, check_executor
 from ..store import Store
 from .collection import Collection as BoundCollection
-from .indexed import Indexed
+from .keeping import Keeping
 from .registering import Registering
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .collection import FetchOptions
 
 
-class Project(Registering, Indexed):
+class Project(Registering, Keeping):
     """A base directory of collections of resources, and the functions that compute them.
 
     Args:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..basedir import BaseDirectory
     from ..fetcher import Fetcher
     from ..index import Index, Query
-    from ..registry import Registry
+    from ..registry import Collection, Registry
     from ..store import Store
 
 
@@ -215,7 +215,10 @@ class Indexed:
             ResourceError: It is being computed, or queued.
         """
         known = self._registry.get_any(collection)
-        text, _ = named(ident, None, collection)
+        self._remove(known, named(ident, None, collection)[0])
+
+    def _remove(self, known: Collection, text: str, row: Entry | None = None) -> None:
+        """`remove`; only if its folder still says what a ``row`` does."""
         if self._store.is_queued(known.name, text):
             raise ResourceError(
                 f'{known.name}/{text} is queued, or being computed',
@@ -230,11 +233,13 @@ class Indexed:
             self._store.queue([self._store.order(known, text, None, folder)], running=True)
         try:
             task = known.task
-            removed = settle.remove(known.name, text, task.path, folder, lock=task.lock, durable=task.durable)
+            removed = settle.remove(
+                known.name, text, task.path, folder, lock=task.lock, durable=task.durable, row=row
+            )
         finally:
             self._store.sync([(known.name, text, known.task, folder)])
         if not removed:
-            raise not_found(self._base, collection, text)
+            raise not_found(self._base, known.name, text)
 
     def reindex(
         self,
