@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from . import directory, diskio, howfar, records
+from . import directory, diskio, howfar, provenance, records
 from .directory import State
 from .errors import (
     Cancelled,
@@ -153,6 +153,14 @@ class Resource(dict[str, Any]):
     def args(self) -> dict[str, Any]:
         """The args of the last run."""
         return self._known.args
+
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """Which program computed it: Python, release, git, command line, versions of what was imported.
+
+        None where that is not known.
+        """
+        return provenance.read(self._at[1], self._known.raw('provenance'))
 
     @property
     def attempts(self) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ COLUMNS = (
     'max_rss',
     'version',
     'history',
+    'provenance',
     'path',
     'session',
     'changed',
@@ -55,7 +56,7 @@ COLUMNS = (
 INDEXED_RESULT = 2048
 """Bytes of a result.json that the index holds too, if a collection says nothing else."""
 
-PUBLIC_COLUMNS = COLUMNS[:23]
+PUBLIC_COLUMNS = COLUMNS[:24]
 """What a user sees of an Entry; the last three are the index's own bookkeeping."""
 
 _BLANK = dict.fromkeys(COLUMNS)
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
         cpu_seconds: float | None
         max_rss: int | None
         version: str | None
+        provenance: str | None
         path: str
         session: str | None
         changed: str | None
@@ -310,6 +312,7 @@ class WorkOrder(NamedTuple):
     queued_at: str
     attempt: int = 1  # the least number that this run's attempt may get
     recompute: str = 'no'  # 'no'; 'changed': if args, version or age differ; 'yes'
+    provenance: str | None = None  # name of the note that tells which program asked (see provenance.py)
     chain: tuple[tuple[str, str, str], ...] = ()  # the resources (see step) whose functions asked for it
 
     @property

@@ -267,6 +267,10 @@ class Registry:
         """By collection, the version of its registered function."""
         return {name: known.task.version for name, known in self._known.items()}
 
+    def functions(self) -> list[Any]:
+        """The functions that are registered, in the order of their registration."""
+        return [each.function for each in list(self._known.values()) if each.is_registered]
+
     def columns(self) -> dict[str, dict[str, str]]:
         """By registered collection, the parts of args and results that it declares as columns."""
         return {name: dict(known.columns) for name, known in self._known.items()}

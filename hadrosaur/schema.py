@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REVISIONS = ('0001_resources', '0002_fewer_indexes', '0003_results_and_bases', '0004_order', '0005_history')
+REVISIONS = ('0001_resources', '0002_fewer_indexes', '0003_results_and_bases', '0004_order', '0005_history',
+             '0006_provenance')  # fmt: skip
 """Every revision there ever was, oldest first; a stored one that is not here is from a newer release."""
 
 HEAD = REVISIONS[-1]
@@ -60,6 +61,7 @@ CREATE TABLE resources (
     max_rss       INTEGER,        -- most memory in use, in bytes
     version       TEXT,           -- version of the function, where the collection names one
     history       TEXT,           -- earlier attempts, as a JSON list; the view attempts lists them
+    provenance    TEXT,           -- the note on its program, .hadrosaur/provenance/<this>.json
     path          TEXT,           -- the resource's directory, relative to the base directory
     session       TEXT,           -- of a pending one: the process that asked, as in .hadrosaur/sessions
     changed       TEXT NOT NULL,  -- when this row was last written

@@ -18,13 +18,14 @@ from .basedir import HOST
 from .errors import IndexFault, ResourceNotFound, Unreadable, warn
 from .handle import Look, Resource, look, unreadable
 from .locks import Guarded, at_most
+from .provenance import Provenance
 from .records import Entry, Outcome, WorkOrder, format_time
 from .rowevents import Event, NoRows, Place, Rows
 from .rowwriter import PATIENCE, RowWriter
 from .settle import Settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .basedir import BaseDirectory
     from .index import Index
@@ -53,6 +54,7 @@ class Store(Guarded):
         recover: Callable[[Store], object] | None = None,
         is_sent_off: Callable[[str, str], bool] = lambda collection, ident: False,
         catch_up: Callable[[Store], object] = lambda store: None,
+        functions: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
         super().__init__()
         self.base = base
@@ -61,6 +63,7 @@ class Store(Guarded):
         self.is_sent_off = is_sent_off
         self.unsettled: dict[tuple[str, str], Entry] = {}
         self._index: Index | None = None
+        self.provenance = Provenance(base.path, functions)
         self.rows = RowWriter(base, lambda: self.index, self._reopen, is_sent_off, lambda: catch_up(self))
 
     def _reopen(self) -> None:
@@ -219,10 +222,11 @@ class Store(Guarded):
         *,
         recompute: str = 'no',
         batch: str = '',
+        is_run: bool = True,
     ) -> WorkOrder:
         """An order for a resource. Without ``args`` (canonical JSON) those of the last run are repeated.
 
-        ``batch``: what its run id begins with (see `new_batch`).
+        ``batch``: what its run id begins with (see `new_batch`). ``is_run``: the function is to be called.
         """
         if args is None:
             is_there = os.path.lexists(f'{collection.task.path}/{folder}')
@@ -239,7 +243,11 @@ class Store(Guarded):
             queued_at=format_time(time.time()),
             recompute=recompute,
             chain=compute.chain_of(running) if running else (),
+            provenance=self._provenance() if is_run else None,
         )
+
+    def _provenance(self) -> str | None:
+        return self.provenance.digest()
 
     def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> bool:
         """Write the rows of orders that are about to be carried out (``running``: this very moment).
@@ -380,6 +388,7 @@ class Store(Guarded):
         index, self._index = self._index, None
         if index is not None:
             index.close()
+        self.provenance.complete()
         self.base.end_session()
 
 
@@ -396,6 +405,10 @@ class FilesOnly(Store):
         if self._running is not None and compute.base_of(self._running) == self.base.path:
             for outcome in outcomes:
                 compute.add_nested(self._running, outcome)
+
+    def _provenance(self) -> str | None:
+        """That of whoever asked for what is running."""
+        return compute.order_of(self._running).provenance if self._running is not None else None
 
     def _session(self) -> str | None:
         """None: the rows are the caller's."""

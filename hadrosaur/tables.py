@@ -47,6 +47,7 @@ resources = Table(
     Column('max_rss', Integer),
     Column('version', Text),
     Column('history', Text),
+    Column('provenance', Text),
     Column('path', Text),
     Column('session', Text),
     Column('changed', Text, nullable=False),

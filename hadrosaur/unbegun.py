@@ -68,6 +68,7 @@ def entry_of_order(order: WorkOrder, status: str, **more: Any) -> Entry:
             'attempt': order.attempt,
             'queued_at': order.queued_at,
             'version': order.task.version,
+            'provenance': order.provenance,
             'path': order.path,
             **more,
         }

@@ -3100,6 +3100,29 @@ MUTANTS = {
             'test_args_as_idents.py::test_of_two_folders_of_one_ident_the_newer_name_counts',
         ),
     ),
+    'provenance': (
+        Mutant(
+            'provenance: the first fetch waits for git and versions',
+            'provenance.py',
+            'SOON = 1.0',
+            'SOON = -1.0',
+            'test_provenance.py::test_the_first_fetch_waits_for_nothing_slow',
+        ),
+        Mutant(
+            'provenance: a reindex does not read it',
+            'directory/plain.py',
+            "values['provenance'] = told and told[1:-1]",
+            "values['provenance'] = None",
+            'test_provenance.py::test_one_note_tells_of_all_that_a_process_computes',
+        ),
+        Mutant(
+            'provenance: any name in a record is read',
+            'provenance.py',
+            'if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):',
+            'if not isinstance(digest, str):',
+            'test_provenance.py::test_a_name_that_was_written_by_hand_leads_nowhere[../../coll/a/record]',
+        ),
+    ),
     'keeping house': (
         Mutant(
             'gc: what was computed again since its row was read goes too',

@@ -28,6 +28,7 @@ FLOORS = {
     'tables': 3.1,
     'processors': 2, 'retrying': 2, 'notes': 2.5, 'syncing': 2.5, 'diskio': 2, 'mounts': 2, 'locks': 2,
     'frames': 2, 'records': 1, 'canonical': 1, 'fingerprint': 1, 'shown': 1, 'coroutines': 1, 'sameness': 1,
+    'provenance': 3.5,
     'howfar': 3.5, 'limits': 3.5, 'setups': 2, 'stacks': 2, 'naming': 1.5, 'paths': 1.5, 'errors': 0,
 }  # fmt: skip
 FREE = {'__init__', '__main__', 'executors'}  # the front page, its door, an empty folder page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ def _document(resource: Resource) -> dict[str, Any]:
         'result': resource.result,
         'traceback': resource.error,
         'attempts': resource.attempts,
+        'program': resource.provenance,
         'progress': output.progress(resource.progress),
         'paths': resource.paths,
     }
@@ -102,6 +104,7 @@ def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
     yield 'cpu', output.seconds(entry.cpu_seconds)
     yield 'memory', size(entry.max_rss)
     yield 'ran on', f'{entry.host}, process {entry.pid}' if entry.host else None
+    yield from _program(resource.provenance)
     yield from _what_came_of_it(resource)
     for line in entry.history:
         when = output.local(moment(line.get('finished_at') or line.get('started_at') or ''))
@@ -110,6 +113,21 @@ def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
         yield f'attempt {line.get("attempt")}', output.shortened('  '.join(words), LONGEST_RESULT)
     for name, path in resource.paths.items():
         yield 'directory' if name == 'base' else os.path.basename(path.rstrip('/')), path
+
+
+def _program(told: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
+    """Which program computed it; a note that was edited by hand may hold anything."""
+    if not told:
+        return
+    argv, git, packages = (told.get(name) for name in ('argv', 'git', 'packages'))
+    if isinstance(argv, list):
+        yield 'program', output.shortened(shlex.join(map(str, argv)), LONGEST_RESULT)
+    yield 'by', f'{told.get("user")}, with Python {told.get("python")}, hadrosaur {told.get("hadrosaur")}'
+    if isinstance(git, dict):
+        yield 'commit', f'{git.get("commit")}{", and changes since" if git.get("dirty") else ""}'
+    if isinstance(packages, dict) and packages:
+        listed = ', '.join(f'{name} {version}' for name, version in packages.items())
+        yield 'packages', output.shortened(listed, LONGEST_RESULT)
 
 
 def _what_came_of_it(resource: Resource) -> Iterator[tuple[str, Any]]:

@@ -316,8 +316,10 @@ def record_bytes(entry: Entry, state: str, run: str, **more: Any) -> bytes:
         _json(entry.args_hash),
         *map(_json, _recorded(tuple(entry))),
     )
-    bases = entry.raw('error_bases')
-    extra = f'"error_bases": {bases},\n ' if bases else ''
+    told, bases = entry.raw('provenance'), entry.raw('error_bases')
+    extra = f'"provenance": {_json(told)},\n ' if told else ''
+    if bases:
+        extra += f'"error_bases": {bases},\n '
     if history := entry.raw('history'):
         extra += f'"history": {history},\n '
     extra += ''.join([f'"{name}": {_json(value)},\n ' for name, value in more.items()])
@@ -354,6 +356,7 @@ def entry_of(
     values = {name: _checked(name, record.get(name)) for name in _RECORDED}
     mtime = status_mtime(folder)
     values['error_bases'] = recorded_bases(record)
+    values['provenance'] = _checked('provenance', record.get('provenance'))
     values['history'] = history_text(record.get('history'))
     if status == 'pending':
         values.update(dict.fromkeys(('finished_at', 'duration', *_OF_ERRORS)))

@@ -34,12 +34,15 @@ def _cell(name: str) -> str:
 
 
 _LED = ('format', 'collection', 'ident', 'state', 'run', 'args_hash', *_RECORDED)
-_OTHERS = f'"(?!(?:{"|".join((*_LED, "error_bases", "index_result", "args"))})")[a-z][a-z0-9_]*"'
+_OTHERS = (
+    f'"(?!(?:{"|".join((*_LED, "provenance", "error_bases", "index_result", "args"))})")[a-z][a-z0-9_]*"'
+)
 _match = re.compile(
     rf'\{{\n "format": {FORMAT},\n "collection": {_TEXT},\n "ident": {_TEXT},\n'
     rf' "state": "(completed|error)",\n "run": {_TEXT},\n "args_hash": "([^"\\\x00-\x1f]*)",\n '
     + ''.join(f'"{name}": {_cell(name)},\n ' for name in _RECORDED)
-    + rf'(?:{_OTHERS}: (?:null|true|false|{_NUMBER}|{_TEXT}),\n )*"args": (\{{[^\n]*\}})\n\}}\n'
+    + rf'(?:"provenance": ({_TEXT}),\n )?'
+    rf'(?:{_OTHERS}: (?:null|true|false|{_NUMBER}|{_TEXT}),\n )*"args": (\{{[^\n]*\}})\n\}}\n'
 ).fullmatch
 
 
@@ -51,10 +54,11 @@ def cells(data: bytes) -> dict[str, Any] | None:
         return None
     if found is None:
         return None
-    state, known, *texts, args = found.groups()
+    state, known, *texts, told, args = found.groups()
     if _hash_of(args) != known:
         return None
     values: dict[str, Any] = {'status': state, 'args': args, 'args_hash': known}
+    values['provenance'] = told and told[1:-1]
     for name, text in zip(_RECORDED, texts, strict=True):
         if text == 'null':
             values[name] = None

@@ -84,6 +84,7 @@ class Project(Registering, Keeping):
             recover,
             self._is_sent_off,
             lambda store: reindex.reindex(store, changed_only=True),
+            self._registry.functions,
         )
         self._background = Background(self._store)
         self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off, self._pause)

@@ -230,7 +230,7 @@ class Indexed:
         removed = False
         if os.path.lexists(f'{known.task.path}/{folder}'):
             # Pending, and ours: if we are killed half way, whoever opens the base next settles the row.
-            self._store.queue([self._store.order(known, text, None, folder)], running=True)
+            self._store.queue([self._store.order(known, text, None, folder, is_run=False)], running=True)
         try:
             task = known.task
             removed = settle.remove(

@@ -1,0 +1,123 @@
+-- The index of revision 0005_history, as sqlite3's .dump gives it, with the mark that .dump leaves out.
+PRAGMA application_id = 1751413363;
+PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE resources (
+    -- One row for each resource. The directories are the truth: all of this can be made anew from them
+    -- with `hadrosaur reindex`. Times are ISO-8601 in UTC; SQLite's date functions take them.
+    collection    TEXT NOT NULL,  -- name of the collection
+    ident         TEXT NOT NULL,  -- name of the resource in its collection
+    status        TEXT NOT NULL,  -- pending, completed or error
+    phase         TEXT,           -- of a pending one: queued or running
+    args          TEXT,           -- what the function was given, as a JSON object
+    args_hash     TEXT,           -- fingerprint of args
+    result        TEXT,           -- what the function returned, as JSON, where that is short
+    attempt       INTEGER,        -- runs so far, recomputes included
+    queued_at     TEXT,           -- when it was asked for
+    started_at    TEXT,           -- when the function was called
+    finished_at   TEXT,           -- when it was done, whatever came of it
+    duration      FLOAT,          -- seconds from started_at to finished_at
+    error_type    TEXT,           -- class of the exception
+    error_bases   TEXT,           -- the classes above it, as a JSON list
+    error         TEXT,           -- its message, in one line; the traceback is in error.log
+    error_group   TEXT,           -- fingerprint of the cause: failures that share it look alike
+    host          TEXT,           -- where it ran
+    pid           INTEGER,        -- in which process
+    cpu_seconds   FLOAT,          -- processor time, user and system
+    max_rss       INTEGER,        -- most memory in use, in bytes
+    version       TEXT,           -- version of the function, where the collection names one
+    history       TEXT,           -- earlier attempts, as a JSON list; the view attempts lists them
+    path          TEXT,           -- the resource's directory, relative to the base directory
+    session       TEXT,           -- of a pending one: the process that asked, as in .hadrosaur/sessions
+    changed       TEXT NOT NULL,  -- when this row was last written
+    seen_mtime_ns INTEGER,        -- when status.json was last seen to be written
+    CONSTRAINT resources_key PRIMARY KEY (collection, ident),
+    CONSTRAINT resources_status_is_known CHECK (status IN ('pending', 'completed', 'error')),
+    CONSTRAINT resources_phase_is_of_pending
+        CHECK (phase IS NULL OR (status = 'pending' AND phase IN ('queued', 'running')))
+);
+INSERT INTO "resources" VALUES('coll','one','completed',NULL,'{"n":1}','b2:984530e49acf879ea2a3b7c3062fca65','{"ident": "one", "n": 1}',1,'2026-11-28T18:48:06.378874Z','2026-11-28T18:48:06.512774Z','2026-11-28T18:48:06.516503Z',0.0032669999999999999387,NULL,NULL,NULL,NULL,'host',29676,0.0032880000000000001239,24363008,NULL,NULL,'coll/one',NULL,'2026-11-28T18:48:06.522963Z',1795891686516326475);
+INSERT INTO "resources" VALUES('coll','two','completed',NULL,'{"n":1}','b2:984530e49acf879ea2a3b7c3062fca65','{"ident": "two", "n": 1}',1,'2026-11-28T18:48:06.524003Z','2026-11-28T18:48:06.524635Z','2026-11-28T18:48:06.530013Z',0.0002480000000000000108,NULL,NULL,NULL,NULL,'host',29676,0.00026600000000000001464,NULL,NULL,NULL,'coll/two',NULL,'2026-11-28T18:48:06.530432Z',1795891686530177818);
+INSERT INTO "resources" VALUES('coll','bad','error',NULL,'{"n":1}','b2:984530e49acf879ea2a3b7c3062fca65',NULL,2,'2026-11-28T18:48:06.535864Z','2026-11-28T18:48:06.536575Z','2026-11-28T18:48:06.545621Z',0.00026299999999999999593,'ValueError','["Exception"]','number 42 is bad','f1:b8e0c3955fdf26c3','host',29676,0.00028499999999999998858,NULL,NULL,'[{"attempt": 1, "status": "error", "started_at": "2026-11-28T18:48:06.531442Z", "finished_at": "2026-11-28T18:48:06.531866Z", "error_type": "ValueError", "error": "number 42 is bad", "error_group": "f1:b8e0c3955fdf26c3", "args_hash": "b2:984530e49acf879ea2a3b7c3062fca65", "version": null, "host": "host"}]','coll/bad',NULL,'2026-11-28T18:48:06.546379Z',1795891686543646864);
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO "alembic_version" VALUES('0005_history');
+CREATE INDEX resources_of_collection ON resources (collection, finished_at, ident DESC, status);
+CREATE INDEX resources_by_finish ON resources (finished_at, collection DESC, ident DESC, status) WHERE finished_at IS NOT NULL;
+CREATE INDEX resources_pending ON resources (collection, session, status) WHERE status = 'pending';
+CREATE INDEX resources_failed ON resources (finished_at) WHERE status = 'error';
+CREATE INDEX resources_failed_of_collection ON resources (collection, finished_at, ident DESC, status) WHERE status = 'error';
+CREATE INDEX resources_by_error_type ON resources (error_type, finished_at) WHERE error_type IS NOT NULL;
+CREATE INDEX resources_by_error_group ON resources (error_group, finished_at) WHERE error_group IS NOT NULL;
+CREATE VIEW errors AS
+    -- Failures, newest first.
+    SELECT collection, ident, error_type, error, error_group, attempt, finished_at, path
+    FROM resources
+    WHERE status = 'error'
+    ORDER BY finished_at DESC
+;
+CREATE VIEW error_groups AS
+    -- Failures that share a cause, most frequent first; `example` is the message of one of them.
+    SELECT coalesce(error_group, error_type) AS error_group,
+           count(*) AS count,
+           error_type,
+           error AS example,
+           collection,
+           min(finished_at) AS first,
+           max(finished_at) AS last
+    FROM resources
+    WHERE status = 'error'
+    GROUP BY collection, coalesce(error_group, error_type)
+    ORDER BY count(*) DESC
+;
+CREATE VIEW status_counts AS
+    WITH counted AS (
+        SELECT collection,
+               count(CASE WHEN status = 'completed' THEN 1 END) AS completed,
+               count(CASE WHEN status = 'error' THEN 1 END) AS error,
+               count(CASE WHEN status = 'pending' THEN 1 END) AS pending
+        FROM resources
+        GROUP BY collection
+    )
+    SELECT collection, 'completed' AS status, completed AS count FROM counted WHERE completed > 0
+    UNION ALL
+    SELECT collection, 'error', error FROM counted WHERE error > 0
+    UNION ALL
+    SELECT collection, 'pending', pending FROM counted WHERE pending > 0;
+CREATE VIEW attempts AS
+    -- Each run that a resource had, as far as its record tells: the present one, and up to 20 before it.
+    SELECT collection, ident,
+           json_extract(line.value, '$.attempt') AS attempt,
+           json_extract(line.value, '$.status') AS status,
+           json_extract(line.value, '$.started_at') AS started_at,
+           json_extract(line.value, '$.finished_at') AS finished_at,
+           json_extract(line.value, '$.error_type') AS error_type,
+           json_extract(line.value, '$.error') AS error,
+           json_extract(line.value, '$.error_group') AS error_group,
+           json_extract(line.value, '$.args_hash') AS args_hash,
+           json_extract(line.value, '$.version') AS version,
+           json_extract(line.value, '$.host') AS host
+    FROM resources, json_each(resources.history) AS line
+    UNION ALL
+    SELECT collection, ident, attempt, status, started_at, finished_at, error_type, error, error_group,
+           args_hash, version, host
+    FROM resources
+    WHERE started_at IS NOT NULL
+;
+CREATE VIEW running AS
+    -- What is being computed, longest first.
+    SELECT collection, ident, started_at,
+           round((julianday('now') - julianday(started_at)) * 86400, 1) AS seconds,
+           attempt, host, pid, session, path
+    FROM resources
+    WHERE status = 'pending' AND phase = 'running'
+    ORDER BY started_at
+;
+CREATE VIEW slowest AS
+    SELECT collection, ident, duration, cpu_seconds, max_rss, status, finished_at, path
+    FROM resources
+    WHERE duration IS NOT NULL
+    ORDER BY duration DESC;
+COMMIT;
