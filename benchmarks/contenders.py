@@ -79,8 +79,8 @@ def write_each(database, collection, names, output):
     """Files and rows, one after the other."""
     for name in names:
         floors.queue_row(database, name)
-        record, _ = floors.write_files(collection, name, output)
-        floors.finish_row(database, name, record)
+        record, value = floors.write_files(collection, name, output)
+        floors.finish_row(database, name, record, value)
 
 
 @contextlib.contextmanager

@@ -138,7 +138,7 @@ _SESSION = f'{_HOST}-{os.getpid()}-00000000'
 INSERT = f'INSERT INTO resources VALUES ({_CELLS})'
 UPDATE = """
 UPDATE resources SET status = 'completed', phase = NULL, started_at = ?, finished_at = ?, duration = ?,
-    host = ?, pid = ?, cpu_seconds = ?, max_rss = ?, session = NULL, changed = ?, seen_mtime_ns = ?
+    host = ?, pid = ?, cpu_seconds = ?, max_rss = ?, session = NULL, changed = ?, seen_mtime_ns = ?, result = ?
 WHERE collection = ? AND ident = ?"""
 
 
@@ -156,15 +156,15 @@ def open_index(path):
 def queue_row(database, ident):
     """One statement: the row says pending."""
     moment = now()
-    asked = (COLLECTION, ident, 'pending', 'running', '{}', NO_ARGS, 1, moment)
+    asked = (COLLECTION, ident, 'pending', 'running', '{}', NO_ARGS, None, 1, moment)
     database.execute(INSERT, (*asked, *_UNKNOWN, f'{COLLECTION}/{ident}', _SESSION, moment, None))
 
 
-def finish_row(database, ident, record):
+def finish_row(database, ident, record, value):
     """One statement: the row says completed."""
     names = ('started_at', 'finished_at', 'duration', 'host', 'pid', 'cpu_seconds', 'max_rss')
     cells = [record[name] for name in names]
-    database.execute(UPDATE, (*cells, now(), record['seen_mtime_ns'], COLLECTION, ident))
+    database.execute(UPDATE, (*cells, now(), record['seen_mtime_ns'], json.dumps(value), COLLECTION, ident))
 
 
 def row_of(ident, record, mtime, changed):
@@ -266,6 +266,7 @@ def _shape(folder):
     for name in os.listdir(folder):
         if name == 'record.json':
             record = json.loads(read(f'{folder}/{name}'))
+            record.pop('max_rss')  # of a run in the user's own process it is known only where that raised it
             shape[name] = {key: type(value).__name__ for key, value in record.items()}
             shape['args_hash'] = record['args_hash']
         elif name == 'result.json':
@@ -278,7 +279,7 @@ def _shape(folder):
 def has_rows(path, number, collection=COLLECTION):
     """Does the index hold so many completed rows, each with what a floor's row has? Raises Wrong."""
     given = ('args', 'args_hash', 'attempt', 'queued_at', 'started_at', 'finished_at', 'duration', 'host')
-    given += ('pid', 'cpu_seconds', 'max_rss', 'path', 'changed', 'seen_mtime_ns')
+    given += ('pid', 'cpu_seconds', 'path', 'result', 'changed', 'seen_mtime_ns')
     filled = ' AND '.join(f'{name} IS NOT NULL' for name in given)
     with contextlib.closing(sqlite3.connect(path)) as database:
         query = f"SELECT count(*) FROM resources WHERE collection = ? AND status = 'completed' AND {filled}"
