@@ -96,6 +96,7 @@ def write_files(collection, ident, output):
         'cpu_seconds': round(time.process_time(), 6),
         'max_rss': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         'version': None,
+        'provenance': '0123456789abcdef',
         'capture': 'descriptors',
         'result_size': len(result),
         'result_sha256': hashlib.sha256(result).hexdigest(),
@@ -138,7 +139,8 @@ _SESSION = f'{_HOST}-{os.getpid()}-00000000'
 INSERT = f'INSERT INTO resources VALUES ({_CELLS})'
 UPDATE = """
 UPDATE resources SET status = 'completed', phase = NULL, started_at = ?, finished_at = ?, duration = ?,
-    host = ?, pid = ?, cpu_seconds = ?, max_rss = ?, session = NULL, changed = ?, seen_mtime_ns = ?, result = ?
+    host = ?, pid = ?, cpu_seconds = ?, max_rss = ?, session = NULL, changed = ?, seen_mtime_ns = ?,
+    result = ?
 WHERE collection = ? AND ident = ?"""
 
 

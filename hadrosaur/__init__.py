@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .compute import current
+from .context import current
 from .errors import (
     ArgsChangedWarning,
     BaseIsNotADirectory,

@@ -12,10 +12,6 @@ kernel frees the lock, and what stands in the directory tells how far it came (s
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import functools
-import json
 import os
 import signal
 import threading
@@ -23,14 +19,16 @@ import time
 from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, coroutines, directory, diskio, howfar, limits, retrying, setups
+from . import canonical, capture, context, coroutines, directory, diskio, failure, limits, retrying, setups
 from .basedir import HOST
+from .context import Running, Unwanted
 from .directory import State, history
 from .directory.claim import Claim
-from .errors import Cancelled, Interrupted, ResourceError, ResultNotSerializable
-from .locks import HELD_BACK, has_other_threads, is_ours
+from .errors import ResourceError
+from .locks import HELD_BACK
 from .metrics import Meter
-from .records import INDEXED_RESULT, Entry, Outcome, WorkOrder, format_time, parse_time
+from .records import Outcome, WorkOrder, format_time, parse_time
+from .run_record import RunRecord
 from .unbegun import Unloadable, entry_of_order, not_started, unsaved
 
 try:  # without the wrapper that makes an enum of each signal, four times for every resource (20 µs)
@@ -39,16 +37,11 @@ except ImportError:
     from signal import pthread_sigmask as _sigmask
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable
-    from types import TracebackType
 
     _Function = Callable[..., Any] | setups.Prepared
 
 RESULT_CARRIED = 1 << 16  # bytes; a longer result does not travel in an outcome: it is read from disk
-
-in_worker = False
-"""True in a slot: there a Project opens nothing, and a nested fetch works on files only."""
 
 
 def keep_state(is_nested: bool) -> Callable[[], object]:
@@ -63,155 +56,6 @@ def keep_setup(is_nested: bool) -> Callable[[], object]:
 
 def _nothing() -> None:
     pass
-
-
-class Unwanted(KeyboardInterrupt):
-    """Raised in a function of the main thread whose run somebody wants cancelled.
-
-    Attributes:
-        run: Its run id. Where it comes out of a nested run, that one was interrupted.
-    """
-
-    def __init__(self, run: str) -> None:
-        super().__init__('the run was cancelled')
-        self.run = run
-
-
-bases: dict[str, str] = {}
-"""In a worker: absolute path of each base as its user wrote it; a worker may stand in another folder."""
-
-
-class Running(howfar.Says):
-    """The resource that is being computed: what `hadrosaur.current()` gives.
-
-    Attributes:
-        collection: Its collection.
-        ident: Its ident.
-        args: The args that the function got.
-        subdir: Absolute path of its storage folder.
-        attempt: 1 at the first run of this resource's life.
-        setup: What the collection's ``setup`` gave in this worker; None where it has none.
-    """
-
-    setup: Any = None
-
-    def __init__(self, order: WorkOrder, subdir: str, attempt: int) -> None:
-        self.collection = order.collection
-        self.ident = order.ident
-        self._order = order
-        self.is_unwanted = self.is_interruptible = False  # is to be cancelled; runs in the main thread
-        self.args: dict[str, Any] = json.loads(order.args) if order.args != '{}' else {}
-        self.subdir = subdir
-        self.attempt = attempt
-        self._process = os.getpid()
-        self._chain = (*order.chain, order.step)
-        self._nested: list[Entry] = []
-        self._fetching = threading.Lock()  # what a coroutine fetches in threads, one after the other
-
-    @property
-    def logger(self) -> logging.Logger:
-        """A logger whose records, from INFO up, land in stderr.log."""
-        return _logger()
-
-    def progress(self, fraction: float | None = None, text: str = '') -> None:
-        """Say how far the run is: `hadrosaur ps`, `status`, `show` and ``Resource.progress`` show it.
-
-        Args:
-            fraction: From 0 to 1; None where it is not known.
-            text: What it does now, in a line of at most 200 characters.
-
-        It costs some 20 µs, and may be called from any thread of the run. Raises TypeError for text in the
-        place of the fraction; one below 0 or above 1 is warned of.
-        """
-        report = self._reported(os.path.dirname(self.subdir), self._order.run, self._process)
-        if report is not None:
-            report.say(fraction, text)
-
-    def __repr__(self) -> str:
-        return f'Running({self.collection!r}, {self.ident!r}, attempt={self.attempt})'
-
-
-_running: contextvars.ContextVar[Running | None] = contextvars.ContextVar('hadrosaur_running', default=None)
-_in_slot: list[Running] = []  # what runs in a slot, nested ones last; a thread belongs to the first
-_alone: list[
-    Running
-] = []  # what the only thread of a program runs: a thread that comes up meanwhile is its own
-
-
-def current() -> Running | None:
-    """The resource that is being computed here, or None outside of a resource's function."""
-    running = _running.get()
-    if running is None:
-        if in_worker:
-            return _in_slot[0] if _in_slot else None
-        if _alone and not is_ours():
-            return _alone[0]
-    return running
-
-
-def chain_of(running: Running) -> tuple[tuple[str, str, str], ...]:
-    """The resources (base, collection, ident) that led to what is being computed, itself last."""
-    return running._chain
-
-
-def base_of(running: Running) -> str:
-    """Absolute path of the base that it is computed in."""
-    return running._order.task.base
-
-
-def order_of(running: Running) -> WorkOrder:
-    """The order that is carried out."""
-    return running._order
-
-
-def in_progress() -> list[Running]:
-    """What is computed in this process just now, nested ones after what they are nested in."""
-    return list(_in_slot)
-
-
-def raise_if_unwanted(*_: object) -> None:
-    """Handles the signal that interrupts: only a function that is to be cancelled, and nothing after it."""
-    for running in _in_slot:
-        if running.is_unwanted:
-            raise Unwanted(running._order.run)
-
-
-def fetching(running: Running | None) -> contextlib.AbstractContextManager[Any]:
-    """Held by a thread that fetches for a function which goes on meanwhile: its output is one stream."""
-    return contextlib.nullcontext() if running is None else running._fetching
-
-
-def add_nested(running: Running, outcome: Outcome) -> None:
-    """Have the rows of a nested fetch travel with the outcome of the one that asked."""
-    running._nested.extend(outcome.nested)
-    if outcome.fresh:
-        running._nested.append(outcome.entry)
-
-
-def stderr_handler(form: str) -> logging.Handler:
-    """A handler that writes to whatever sys.stderr is at that moment."""
-    import logging
-    import sys
-
-    class Handler(logging.StreamHandler[Any]):
-        def emit(self, record: logging.LogRecord) -> None:
-            self.stream = sys.stderr
-            super().emit(record)
-
-    handler = Handler()
-    handler.setFormatter(logging.Formatter(form))
-    return handler
-
-
-@functools.cache
-def _logger() -> logging.Logger:
-    import logging
-
-    logger = logging.getLogger('hadrosaur.resource')
-    logger.addHandler(stderr_handler('%(asctime)s %(levelname)s %(message)s'))
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    return logger
 
 
 def carry_out(order: WorkOrder, function: _Function | Unloadable) -> Outcome:
@@ -270,14 +114,13 @@ def _carry_out(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) 
     if claim is None:
         return Outcome(order.run, entry_of_order(order, 'pending'))
     try:
-        outcome, look = _look(claim, order)
-        if outcome is not None:
-            return outcome
-        if isinstance(function, Unloadable):
-            return not_started(order, *function)
-        if order.task.rate is not None and (later := limits.start(order.task)):
-            return _put_off(order, later)
-        return _compute(claim, order, function, look, mask)
+        try:
+            return _carry_out_in(claim, order, function, mask)
+        except FileExistsError:
+            if claim.has_begun or not claim.was_made:
+                raise
+            claim.was_made = False  # somebody was there between our making it and our locking it
+            return _carry_out_in(claim, order, function, mask)
     except OSError as error:
         why = f'{claim.path} cannot be used: {error.strerror or error}'
         if not claim.has_begun:
@@ -287,6 +130,17 @@ def _carry_out(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) 
         if not claim.has_begun:
             claim.unmake()
         claim.release()
+
+
+def _carry_out_in(claim: Claim, order: WorkOrder, function: _Function | Unloadable, mask: _Mask) -> Outcome:
+    outcome, look = (None, _NOTHING) if claim.was_made else _look(claim, order)
+    if outcome is not None:
+        return outcome
+    if isinstance(function, Unloadable):
+        return not_started(order, *function)
+    if order.task.rate is not None and (later := limits.start(order.task)):
+        return _put_off(order, later)
+    return _compute(claim, order, function, look, mask)
 
 
 def _claim(order: WorkOrder) -> Claim | None:
@@ -384,7 +238,7 @@ _NOTHING = _Look('absent', 'absent', None)
 def _look(claim: Claim, order: WorkOrder) -> tuple[Outcome | None, _Look]:
     """What stands in the directory, now that nobody else can change it."""
     on_disk = directory.read_status(claim.folder)
-    if on_disk == 'absent' and (claim.was_made or claim.completes_removal()):
+    if on_disk == 'absent' and claim.completes_removal():
         return None, _NOTHING
     record = directory.read_record(claim.folder)
     state = directory.believed(on_disk, record, claim.folder)
@@ -465,53 +319,44 @@ class _Ended(NamedTuple):
 
 
 def _compute(claim: Claim, order: WorkOrder, function: _Function, look: _Look, mask: _Mask) -> Outcome:
-    task = order.task
-    process = os.getpid()
-    way = capture.choose('descriptors' if _is_all_there_is() and task.capture == 'auto' else task.capture)
-    entry = entry_of_order(
-        order,
-        'pending',
-        attempt=_next_attempt(order, look.record),
-        history=history.before(look.record) if look.record else None,
-        started_at=format_time(time.time()),
-        host=HOST,
-        pid=process,
-    )
-    _record_as_it_is(claim, order, look.on_disk, look.record)
-    if task.keep_attempts:
-        history.keep(claim.folder, look.record, task.keep_attempts)
+    task, in_worker = order.task, context.in_worker
+    # Is this all that a worker does now? What is fetched in a thread runs beside the function that asked.
+    is_all = in_worker and threading.current_thread() is threading.main_thread()
+    way = capture.choose('descriptors' if is_all and task.capture == 'auto' else task.capture)
+    attempt = max(order.attempt, (directory.recorded_attempt(look.record) or 0) + 1)
+    before = history.before(look.record) if look.record else None
+    run = RunRecord(order, attempt, format_time(time.time()), before, way)
+    if look is not _NOTHING:
+        _record_as_it_is(claim, order, look.on_disk, look.record)
+        if task.keep_attempts:
+            history.keep(claim.folder, look.record, task.keep_attempts)
     try:
         claim.begin(
-            directory.record_bytes(entry, 'begun', order.run, capture=way),
+            run.begun(),
             look.on_disk,
-            was_completed=_holds_another_run(claim, order, look),
+            was_completed=look is not _NOTHING and _holds_another_run(claim, order, look),
             keep_storage=task.keep_storage,
         )
     except OSError as error:
         if not claim.has_begun:
             raise
-        return _save_error(claim, order, entry.change(finished_at=format_time(time.time())), error, way)
-    running = Running(order, f'{claim.path}/{directory.STORAGE}', entry.attempt)
-    alone = (in_worker or way == 'descriptors') and not order.chain
+        run.finished_at = format_time(time.time())
+        return _save_error(claim, run, error)
+    process = os.getpid()
+    running = Running(order, f'{claim.path}/{directory.STORAGE}', attempt)
     ended = None
     if isinstance(function, setups.Prepared):
         ended, function = _set_up(function, running, way, claim.logs, mask), function.function
-    meter = Meter(alone=alone, in_worker=in_worker)
+    meter = Meter(alone=(in_worker or way == 'descriptors') and not order.chain, in_worker=in_worker)
     if ended is None:
         ended = _call(function, running, way, claim.logs, mask)
-    cost = meter.stop()
+    run.cost = meter.stop()
     running._end_report()
     if os.getpid() != process:
         os._exit(0)  # a child that the function forked and let return: the run is its parent's
-    status = 'completed' if ended.exception is None else 'error'
-    entry = entry.change(status=status, finished_at=format_time(time.time()), **cost._asdict())
-    outcome = _conclude(claim, order, entry, ended, way)
-    return outcome._replace(nested=tuple(running._nested))
-
-
-def _is_all_there_is() -> bool:
-    """Is this all that a worker does now? What is fetched in a thread runs beside the function that asked."""
-    return in_worker and threading.current_thread() is threading.main_thread()
+    run.finished_at = format_time(time.time())
+    outcome = _conclude(claim, run, ended)
+    return outcome._replace(nested=tuple(running._nested)) if running._nested else outcome
 
 
 def _holds_another_run(claim: Claim, order: WorkOrder, look: _Look) -> bool:
@@ -520,18 +365,12 @@ def _holds_another_run(claim: Claim, order: WorkOrder, look: _Look) -> bool:
     A result, or a record of other args; or those of a run that was cut off, which did not wait for the
     disk. What a run with the same args left that failed cannot be told from this one's, and never is served.
     """
-    if claim.was_made:
-        return False
     if look.believed == 'completed' or diskio.is_there(directory.RESULT, claim.folder):
         return True
     record = look.record
     if record is None or record.get('state') == 'queued':
         return False
     return record.get('state') != 'error' or directory.recorded_args(record) != order.args
-
-
-def _next_attempt(order: WorkOrder, record: dict[str, Any] | None) -> int:
-    return max(order.attempt, (directory.recorded_attempt(record) or 0) + 1)
 
 
 def _set_up(
@@ -541,7 +380,8 @@ def _set_up(
 
     The first run in a worker makes it, and has in its logs what the setup prints.
     """
-    made = setups.here(prepared, base_of(running), running.collection, in_worker=in_worker)
+    base = context.base_of(running)
+    made = setups.here(prepared, base, running.collection, in_worker=context.in_worker)
     with made.guard:
         if not made.is_made:
             if made.error is not None:
@@ -562,13 +402,9 @@ def _call(
     keep: Callable[[bool], Callable[[], object]] | None = None,
 ) -> _Ended:
     """Call the user's function. The one broad except: whatever it raises is its resource's outcome."""
-    alone = not (in_worker or _alone or has_other_threads())
-    token = _running.set(running)
-    put_back = (keep or keep_state)(bool(_in_slot))
-    running.is_interruptible = mask is not None and not in_worker
-    _in_slot.append(running)
-    if alone:
-        _alone.append(running)
+    put_back = (keep or keep_state)(bool(context.in_progress()))
+    running.is_interruptible = mask is not None and not context.in_worker
+    entered = context.enter(running)
     try:
         try:
             with capture.capturing(way, (logs[0], logs[1])):
@@ -584,125 +420,57 @@ def _call(
         return _Ended(canonical.result_json(value, running.collection, running.ident))
     except BaseException as error:
         if running.is_unwanted and not isinstance(error, Unwanted):  # what the function made of it
-            unwanted = Unwanted(running._order.run)
+            unwanted = Unwanted(context.order_of(running).run)
             unwanted.__cause__ = error
             return _Ended(exception=unwanted)
         return _Ended(exception=error)
     finally:
-        _in_slot.remove(running)  # not always the last: a function may fetch in threads of its own
-        if alone:
-            _alone.pop()
-        _running.reset(token)
+        context.leave(running, entered)
 
 
-def _conclude(claim: Claim, order: WorkOrder, entry: Entry, ended: _Ended, way: str) -> Outcome:
+failure.ours_above.add(_call.__code__)
+
+
+def _conclude(claim: Claim, run: RunRecord, ended: _Ended) -> Outcome:
     """Write down what came of the run; what cannot be written is an error of this resource alone."""
     if not claim.is_intact():
         lost = OSError('the function removed its own directory, or closed descriptors that are not its own')
-        return _conclude_anew(claim, order, entry, _Ended(exception=ended.exception or lost), way)
-    if ended.exception is None and ended.result is not None:
+        return _conclude_anew(claim, run, ended.exception or lost)
+    if ended.result is not None:
         try:
-            return _save_result(claim, order, entry, ended.result, way)
+            return _save_result(claim, run, ended.result)
         except OSError as error:
-            ended = _Ended(exception=error)
-    return _save_error(claim, order, entry, ended.exception or OSError('no result'), way)
+            return _save_error(claim, run, error)
+    return _save_error(claim, run, ended.exception or OSError('no result'))
 
 
-def _conclude_anew(claim: Claim, order: WorkOrder, entry: Entry, ended: _Ended, way: str) -> Outcome:
+def _conclude_anew(claim: Claim, run: RunRecord, error: BaseException) -> Outcome:
+    order = run.order
     remade = claim.remade(order.task.lock)
     if remade is None:  # somebody else was quicker and computes it now
         return Outcome(order.run, entry_of_order(order, 'pending'))
     try:
-        begun = directory.record_bytes(entry, 'begun', order.run, capture=way)
-        remade.begin(begun, directory.read_status(remade.folder))
-        return _save_error(remade, order, entry, ended.exception or OSError('no result'), way)
+        remade.begin(run.begun(), directory.read_status(remade.folder))
+        return _save_error(remade, run, error)
     finally:
         remade.release()
 
 
-def _save_result(claim: Claim, order: WorkOrder, entry: Entry, result: bytes, way: str) -> Outcome:
-    if len(result) <= order.task.index_result:
-        entry = entry.change(result=result[:-1].decode())
-    record = directory.record_bytes(
-        entry,
-        'completed',
-        order.run,
-        capture=way,
-        result_size=len(result),
-        result_sha256=directory.checksum(result),
-        **_index_result(order),
-    )
-    mtime = claim.finish('completed', record, result=result)
-    return Outcome(order.run, entry.change(seen_mtime_ns=mtime), result, fresh=True)
+def _save_result(claim: Claim, run: RunRecord, result: bytes) -> Outcome:
+    mtime = claim.finish('completed', run.completed(result), result=result)
+    order = run.order
+    text = result[:-1].decode() if len(result) <= order.task.index_result else None
+    return Outcome(order.run, run.entry('completed', text, mtime), result, True)
 
 
-def _index_result(order: WorkOrder) -> dict[str, int]:
-    """How much of a result the index holds, for the record: only where that is not the usual."""
-    most = order.task.index_result
-    return {} if most == INDEXED_RESULT else {'index_result': most}
-
-
-def _save_error(claim: Claim, order: WorkOrder, entry: Entry, error: BaseException, way: str) -> Outcome:
+def _save_error(claim: Claim, run: RunRecord, error: BaseException) -> Outcome:
+    order, in_worker = run.order, context.in_worker
     is_cancelled = isinstance(error, Unwanted) and error.run == order.run
-    entry, frame, text = _described(entry, error, is_cancelled=is_cancelled)
-    record = directory.record_bytes(entry, 'error', order.run, capture=way, error_frame=frame)
-    mtime = claim.finish('error', record, error=text)
+    entry, frame, text = failure.described(run.entry('error'), error, is_cancelled=is_cancelled)
+    mtime = claim.finish('error', run.failed(entry, frame), error=text)
     # Ctrl-C belongs to whoever started this program; a slot is told by its caller instead.
     again = error if isinstance(error, KeyboardInterrupt) and not (in_worker or is_cancelled) else None
     cause = None if in_worker or is_cancelled else error
     wanted = None if order.task.retry_on is None else retrying.is_wanted(order.task.retry_on, error)
     entry = entry.change(seen_mtime_ns=mtime)
     return Outcome(order.run, entry, fresh=True, exception=again, cause=cause, is_wanted=wanted)
-
-
-def _described(entry: Entry, error: BaseException, *, is_cancelled: bool) -> tuple[Entry, str | None, str]:
-    """The row, the user's own place in the code, and the error.log of a failed run."""
-    from . import fingerprint
-
-    cause = fingerprint.cause(error)
-    if isinstance(error, KeyboardInterrupt):
-        kind, message, frame = Interrupted.__name__, 'the run was interrupted (Ctrl-C)', cause.frame
-        if is_cancelled:  # as in a worker, which is killed
-            kind, message, frame = Cancelled.__name__, 'the run was cancelled', None
-        elif isinstance(error, Unwanted):
-            message = 'the run was interrupted: what it is a part of was cancelled'
-        group = fingerprint.fingerprint(kind, message, frame)
-        bases = fingerprint.bases(Cancelled if is_cancelled else Interrupted)
-        cause = fingerprint.Cause(kind, message, frame, group, bases)
-    entry = entry.change(
-        status='error',
-        error_type=cause.type,
-        error_bases=directory.bases_text(cause.bases),
-        error=cause.message,
-        error_group=cause.group,
-    )
-    return entry, cause.frame, _traceback_text(error, cause.type, cause.message)
-
-
-_OURS_ABOVE = (_call.__code__, setups.Made.make.__code__, coroutines.run.__code__)
-
-
-def _traceback_text(error: BaseException, kind: str, message: str) -> str:
-    """The traceback from the user's function on, without our own frames above it."""
-    import traceback
-
-    if isinstance(error, ResultNotSerializable):
-        return f'{kind}: {error}\n'
-    shown = error.__traceback__
-    while shown is not None and shown.tb_frame.f_code in _OURS_ABOVE:
-        shown = shown.tb_next
-    _without_handler(shown)
-    try:
-        lines = traceback.format_exception(type(error), error, shown)
-    except Exception:  # formatting runs the exception's own code, which may fail in any way
-        return f'{kind}: {message}\n'
-    text = ''.join(lines[:-1] if isinstance(error, Unwanted) else lines)
-    return text if not isinstance(error, KeyboardInterrupt) else f'{text}{kind}: {message}\n'
-
-
-def _without_handler(shown: TracebackType | None) -> None:
-    """Cut off the frame of ours at the lower end."""
-    while shown is not None and shown.tb_next is not None:
-        if shown.tb_next.tb_frame.f_code is raise_if_unwanted.__code__:
-            shown.tb_next = None
-        shown = shown.tb_next

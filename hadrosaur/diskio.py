@@ -116,12 +116,12 @@ def write_all(fd: int, data: bytes, offset: int = 0) -> None:
         done += os.pwrite(fd, data[done:], offset + done)
 
 
-def create(name: str, data: bytes, folder: int, *, durable: bool = False) -> int:
+def create(name: str, data: bytes, folder: int, *, durable: bool = False, replaces: bool = True) -> int:
     """Write a file of its own that nobody reads yet; returns the descriptor, open for `overwrite`.
 
-    Where it cannot be written, nothing is left of it.
+    Where it cannot be written, nothing is left of it. ``replaces`` as in `open_new`.
     """
-    fd = open_new(name, folder)
+    fd = open_new(name, folder, replaces=replaces)
     try:
         write_all(fd, data)
         if durable:
@@ -132,6 +132,14 @@ def create(name: str, data: bytes, folder: int, *, durable: bool = False) -> int
             os.unlink(name, dir_fd=folder)
         raise
     return fd
+
+
+def close_quietly(fd: int) -> None:
+    """Close it, whatever the disk says, and though it may be closed already."""
+    try:  # noqa: SIM105  contextlib.suppress costs as much as closing
+        os.close(fd)
+    except OSError:
+        pass
 
 
 def out_of_reach(fd: int) -> int:
@@ -150,12 +158,18 @@ def out_of_reach(fd: int) -> int:
     return moved
 
 
-def open_new(name: str, folder: int, flags: int = os.O_WRONLY) -> int:
-    """A descriptor of a new, empty file, in place of whatever had that name."""
+def open_new(name: str, folder: int, flags: int = os.O_WRONLY, *, replaces: bool = True) -> int:
+    """A descriptor of a new, empty file, in place of whatever had that name.
+
+    Without ``replaces`` FileExistsError is raised where anything has.
+    """
     flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return out_of_reach(os.open(name, flags, _FILE_MODE, dir_fd=folder))
+        fd = os.open(name, flags, _FILE_MODE, dir_fd=folder)
+        return fd if fd > 2 else out_of_reach(fd)
     except FileExistsError:
+        if not replaces:
+            raise
         remove(name, folder)
         return out_of_reach(os.open(name, flags, _FILE_MODE, dir_fd=folder))
 
@@ -434,8 +448,7 @@ def unlock(fd: int) -> None:
     if _held.pop(fd, _NOBODY) is None and os.getpid() == _holder:
         with contextlib.suppress(OSError):  # closing gives it back, too
             fcntl.flock(fd, fcntl.LOCK_UN)
-    with contextlib.suppress(OSError):  # the user's function may have closed it
-        os.close(fd)
+    close_quietly(fd)  # the user's function may have closed it
 
 
 def forget(fd: int) -> None:

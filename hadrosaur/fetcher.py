@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import capture, compute, directory, limits, waiting
+from . import capture, compute, context, directory, limits, waiting
 from .errors import IndexFault, ResourceNotFound
 from .executors import _here
 from .handle import Look, Resource, look
@@ -70,8 +70,8 @@ class Fetcher:
 
     def store(self) -> Store:
         """The live store; inside a resource's function one that works on files only."""
-        running = compute.current()
-        if not compute.in_worker and (running is None or compute.base_of(running) != self._base.path):
+        running = context.current()
+        if not context.in_worker and (running is None or context.base_of(running) != self._base.path):
             return self._live
         return FilesOnly(self._base, running)
 
@@ -292,10 +292,10 @@ class Fetcher:
 
         ``wanted``: (collection, ident) of what is waited for.
         """
-        running = compute.current()
+        running = context.current()
         if running is None:
             return contextlib.nullcontext()
-        chain = compute.chain_of(running)
+        chain = context.chain_of(running)
         steps = [(self._base.path, *key) for key in wanted]
         for step in steps:
             if step in chain:
@@ -457,7 +457,7 @@ def _damaged_entry(collection: Collection, ident: str, what: str) -> Entry:
 
 def is_inside() -> bool:
     """Are we inside a resource's function (or a worker, which does nothing else)?"""
-    return compute.in_worker or compute.current() is not None
+    return context.in_worker or context.current() is not None
 
 
 def _cannot_be_changed(order: WorkOrder) -> bool:

@@ -62,8 +62,11 @@ def is_ours() -> bool:
 
 def has_other_threads() -> bool:
     """Is there a thread beside this one that is not ours, and may print?"""
+    threads = threading.enumerate()
+    if len(threads) == 1:
+        return False
     here = threading.current_thread()
-    return any(thread is not here and thread not in _silent for thread in threading.enumerate())
+    return any(thread is not here and thread not in _silent for thread in threads)
 
 
 class Ender:

@@ -26,9 +26,13 @@ _UNIT = 1 if sys.platform == 'darwin' else 1024  # bytes in which getrusage tell
 class Cost(NamedTuple):
     """Seconds of wall time and of processor time; peak resident bytes, None where not known."""
 
-    duration: float
-    cpu_seconds: float
+    duration: float | None
+    cpu_seconds: float | None
     max_rss: int | None
+
+
+UNKNOWN = Cost(None, None, None)
+"""Of a run that is not over."""
 
 
 class Meter:

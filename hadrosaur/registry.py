@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from . import canonical, capture, compute, diskio, limits, sameness, setups
+from . import canonical, capture, compute, context, diskio, limits, sameness, setups
 from .directory import STATUS
 from .errors import (
     ArgsChangedWarning,
@@ -222,7 +222,7 @@ class Registry:
                 f'{sameness.place(known.function)}; another is {sameness.place(collection.function)}',
                 hint='give one of the two collections another name',
             )
-        if not compute.in_worker:
+        if not context.in_worker:
             self._make_folder(collection)
         self._known[collection.name] = collection
         self._cells[collection.name] = cell

@@ -13,7 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import canonical, compute, directory, diskio, retrying, settle
+from . import canonical, context, directory, diskio, retrying, settle
 from .basedir import HOST
 from .errors import IndexFault, ResourceNotFound, Unreadable, warn
 from .handle import Look, Resource, look, unreadable
@@ -232,7 +232,7 @@ class Store(Guarded):
             is_there = os.path.lexists(f'{collection.task.path}/{folder}')
             record = self.record(collection, folder) if is_there else None
             args = (directory.recorded_args(record) if record else None) or '{}'
-        running = compute.current()
+        running = context.current()
         return WorkOrder(
             task=collection.task,
             run=_new_run(batch),
@@ -242,7 +242,7 @@ class Store(Guarded):
             args_hash=canonical.args_hash(args),
             queued_at=format_time(time.time()),
             recompute=recompute,
-            chain=compute.chain_of(running) if running else (),
+            chain=context.chain_of(running) if running else (),
             provenance=self._provenance() if is_run else None,
         )
 
@@ -395,20 +395,20 @@ class Store(Guarded):
 class FilesOnly(Store):
     """A store inside a worker or a resource's function: rows travel with the outcome that is under way."""
 
-    def __init__(self, base: BaseDirectory, running: compute.Running | None) -> None:
+    def __init__(self, base: BaseDirectory, running: context.Running | None) -> None:
         super().__init__(base, _no_index)
         self.rows = NoRows()
         self._running = running
 
     def finish(self, outcomes: Sequence[Outcome], *, soon: bool = False) -> None:
         """Have the rows travel."""
-        if self._running is not None and compute.base_of(self._running) == self.base.path:
+        if self._running is not None and context.base_of(self._running) == self.base.path:
             for outcome in outcomes:
-                compute.add_nested(self._running, outcome)
+                context.add_nested(self._running, outcome)
 
     def _provenance(self) -> str | None:
         """That of whoever asked for what is running."""
-        return compute.order_of(self._running).provenance if self._running is not None else None
+        return context.order_of(self._running).provenance if self._running is not None else None
 
     def _session(self) -> str | None:
         """None: the rows are the caller's."""

@@ -94,9 +94,9 @@ MUTANTS = {
         ),
         Mutant(
             'the signal that cancels reaches whatever runs after the function',
-            'compute.py',
-            '        _in_slot.remove(running)  # not',
-            '        # not',
+            'context.py',
+            '    _in_slot.remove(running)  # not',
+            '    # not',
             f'{INLINE_CANCEL}a_signal_that_comes_too_late_interrupts_nobody',
         ),
         Mutant(
@@ -461,15 +461,15 @@ MUTANTS = {
         Mutant(
             'the record of a first run is not synced',
             'directory/claim.py',
-            'diskio.create(RECORD, record, self.folder, durable=self._durable)',
-            'diskio.create(RECORD, record, self.folder)',
+            'diskio.create(RECORD, record, folder, durable=self._durable, replaces=False)',
+            'diskio.create(RECORD, record, folder, replaces=False)',
             f'{SYNCED}a_first_run_that_is_durable',
         ),
         Mutant(
             'the pending status of a first run is not synced',
             'directory/claim.py',
-            'diskio.create(STATUS, pending, self.folder, durable=self._durable)',
-            'diskio.create(STATUS, pending, self.folder)',
+            'diskio.create(STATUS, pending, folder, durable=self._durable, replaces=False)',
+            'diskio.create(STATUS, pending, folder, replaces=False)',
             f'{SYNCED}a_first_run_that_is_durable',
         ),
         Mutant(
@@ -645,8 +645,8 @@ MUTANTS = {
         Mutant(
             'a file that cannot be closed keeps the lock',
             'directory/claim.py',
-            'for fd in (*ours, *self.logs):\n            with contextlib.suppress(OSError):',
-            'for fd in (*ours, *self.logs):\n            if True:',
+            '            diskio.close_quietly(fd)\n        self.logs',
+            '            os.close(fd)\n        self.logs',
             f'{DISK}what_the_disk_says_at_the_end_of_a_run_keeps_no_lock[record.json-threads]',
         ),
         Mutant(
@@ -722,8 +722,8 @@ MUTANTS = {
         Mutant(
             'a run after one that was cut off is not kept apart from it',
             'compute.py',
-            '    if claim.was_made:\n        return False\n    if look',
-            "    if look.believed != 'completed':\n        return False\n    if look",
+            "    if look.believed == 'completed' or diskio",
+            "    if look.believed != 'completed':\n        return False\n    if diskio",
             f'{POWER}[status deleted, again-usual]',
         ),
         Mutant(
@@ -1128,7 +1128,7 @@ MUTANTS = {
         ),
         Mutant(
             'a thread of an inline function is outside of it',
-            'compute.py',
+            'context.py',
             '        if _alone and not is_ours():',
             '        if False:',
             f'{ALIKE}a_thread_that_an_inline_function_starts_is_inside_it',
@@ -1178,8 +1178,8 @@ MUTANTS = {
         Mutant(
             'a chain ends where another base begins',
             'store.py',
-            'chain=compute.chain_of(running) if running else (),',
-            'chain=compute.chain_of(running) if isinstance(self, FilesOnly) else (),',
+            'chain=context.chain_of(running) if running else (),',
+            'chain=context.chain_of(running) if isinstance(self, FilesOnly) else (),',
             f'{ALIKE}asking_for_itself_through_another_base_is_a_cycle_error',
         ),
         Mutant(
@@ -1208,9 +1208,23 @@ MUTANTS = {
         Mutant(
             'a function that could not be loaded is called, which begins the run',
             'compute.py',
-            '        if isinstance(function, Unloadable):',
-            '        if function is Unloadable:',
+            '    if isinstance(function, Unloadable):',
+            '    if function is Unloadable:',
             f'{NOT_STARTED}a_function_that_cannot_be_loaded_begins_nothing[it raises-True]',
+        ),
+        Mutant(
+            'who was in a folder before we locked it is not looked at',
+            'compute.py',
+            '            claim.was_made = False  # somebody',
+            '            pass  # somebody',
+            'test_first_runs.py::test_somebody_may_be_there_between_making_and_locking[computes it]',
+        ),
+        Mutant(
+            'a record that is formatted ahead is another',
+            'run_record.py',
+            ' "run": "{order.run}",',
+            ' "run":  "{order.run}",',
+            'test_first_runs.py::test_the_records_of_a_run_are_those_of_its_rows',
         ),
         Mutant(
             'a folder that was made for a run that never began stays',
@@ -1285,8 +1299,8 @@ MUTANTS = {
         Mutant(
             'a removal that was killed is not completed',
             'compute.py',
-            '(claim.was_made or claim.completes_removal())',
-            'claim.was_made',
+            "if on_disk == 'absent' and claim.completes_removal():",
+            'if False:',
             f'{OWN}a_removal_that_is_killed_anywhere_leaves_nothing_to_a_later_run[True]',
         ),
         Mutant(
@@ -1313,8 +1327,8 @@ MUTANTS = {
         Mutant(
             'a recompute that was queued is not taken for one of a completed resource',
             'compute.py',
-            '    if claim.was_made:\n        return False\n    if look',
-            "    if look.on_disk != 'completed':\n        return False\n    if look",
+            "    if look.believed == 'completed' or diskio",
+            "    if look.on_disk != 'completed':\n        return False\n    if diskio",
             f'{DISK}a_recompute_that_was_queued_waits_for_the_disk_as_an_inline_one',
         ),
         Mutant(
@@ -1519,7 +1533,7 @@ MUTANTS = {
         ),
         Mutant(
             'rows of nested fetches are dropped',
-            'compute.py',
+            'context.py',
             '        running._nested.append(outcome.entry)',
             '        pass',
             f'{TRUTH}test_nested_fetch[processes]',
@@ -2052,7 +2066,7 @@ MUTANTS = {
             'a nested fetch locks the folder where files are locked',
             'registry.py',
             '        return self._base.lock',
-            "        return 'folder' if compute.in_worker else self._base.lock",
+            "        return 'folder' if context.in_worker else self._base.lock",
             f'{LOCKFILE}what_is_computed_is_locked_everywhere',
         ),
         Mutant(
@@ -2079,8 +2093,8 @@ MUTANTS = {
         Mutant(
             'a child does not wait for its background work',
             'project/__init__.py',
-            '        if self._exit_pid != os.getpid() and not compute.in_worker:',
-            '        if not self._exit_pid and not compute.in_worker:',
+            '        if self._exit_pid != os.getpid() and not context.in_worker:',
+            '        if not self._exit_pid and not context.in_worker:',
             'test_locks.py::test_background_work_of_a_forked_child_is_waited_for',
         ),
         Mutant(
@@ -2121,8 +2135,8 @@ MUTANTS = {
         Mutant(
             'a recompute that is cut off forgets a result without a record',
             'compute.py',
-            '    _record_as_it_is(claim, order, look.on_disk, look.record)\n',
-            '',
+            '        _record_as_it_is(claim, order, look.on_disk, look.record)\n',
+            '        pass\n',
             f'{HARD}a_recompute_that_is_withdrawn_leaves_a_result_without_a_record',
         ),
         Mutant(
@@ -2344,7 +2358,7 @@ MUTANTS = {
         ),
         Mutant(
             'a thread of a function belongs to what another fetches',
-            'compute.py',
+            'context.py',
             '            return _in_slot[0] if _in_slot else None',
             '            return _in_slot[-1] if _in_slot else None',
             f'{MANY}test_a_function_may_fetch_from_threads_of_its_own',
@@ -2352,7 +2366,7 @@ MUTANTS = {
         Mutant(
             'rows of another project travel',
             'store.py',
-            '        if self._running is not None and compute.base_of(self._running) == self.base.path:',
+            '        if self._running is not None and context.base_of(self._running) == self.base.path:',
             '        if self._running is not None:',
             f'{MANY}test_a_function_may_fetch_from_another_project',
         ),
@@ -2907,8 +2921,8 @@ MUTANTS = {
         Mutant(
             'the worker loads SQLAlchemy',
             'executors/_slot.py',
-            'from .. import capture, compute, diskio, stacks\n',
-            'from .. import capture, compute, diskio, schema, stacks\n',
+            'from .. import capture, compute, context, diskio, stacks\n',
+            'from .. import capture, compute, context, diskio, schema, stacks\n',
             'test_architecture.py::test_light_imports[import hadrosaur.executors._slot]',
         ),
         Mutant(
@@ -3201,8 +3215,8 @@ MUTANTS = {
         Mutant(
             'parts: a long result is in the row',
             'compute.py',
-            'if len(result) <= order.task.index_result:',
-            'if True:',
+            'if len(result) <= order.task.index_result else None',
+            '',
             f'{R}test_a_row_holds_short_results_only',
         ),
         Mutant(
@@ -3549,8 +3563,8 @@ MUTANTS = {
         Mutant(
             'what a thread fetches takes the output of the function that asked',
             'compute.py',
-            'return in_worker and threading.current_thread() is threading.main_thread()',
-            'return in_worker',
+            'is_all = in_worker and threading.current_thread() is threading.main_thread()',
+            'is_all = in_worker',
             'test_async_functions.py::test_what_a_coroutine_fetches_has_its_own_log',
         ),
         Mutant(

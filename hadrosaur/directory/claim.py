@@ -33,6 +33,7 @@ from . import (
 from ._ready import Ready
 
 _APPEND = os.O_WRONLY | os.O_APPEND
+_BEGUN = (RECORD, STATUS, STORAGE, STDOUT, STDERR)  # what a first run begins with, in this order
 _SPARE = 16  # descriptors that a run needs beyond its own files: for capture, for emptying storage/
 _TRIES = 1000  # to lock a folder that others remove and make; no more where inode numbers are made up
 
@@ -198,21 +199,30 @@ class Claim:
         self._is_trusted = False  # until `is_intact` has looked
 
     def _begin_first(self, record: bytes) -> None:
+        """Raises FileExistsError, and leaves what is there, where somebody was here before we locked it."""
+        folder, pending, made = self.folder, STATUS_BYTES['pending'], 0
         try:
-            self._keep_record(diskio.create(RECORD, record, self.folder, durable=self._durable), record)
-            pending = STATUS_BYTES['pending']
-            self._keep_status(diskio.create(STATUS, pending, self.folder, durable=self._durable))
-            diskio.make_folder(STORAGE, self.folder)
-            for name in (STDOUT, STDERR):
-                self.logs += (diskio.open_new(name, self.folder, _APPEND),)
+            fd = diskio.create(RECORD, record, folder, durable=self._durable, replaces=False)
+            self._keep_record(fd, record)
+            made = 1
+            self._keep_status(diskio.create(STATUS, pending, folder, durable=self._durable, replaces=False))
+            made = len(_BEGUN)
+            diskio.make_folder(STORAGE, folder)
+            self.logs = (diskio.open_new(STDOUT, folder, _APPEND),)
+            self.logs += (diskio.open_new(STDERR, folder, _APPEND),)
         except BaseException:
-            try:
-                for name in (STATUS, RECORD, STDOUT, STDERR, STORAGE):  # an empty folder is removed too
-                    diskio.remove(name, self.folder)
-            except OSError:
-                self.has_begun = True
+            self._remove_begun(made)
             raise
         self.has_begun = True
+
+    def _remove_begun(self, made: int) -> None:
+        """Make it what it was, where a first run could not begin."""
+        self._close_files()
+        try:
+            for name in reversed(_BEGUN[:made]):  # an empty folder is removed too
+                diskio.remove(name, self.folder)
+        except OSError:
+            self.has_begun = True
 
     def _begin_again(self, record: bytes, state: State, keep_storage: bool) -> None:
         ready = Ready(self.folder)
@@ -317,6 +327,13 @@ class Claim:
         except OSError:
             # A status that says pending is settled by the record: by the old one to what it was.
             self.has_begun = ready.is_record_changed
+
+    def _close_files(self) -> None:
+        """Those that the function has not closed, whose numbers may be of files of its own by now."""
+        ours = [fd for fd in (self._record, self._status) if self._is_ours(fd)]
+        for fd in (*ours, *self.logs):
+            diskio.close_quietly(fd)
+        self.logs, self._record, self._status = (), -1, -1
 
     def finish(self, status: Status, record: bytes, *, result: bytes | None = None, error: str = '') -> int:
         """Write what came of the run, status.json last. Returns its time in nanoseconds.
@@ -456,19 +473,14 @@ class Claim:
                 os.rmdir(self.name, dir_fd=parent)
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # not even begun to be made
+        if getattr(self, 'folder', -1) >= 0:  # else it was released, or not even begun to be made
             self.release()  # where Ctrl-C came between taking it and keeping it
 
     def release(self) -> None:
         """Close everything and give the lock back, whatever the disk says of a file as it is closed."""
-        ours = [fd for fd in (self._record, self._status) if self._is_ours(fd)]
-        for fd in (*ours, *self.logs):
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self.logs = ()
-        self._record = self._status = -1
         if self.folder < 0:
             return
+        self._close_files()
         if self._lock != self.folder:
             diskio.unlock(self._lock)
         diskio.unlock(self.folder)

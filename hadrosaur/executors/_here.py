@@ -13,10 +13,15 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from .. import basedir, compute
+from .. import basedir, compute, context
 from ..errors import ExecutorFault
 from ..locks import CANCEL_SIGNAL
 from ._clock import Clock, wanted_cancelled
+
+try:  # without the wrapper that makes an enum of each signal, twice for every resource
+    from _signal import signal as _handle  # type: ignore[import-not-found]
+except ImportError:
+    from signal import signal as _handle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,14 +32,14 @@ if TYPE_CHECKING:
 
 def carry_out(order: WorkOrder, function: Function) -> Outcome:
     """`compute.carry_out`, which others may cancel."""
-    if compute.in_worker or threading.current_thread() is not threading.main_thread():
+    if context.in_worker or threading.current_thread() is not threading.main_thread():
         return compute.carry_out(order, function)
     _clock.wind()
-    before = signal.signal(CANCEL_SIGNAL, compute.raise_if_unwanted)
+    before = _handle(CANCEL_SIGNAL, context.raise_if_unwanted)
     try:
         return compute.carry_out(order, function)
     finally:
-        signal.signal(CANCEL_SIGNAL, before if before is not None else signal.SIG_DFL)
+        _handle(CANCEL_SIGNAL, before if before is not None else signal.SIG_DFL)
 
 
 def cancel(is_meant: Callable[[WorkOrder], bool]) -> int:
@@ -42,7 +47,7 @@ def cancel(is_meant: Callable[[WorkOrder], bool]) -> int:
 
     Raises ExecutorFault where one does not run in the main thread.
     """
-    found = [running for running in compute.in_progress() if is_meant(compute.order_of(running))]
+    found = [running for running in context.in_progress() if is_meant(context.order_of(running))]
     for running in found:
         if not running.is_interruptible:
             raise ExecutorFault(
@@ -57,12 +62,12 @@ def cancel(is_meant: Callable[[WorkOrder], bool]) -> int:
 
 def _look() -> bool:
     """Interrupt what another process wants cancelled, and what has not ended since it was told."""
-    interruptible = [running for running in compute.in_progress() if running.is_interruptible]
-    wanted = wanted_cancelled(map(compute.order_of, interruptible))
+    interruptible = [running for running in context.in_progress() if running.is_interruptible]
+    wanted = wanted_cancelled(map(context.order_of, interruptible))
     for order in wanted:
         basedir.drop_cancel_request(order.task.base, order.path)
     runs = {order.run for order in wanted}
-    runs.update(compute.order_of(running).run for running in interruptible if running.is_unwanted)
+    runs.update(context.order_of(running).run for running in interruptible if running.is_unwanted)
     if runs:
         cancel(lambda order: order.run in runs)
     return bool(interruptible)
@@ -73,12 +78,12 @@ _clock = Clock(_look)
 
 def rest() -> None:
     """End the thread that looks, where nothing runs."""
-    if not compute.in_progress():
+    if not context.in_progress():
         _clock.rest()
 
 
 def _after_fork() -> None:
-    if compute.in_progress():
+    if context.in_progress():
         _clock.wind()
 
 

@@ -24,7 +24,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .. import capture, compute, diskio, stacks
+from .. import capture, compute, context, diskio, stacks
 from ..lastwords import LastWords
 from ..records import Entry, Outcome, Task, WorkOrder
 from ..unbegun import Unloadable
@@ -183,7 +183,7 @@ class Slot:
     ) -> None:
         """Unpickle a function. Where it cannot be loaded, none of its resources is begun."""
         task = Task(*fields)
-        compute.bases[task.base_given] = task.base
+        context.bases[task.base_given] = task.base
         sys.path.extend(entry for entry in path if entry not in sys.path and os.path.isdir(entry))
         _settings.take_over(settings)
         try:
@@ -209,21 +209,21 @@ def _log_to_stderr() -> None:
     import logging
 
     if not logging.root.handlers:
-        last = compute.stderr_handler('%(levelname)s:%(name)s:%(message)s')
+        last = context.stderr_handler('%(levelname)s:%(name)s:%(message)s')
         last.setLevel(logging.INFO)
         logging.lastResort = last
         logging.root.setLevel(logging.INFO)
 
 
 def _on_interrupt(_signal: int, _frame: Any) -> None:
-    if compute.current() is not None:
+    if context.current() is not None:
         raise KeyboardInterrupt
 
 
 def main(descriptor: int, last_words: int = -1) -> None:
     """Run a slot on an inherited socket; ``last_words``: a descriptor of the memory for unfinished lines."""
     leaving = Leaving()
-    compute.in_worker = True
+    context.in_worker = True
     capture.in_worker(LastWords(last_words) if last_words >= 0 else None)
     signal.signal(signal.SIGINT, _on_interrupt)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # started by a thread that takes no signals

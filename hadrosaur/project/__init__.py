@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
-from .. import compute, directory, locks, reindex
+from .. import context, directory, locks, reindex
 from ..basedir import BaseDirectory, request_cancel
 from ..errors import InvalidIdent, ProjectError
 from ..executors import _here
@@ -64,12 +64,12 @@ class Project(Registering, Keeping):
         create: bool = True,
     ) -> None:
         given = os.path.normpath(os.fsdecode(base))
-        self._base = BaseDirectory(given, compute.bases.get(given) if compute.in_worker else None)
+        self._base = BaseDirectory(given, context.bases.get(given) if context.in_worker else None)
         self._durable = durable
         self._index_path = os.path.abspath(os.fsdecode(index)) if index is not None else None
         self._computes = create  # else it was opened to look, or to mend
         self._make_parts()
-        if compute.in_worker:
+        if context.in_worker:
             return
         if create:
             self._base.make()
@@ -192,7 +192,7 @@ class Project(Registering, Keeping):
         import asyncio
 
         def fetch() -> Resource:
-            with compute.fetching(compute.current()):
+            with context.fetching(context.current()):
                 return self.fetch(collection, ident, args, **options)
 
         return await asyncio.to_thread(fetch)
@@ -324,7 +324,7 @@ class Project(Registering, Keeping):
 
     def _register_exit(self) -> None:
         """At interpreter exit, background work is waited for and unfinished batches are stopped."""
-        if self._exit_pid != os.getpid() and not compute.in_worker:
+        if self._exit_pid != os.getpid() and not context.in_worker:
             pid, me = os.getpid(), weakref.ref(self)
             self._exit_pid = pid
 
@@ -431,8 +431,8 @@ class Project(Registering, Keeping):
 
     def _refuse_inside(self) -> None:
         """Closing inside a function of ours would wait for that very function, or end its batch unsaid."""
-        running = compute.current()
-        for base, collection, ident in compute.chain_of(running) if running is not None else ():
+        running = context.current()
+        for base, collection, ident in context.chain_of(running) if running is not None else ():
             here = (collection, ident) in self._fetcher.computing or self._is_flying(collection, ident)
             if base == self._base.path and here:
                 raise ProjectError(

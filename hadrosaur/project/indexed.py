@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import compute, directory, locks, mounts, reindex, settle
+from .. import context, directory, locks, mounts, reindex, settle
 from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
 from ..naming import Ident, named
@@ -318,7 +318,7 @@ class Indexed:
 
     def _has_rows(self, collection: str) -> bool:
         """Has a collection rows, though nobody registered it and its folder is gone?"""
-        if compute.in_worker or compute.current() is not None:
+        if context.in_worker or context.current() is not None:
             return False
         try:
             return bool(self._index().find(collection, limit=1))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import compute, directory, diskio, waiting
+from .. import context, directory, diskio, waiting
 from ..errors import (
     ExecutorFault,
     HadrosaurError,
@@ -435,10 +435,10 @@ class Batch(Iterator[Resource]):
 
     def _closes_a_ring(self) -> bool:
         """Inside a function: say what is waited for. What waits for that function ends in CycleError."""
-        running = compute.current()
+        running = context.current()
         if running is None or not self._elsewhere:
             return False
-        chain = compute.chain_of(running)
+        chain = context.chain_of(running)
         if self._waits is None:
             self._waits = waiting.Waits(self._store.base.hidden, chain)
         closing = self._waits.publish(flight.order.step for flight in self._elsewhere)
