@@ -83,7 +83,67 @@ INLINE_CANCEL = 'test_cancel_inline.py::test_'
 G = 'test_one_group_of_failures.py'
 R = 'test_results_as_columns.py::'
 
+SAFE, SHOWS = 'test_page_is_safe.py::test_', 'test_page_shows.py::test_'
+
 MUTANTS = {
+    'the page': [
+        Mutant(
+            'page: any name is taken for ours',
+            'web/security.py',
+            'if len(hosts) != 1 or not self._is_ours(hosts[0]):',
+            'if False:',
+            f'{SAFE}another_host_is_refused[evil.example]',
+        ),
+        Mutant(
+            'page: another site may ask',
+            'web/security.py',
+            'if (origins and origins != [',
+            'if (False and origins != [',
+            f'{SAFE}another_site_is_refused',
+        ),
+        Mutant(
+            'page: any token will do',
+            'web/security.py',
+            "return hmac.compare_digest(text.encode('utf-8', 'surrogatepass'), self._token.encode())",
+            'return True',
+            f'{SAFE}the_token_is_handed_over_once_and_kept_in_a_cookie',
+        ),
+        Mutant(
+            'page: a stored file is shown as if it were ours',
+            'web/server.py',
+            "'content-security-policy': SANDBOX,\n        }",
+            '}',
+            f'{SAFE}stored_files_run_nothing',
+        ),
+        Mutant(
+            'page: dots lead out of a storage',
+            'web/files.py',
+            "name in ('', '.', '..') or '/' in name or",
+            'False or',
+            f'{SAFE}nothing_beside_the_base_is_read[/file/thumbs/img-003/..%2F..%2F..%2F..%2Fsecret.txt]',
+        ),
+        Mutant(
+            'page: a page of rows begins with the last one of the page before',
+            'index/_clauses.py',
+            'TABLE.collection, TABLE.ident) > tuple_(',
+            'TABLE.collection, TABLE.ident) >= tuple_(',
+            f'{SHOWS}pages_follow_each_other_by_key[ident]',
+        ),
+        Mutant(
+            'page: the ident x.json asks for the data of x',
+            'web/addresses.py',
+            'if quoted.endswith(TWIN) else quoted',
+            'if False else quoted',
+            f'{SHOWS}any_ident_has_an_address[x.json]',
+        ),
+        Mutant(
+            'page: text is not escaped',
+            'web/render.py',
+            'autoescape=True',
+            'autoescape=False',
+            f'{SHOWS}any_ident_has_an_address[<script>alert(1)</script>]',
+        ),
+    ],
     'cancelled inline': [
         Mutant(
             'nobody looks for requests to cancel what runs inline',
@@ -2565,8 +2625,8 @@ MUTANTS = {
         Mutant(
             'filter: the least duration is left out',
             'index/_clauses.py',
-            "TABLE.duration >= _value('duration')",
-            "TABLE.duration > _value('duration')",
+            "'min_duration': _bound('duration', '>=')",
+            "'min_duration': _bound('duration', '>')",
             f"{FILTER}[{{'min_duration': 1}}]",
         ),
         Mutant(
@@ -2900,8 +2960,8 @@ MUTANTS = {
         Mutant(
             'threads that are the first wait for each other to import SQLAlchemy',
             'index/_clauses.py',
-            'from sqlalchemy import and_',
-            'from sqlalchemy.sql import and_',
+            'from sqlalchemy import (',
+            'from sqlalchemy.sql import (',
             'test_architecture.py::test_sqlalchemy_is_imported_as_a_whole_first[_clauses]',
         ),
         Mutant(

@@ -27,6 +27,8 @@ def test_wheel_carries_the_migrations(built):
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {name for name in names if '.dist-info/' not in name}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'hadrosaur').rglob('*.py')}
+    for kind in ('html', 'css', 'js', 'svg'):  # of the page
+        sources |= {path.relative_to(ROOT).as_posix() for path in (ROOT / 'hadrosaur/web').rglob(f'*.{kind}')}
     revisions = {f'hadrosaur/{path.relative_to(ROOT)}' for path in (ROOT / 'migrations').rglob('*.py')}
 
     assert revisions >= {'hadrosaur/migrations/env.py', 'hadrosaur/migrations/versions/0001_resources.py'}
@@ -45,7 +47,7 @@ def test_wheel_says_what_it_is(built):
 
     assert 'Version: 1.0.0a1\n' in read['METADATA']
     assert 'License-Expression: MIT\n' in read['METADATA']
-    for extra in ('dask', 'pandas', 'polars', 'all'):
+    for extra in ('dask', 'pandas', 'polars', 'web', 'all'):
         assert f'Provides-Extra: {extra}\n' in read['METADATA']
     assert 'hadrosaur = hadrosaur.cli:main' in read['entry_points.txt']
 

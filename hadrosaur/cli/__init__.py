@@ -37,6 +37,7 @@ VERBS = {
     'stack': Verb('Look', 'living', 'Show where a running resource is in its code.'),
     'du': Verb('Look', 'keeping', 'Show what takes space on the disk.'),
     'metrics': Verb('Look', 'keeping', 'Print counts and durations for Prometheus.'),
+    'web': Verb('Look', 'web', 'Show a base directory in a browser.'),
     'sql': Verb('Look', 'rows', 'Run a SELECT on the index.'),
     'run': Verb('Compute', 'running', 'Compute many resources in parallel.'),
     'retry': Verb('Compute', 'running', 'Compute those that ended in error again.'),

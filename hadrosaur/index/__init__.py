@@ -253,6 +253,10 @@ class Index:
         order_by: str | None = '-finished_at',
         limit: int | None = None,
         offset: int = 0,
+        max_duration: float | None = None,
+        min_memory: float | None = None,
+        max_memory: float | None = None,
+        after: tuple[Any, str, str] | None = None,
     ) -> Query:
         """Rows that pass every filter; a filter given several values passes what passes one of them.
 
@@ -279,6 +283,12 @@ class Index:
                 (collection, ident), and so does None.
             limit: So many rows at most.
             offset: Without the first ones.
+            max_duration: Seconds at most.
+            min_memory: Bytes at least.
+            max_memory: Bytes at most.
+            after: (value of the order's column, collection, ident) of a row: those that follow, without a
+                count of what came before. Where the column is not known, the rows where it is not either;
+                where it is, only those where it is too.
 
         Raises:
             ValueError: An unknown status or column, or no point in time; the message says what is meant.
@@ -295,10 +305,13 @@ class Index:
             'since': since,
             'until': until,
             'min_duration': min_duration,
+            'max_duration': max_duration,
+            'min_memory': min_memory,
+            'max_memory': max_memory,
             'stale': stale,
             'versions': versions,
         }
-        return Query(self._connections, filters, order_by=order_by, limit=limit, offset=offset)
+        return Query(self._connections, filters, order_by=order_by, limit=limit, offset=offset, after=after)
 
     def collections(self) -> list[str]:
         """Names of the collections that have rows, in order."""

@@ -9,7 +9,19 @@ import json
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, literal_column, not_, nulls_first, nulls_last, or_, select, text
+from sqlalchemy import (
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    not_,
+    nulls_first,
+    nulls_last,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
@@ -82,7 +94,11 @@ def _order(shape: Shape, *, nulls: bool = True) -> list[ColumnElement[Any]]:
 
 
 def _ordered_by(shape: Shape) -> ColumnElement[Any]:
-    name = shape.order.removeprefix('-')
+    return _column(shape.order)
+
+
+def _column(order: str) -> ColumnElement[Any]:
+    name = order.removeprefix('-')
     return _part(parse(name)) if is_path(name) else TABLE[name]
 
 
@@ -258,9 +274,28 @@ def _until(_detail: str) -> ColumnElement[bool]:
     return or_(TABLE.finished_at <= _value('finished_until'), started)
 
 
-def _min_duration(_detail: str) -> ColumnElement[bool]:
-    least: ColumnElement[bool] = TABLE.duration >= _value('duration')
-    return least
+def _bound(name: str, operator: str) -> Callable[[str], ColumnElement[bool]]:
+    """``operator``: ``>=`` or ``<=``."""
+    return lambda _detail: TABLE[name].op(operator, is_comparison=True)(_value(f'{name}{operator}'))
+
+
+def _after(name: str) -> ColumnElement[bool]:
+    """What follows (value, value, collection, ident) in the order; the first test is one for an index."""
+    column = _column(name)
+    operator = '<' if name.startswith('-') else '>'
+    follows = column.op(operator, is_comparison=True)(_value('after'))
+    return and_(column.op(f'{operator}=', is_comparison=True)(_value('from')), or_(follows, _after_key()))
+
+
+def _after_unknown(name: str) -> ColumnElement[bool]:
+    return and_(_column(name).is_(None), _after_key())
+
+
+def _after_key() -> ColumnElement[bool]:
+    key: ColumnElement[bool] = tuple_(TABLE.collection, TABLE.ident) > tuple_(
+        _value('after_collection'), _value('after_ident')
+    )
+    return key
 
 
 def _stale(number: str) -> ColumnElement[bool]:
@@ -288,7 +323,12 @@ _CLAUSES: dict[str, Callable[[str], ColumnElement[bool]]] = {
     'parts': _parts,
     'since': _since,
     'until': _until,
-    'min_duration': _min_duration,
+    'min_duration': _bound('duration', '>='),
+    'max_duration': _bound('duration', '<='),
+    'min_memory': _bound('max_rss', '>='),
+    'max_memory': _bound('max_rss', '<='),
+    'after': _after,
+    'after_unknown': _after_unknown,
     'stale': _stale,
     'fresh': _fresh,
 }

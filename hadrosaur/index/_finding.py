@@ -173,12 +173,28 @@ def _args(value: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Condition:
     return Condition('args', (f'[{",".join(texts)}]',))
 
 
-def _min_duration(value: float | timedelta) -> Condition:
-    try:
-        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f'min_duration takes a number of seconds, or a timedelta, not {value!r}')
-    return Condition('min_duration', (seconds,))
+def _bound(name: str, unit: str) -> Callable[[Any], Condition]:
+    """A number that a column is at least, or at most."""
+
+    def read(value: float | timedelta) -> Condition:
+        try:
+            number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f'{name} takes a number of {unit}, not {value!r}')
+        return Condition(name, (number,))
+
+    return read
+
+
+def after(order_by: str | None, row: Any) -> Condition:
+    """The rows that follow one in an order and are alike in this: whether the column is known."""
+    column = order(order_by)
+    value, *key = row
+    if len(key) != 2 or not all(isinstance(each, str) for each in key):
+        raise ValueError(f'after takes (value, collection, ident) of the last row, not {row!r}')
+    if value is None:
+        return Condition(f'after_unknown {column}', tuple(key))
+    return Condition(f'after {column}', (value, value, *key))
 
 
 def _staleness(stale: bool, versions: Mapping[str, str | None]) -> Condition:
@@ -228,7 +244,10 @@ _READERS: dict[str, Callable[[Any], Condition]] = {
     'error': _error,
     'since': _since,
     'until': _until,
-    'min_duration': _min_duration,
+    'min_duration': _bound('min_duration', 'seconds, or a timedelta'),
+    'max_duration': _bound('max_duration', 'seconds, or a timedelta'),
+    'min_memory': _bound('min_memory', 'bytes'),
+    'max_memory': _bound('max_memory', 'bytes'),
 }
 
 

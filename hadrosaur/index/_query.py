@@ -13,6 +13,7 @@ from ..records import Entry
 from . import _summary
 from ._connection import transaction
 from ._entries import entries
+from ._finding import after as follows
 from ._finding import chosen_text, conditions, count_text, ids_text, order, rows_text
 from ._parts import asked_parts, left_out, why_nothing
 from ._shape import Shape
@@ -52,15 +53,24 @@ class Query(Sequence[Entry]):
         order_by: str | None = None,
         limit: int | None = None,
         offset: int = 0,
+        after: tuple[Any, str, str] | None = None,
     ) -> None:
         found = conditions(filters)
+        if after is not None:
+            found.append(follows(order_by, after))
         self._connections = connections
         self._shape = Shape(tuple(condition.kind for condition in found), order(order_by))
         self._numbers = tuple(chain.from_iterable(condition.lists for condition in found))
         self._values = tuple(chain.from_iterable(condition.values for condition in found))
         self._limit = _natural('limit', limit)
         self._offset = _natural('offset', offset) or 0
-        self._asked = {**filters, 'order_by': order_by, 'limit': limit, 'offset': offset or None}
+        self._asked = {
+            **filters,
+            'order_by': order_by,
+            'limit': limit,
+            'offset': offset or None,
+            'after': after,
+        }
         self.named: Mapping[str, str] = {}  # parts by the names that collections declare for them
         self._read_result: Callable[[Entry], Any] | None = None  # from the disk
         self._is_explained = not any(asked_parts(filters, order_by))
@@ -115,6 +125,14 @@ class Query(Sequence[Entry]):
     def idents(self) -> list[str]:
         """The idents of all rows, in order: what `fetch_many` takes."""
         return [entry.ident for entry in self]
+
+    def cells(self, names: Sequence[str], most: int) -> list[tuple[Any, ...]]:
+        """Some columns of the first rows, as SQLite keeps them: for a chart, which needs no more of many."""
+        if self._offset or self._shape.parts != 1:
+            return [tuple(map(entry.raw, names)) for entry in self[:most]]
+        text = f'SELECT {", ".join(names)} FROM ({rows_text(self._shape, self._numbers)})'
+        values = (*self._values, most if self._limit is None else min(most, self._limit), 0)
+        return self._connections.read(lambda driver: driver.execute(text, values).fetchall())
 
     def to_pandas(self, results: bool | Iterable[str] = False) -> Any:
         """All rows as a `pandas.DataFrame` (extra ``pandas``): nullable dtypes, UTC timestamps.

@@ -52,10 +52,14 @@ class Indexed:
         since: Any = None,
         until: Any = None,
         min_duration: float | None = None,
+        max_duration: float | None = None,
+        min_memory: float | None = None,
+        max_memory: float | None = None,
         stale: bool | None = None,
         order_by: str = '-finished_at',
         limit: int | None = None,
         offset: int = 0,
+        after: tuple[Any, str, str] | None = None,
     ) -> Query:
         """Rows of the index: a sequence of `Entry`, read when it is iterated, indexed or counted.
 
@@ -76,11 +80,17 @@ class Indexed:
                 a timedelta before now.
             until: The same, at or before.
             min_duration: Took at least so many seconds.
+            max_duration: Took at most so many seconds.
+            min_memory: Took at least so many bytes of memory.
+            max_memory: Took at most so many bytes of memory.
             stale: True: made by another version of the function than the registered one; False: not.
             order_by: A column, or a part of args or results (``'-result.score'``), with a ``-`` before it for
                 descending; what is not known comes last.
             limit: At most so many.
             offset: Leave out so many first.
+            after: The last row of the page before, as (its value in the order's column, its collection, its
+                ident): the rows that follow it, however many came before. Rows where that column is not
+                known come last, and in pages of their own, which begin after ``(None, '', '')``.
 
         Raises:
             ValueError: No such status or column.
@@ -105,11 +115,15 @@ class Indexed:
             since=since,
             until=until,
             min_duration=min_duration,
+            max_duration=max_duration,
+            min_memory=min_memory,
+            max_memory=max_memory,
             stale=stale,
             versions=self._registry.versions(),
             order_by=order_by,
             limit=limit,
             offset=offset,
+            after=after,
         )
         found._read_result, found.named = self._result_on_disk, named
         return found
