@@ -166,7 +166,7 @@ class Huey:
         import huey
 
         self._queue = huey.SqliteHuey(filename=f'{place}/huey.sqlite3', fsync=False)
-        self._task = self._queue.task()(work)
+        self._task = self._queue.spec()(work)
 
     def compute(self, names):
         for name in names:
@@ -189,7 +189,7 @@ class Luigi:
     def __init__(self, place):
         import luigi
 
-        class Item(luigi.Task):
+        class Item(luigi.CollectionSpec):
             ident = luigi.Parameter()
 
             def output(self):

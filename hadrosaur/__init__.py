@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .args_idents import grid, ident_of
 from .context import current
 from .errors import (
     ArgsChangedWarning,
@@ -48,14 +49,13 @@ from .errors import (
     WorkerDied,
 )
 from .handle import Resource
-from .naming import grid, ident_of
 from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, Finding, Progress, ReindexReport
 
 if TYPE_CHECKING:
+    from .engine import Batch
     from .index import Query
     from .project import Project
     from .project.collection import Collection
-    from .runner import Batch
 
 __version__ = '1.0.0a1'
 
@@ -111,7 +111,7 @@ __all__ = [
 
 
 _LATER = {
-    'Batch': '.runner',
+    'Batch': '.engine',
     'Collection': '.project.collection',
     'Project': '.project',
     'Query': '.index',

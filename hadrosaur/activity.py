@@ -15,10 +15,10 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import directory, diskio, howfar
+from . import directory, fileops, run_progress
 from .directory.history import ATTEMPTS
 from .errors import HadrosaurError, ResourceNotFound
-from .shown import utc
+from .sanitize import utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -101,10 +101,10 @@ def _in_its_folder(project: Project, row: Entry) -> dict[str, Any]:
     """How far it says it is, and the end of what it has printed; None where it did not, or it is gone."""
     said, tails = None, [(0, '')]
     with contextlib.suppress(OSError, HadrosaurError):
-        path = project._registry.get_any(row.collection).task.path
-        with diskio.opened_below(path, directory.find_folder(path, row.ident)) as folder:
+        path = project._registry.get_any(row.collection).spec.path
+        with fileops.opened_below(path, directory.find_folder(path, row.ident)) as folder:
             tails = [_tail(name, folder) for name in (directory.STDOUT, directory.STDERR)]
-            said = howfar.read(folder)
+            said = run_progress.read(folder)
     return {'progress': said, 'last_line': max(tails)[1] or None}
 
 
@@ -112,7 +112,7 @@ def _tail(name: str, folder: int) -> tuple[int, str]:
     """(when it was written last, its last line) of a log; (0, '') of what is empty or no file."""
     fd = -1
     try:
-        fd = os.open(name, diskio.READ, dir_fd=folder)
+        fd = os.open(name, fileops.READ, dir_fd=folder)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             return 0, ''
@@ -169,10 +169,12 @@ def differences(resource: Resource, before: int, after: int) -> Iterator[str]:
 def _lines_of(folder: str, name: str) -> list[str]:
     """A file of an attempt, the end of it where it is long; its args are in its record."""
     try:
-        with diskio.opened(folder, diskio.LOOK) as opened_folder:
+        with fileops.opened(folder, fileops.LOOK) as opened_folder:
             if name != 'args':
                 return (
-                    diskio.read_tail(name, opened_folder, MOST_COMPARED).decode(errors='replace').splitlines()
+                    fileops.read_tail(name, opened_folder, MOST_COMPARED)
+                    .decode(errors='replace')
+                    .splitlines()
                 )
             record = directory.read_record(opened_folder) or {}
     except (FileNotFoundError, NotADirectoryError):

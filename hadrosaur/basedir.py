@@ -31,7 +31,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import canonical, diskio, mounts, notes, paths
+from . import canonical, fileops, json_paths, mounts, private_files
 from .errors import BaseIsNotADirectory, BaseUnusable
 from .locks import Guarded
 from .records import format_time
@@ -55,7 +55,7 @@ FORMAT = 1  # of the directory; a release refuses a number that it does not know
 
 LOCKS = ('folder', 'file')
 
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS, *notes.FULL)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS, *private_files.FULL)
 HOST = os.uname().nodename
 _THIS_MACHINE = canonical.folder_name(HOST or 'localhost')
 _SESSION = re.compile(r'([^/\0]{1,200})-(\d{1,20})-[0-9a-f]{8}')
@@ -110,8 +110,8 @@ class BaseDirectory(Guarded):
         """
         try:
             base = os.stat(self.path)
-            with diskio.opened_below(self.hidden, INDEXES) as folder:
-                note, owner = notes.read_note(_THIS_MACHINE, folder)
+            with fileops.opened_below(self.hidden, INDEXES) as folder:
+                note, owner = private_files.read_note(_THIS_MACHINE, folder)
             if owner not in (os.geteuid(), base.st_uid):
                 return None
             path, _, of = os.fsdecode(note).rstrip('\n').rpartition('\n')
@@ -125,16 +125,16 @@ class BaseDirectory(Guarded):
         """Note where this machine has the index; nothing is noted where the base cannot be written."""
         if path == (self.index_elsewhere() or self.index_path) or not self.prepare():
             return
-        with notes.own_folder(self.path, HIDDEN, INDEXES, make=True) as folder:
+        with private_files.own_folder(self.path, HIDDEN, INDEXES, make=True) as folder:
             if path == self.index_path:
-                diskio.remove(_THIS_MACHINE, folder)
+                fileops.remove(_THIS_MACHINE, folder)
             else:
                 note = os.fsencode(f'{path}\n{os.stat(self.path).st_ino}\n')
                 with (
-                    notes.as_project_error(f'{self.hidden}/{INDEXES}/{_THIS_MACHINE}'),
-                    notes.where_there_is_space(),
+                    private_files.as_project_error(f'{self.hidden}/{INDEXES}/{_THIS_MACHINE}'),
+                    private_files.where_there_is_space(),
                 ):
-                    diskio.replace(_THIS_MACHINE, note, folder)
+                    fileops.replace(_THIS_MACHINE, note, folder)
 
     @property
     def index_lock_path(self) -> str:
@@ -166,7 +166,7 @@ class BaseDirectory(Guarded):
         columns: dict[str, dict[str, str]] = {}
         for name, named in found.items() if isinstance(found, dict) else ():
             with contextlib.suppress(ValueError, AttributeError):  # written by hand
-                columns[name] = paths.declared(named)
+                columns[name] = json_paths.declared(named)
         return columns
 
     def declare(self, columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
@@ -209,12 +209,12 @@ class BaseDirectory(Guarded):
     def _read_format(self) -> dict[str, Any] | None:
         """What format.json says, None where it is not there or says nothing that we could have written."""
         try:
-            with diskio.opened(self.hidden, diskio.LOOK) as hidden:
-                found = json.loads(notes.read_note(FORMAT_FILE, hidden)[0])
+            with fileops.opened(self.hidden, fileops.LOOK) as hidden:
+                found = json.loads(private_files.read_note(FORMAT_FILE, hidden)[0])
         except (ValueError, RecursionError, FileNotFoundError):
             return None
         except OSError as error:
-            if diskio.is_no_file(error) or error.errno in _READ_ONLY:
+            if fileops.is_no_file(error) or error.errno in _READ_ONLY:
                 return None
             raise BaseUnusable(  # a guess might have two of us lock different things
                 f'{self.hidden}/{FORMAT_FILE} cannot be read: {error.strerror}', hint='try again'
@@ -233,8 +233,8 @@ class BaseDirectory(Guarded):
     def _make_format(self) -> dict[str, Any]:
         document: dict[str, Any] = {'format': FORMAT, 'lock': LOCKS[0]}
         if self.prepare():
-            with diskio.opened(self.hidden) as hidden:
-                may = diskio.can_lock(hidden) and self._is_on_local_disk()
+            with fileops.opened(self.hidden) as hidden:
+                may = fileops.can_lock(hidden) and self._is_on_local_disk()
             document['lock'] = LOCKS[0] if may else LOCKS[1]
             is_new = not os.path.lexists(f'{self.hidden}/{FORMAT_FILE}')
             if not self._write_format(document, is_first=is_new) and is_new:
@@ -245,12 +245,15 @@ class BaseDirectory(Guarded):
         """Write format.json (``is_first``: only where there is none); False where that cannot be."""
         data = json.dumps(document).encode() + b'\n'
         try:
-            with notes.as_project_error(f'{self.hidden}/{FORMAT_FILE}'), diskio.opened(self.hidden) as hidden:
+            with (
+                private_files.as_project_error(f'{self.hidden}/{FORMAT_FILE}'),
+                fileops.opened(self.hidden) as hidden,
+            ):
                 for _ in range(_TRIES):
                     with contextlib.suppress(FileNotFoundError):  # swept away before it had its name
                         if is_first:
-                            return notes.put_first(FORMAT_FILE, data, hidden)
-                        diskio.replace(FORMAT_FILE, data, hidden)
+                            return private_files.put_first(FORMAT_FILE, data, hidden)
+                        fileops.replace(FORMAT_FILE, data, hidden)
                         return True
                 return False
         except OSError as error:
@@ -264,7 +267,7 @@ class BaseDirectory(Guarded):
         Raises BaseUnusable where something else than a folder stands in its place: no link is followed.
         """
         try:
-            with notes.own_folder(self.path, HIDDEN, SESSIONS, make=True):
+            with private_files.own_folder(self.path, HIDDEN, SESSIONS, make=True):
                 return os.access(self.hidden, os.W_OK)
         except OSError as error:
             if error.errno in _READ_ONLY:
@@ -274,9 +277,9 @@ class BaseDirectory(Guarded):
     def try_to_write(self) -> None:
         """Raises OSError where a few pages cannot be written any more. What a kill leaves of it is swept."""
         name = f'.{FORMAT_FILE}.{os.getpid()}.new'
-        with diskio.opened(self.hidden) as hidden:
-            os.close(diskio.create(name, bytes(1 << 16), hidden))
-            diskio.remove(name, hidden)
+        with fileops.opened(self.hidden) as hidden:
+            os.close(fileops.create(name, bytes(1 << 16), hidden))
+            fileops.remove(name, hidden)
 
     # Sessions.
 
@@ -302,18 +305,18 @@ class BaseDirectory(Guarded):
         name = f'{HOST}-{os.getpid()}-{os.urandom(4).hex()}'
         about = {'host': HOST, 'pid': os.getpid(), 'since': format_time(time.time())}
         fd: int | None = None
-        with contextlib.suppress(OSError), diskio.opened(self.hidden) as hidden:
-            notes.sweep(FORMAT_FILE, hidden)
-        full = notes.where_there_is_space()  # else as on a base that can only be read
-        with full, diskio.opened_below(self.hidden, SESSIONS, diskio.FOLDER) as sessions:
+        with contextlib.suppress(OSError), fileops.opened(self.hidden) as hidden:
+            private_files.sweep(FORMAT_FILE, hidden)
+        full = private_files.where_there_is_space()  # else as on a base that can only be read
+        with full, fileops.opened_below(self.hidden, SESSIONS, fileops.FOLDER) as sessions:
             while fd is None:
                 fd = _locked_file(name, json.dumps(about).encode() + b'\n', sessions)
             for other in os.listdir(sessions):  # programs seldom say that they end
                 if other == name or other.endswith(UNWRITTEN) or not _is_of_this_machine(other):
                     continue
-                if not diskio.is_locked(other, sessions):
+                if not fileops.is_locked(other, sessions):
                     with contextlib.suppress(OSError):  # a folder that somebody made there
-                        diskio.remove(other, sessions)
+                        fileops.remove(other, sessions)
         if fd is None:
             return None
         # Many a program makes a Project in passing, and never closes it.
@@ -335,7 +338,7 @@ class BaseDirectory(Guarded):
         name = self.known_session
         with contextlib.suppress(OSError):
             if name is not None or (name := self.session()) is not None:
-                with diskio.opened_below(self.hidden, SESSIONS) as sessions:
+                with fileops.opened_below(self.hidden, SESSIONS) as sessions:
                     os.link(name, name + UNWRITTEN, src_dir_fd=sessions, dst_dir_fd=sessions)
 
     def unmark_unwritten(self) -> None:
@@ -346,7 +349,7 @@ class BaseDirectory(Guarded):
     def unwritten(self) -> list[str]:
         """The marks of processes that are gone, and whose rows are not all in the index."""
         try:
-            with diskio.opened_below(self.hidden, SESSIONS, diskio.FOLDER) as sessions:
+            with fileops.opened_below(self.hidden, SESSIONS, fileops.FOLDER) as sessions:
                 names = os.listdir(sessions)
         except OSError:
             return []
@@ -363,8 +366,8 @@ class BaseDirectory(Guarded):
         if mine and mine[:2] == (os.getpid(), session):
             return True
         try:
-            with diskio.opened_below(self.hidden, SESSIONS) as sessions:
-                return diskio.is_locked(session, sessions)
+            with fileops.opened_below(self.hidden, SESSIONS) as sessions:
+                return fileops.is_locked(session, sessions)
         except FileNotFoundError:
             return False
         except OSError:  # one that cannot be looked at may well be alive
@@ -378,14 +381,14 @@ class BaseDirectory(Guarded):
 def _drop_session(hidden: str, session: str) -> None:
     if not _session_of(session):  # it came from a row, and might lead anywhere
         return
-    with contextlib.suppress(OSError), diskio.opened_below(hidden, SESSIONS) as sessions:
-        diskio.remove(session, sessions)
+    with contextlib.suppress(OSError), fileops.opened_below(hidden, SESSIONS) as sessions:
+        fileops.remove(session, sessions)
 
 
 def _end_session(hidden: str, process: int, name: str, fd: int) -> None:
     if os.getpid() == process:  # a forked child has closed its copy
         _drop_session(hidden, name)
-        diskio.unlock(fd)
+        fileops.unlock(fd)
 
 
 def _session_of(name: str) -> re.Match[str] | None:
@@ -407,14 +410,14 @@ def _locked_file(name: str, data: bytes, folder: int) -> int | None:
     Renamed only when locked: a session's file whose lock is free is always one of the dead.
     """
     beside = f'.{name}.new'
-    fd = diskio.create(beside, b'', folder)
-    diskio.try_lock(fd)
-    with notes.where_there_is_space():  # it is the lock that counts
-        diskio.write_all(fd, data)
+    fd = fileops.create(beside, b'', folder)
+    fileops.try_lock(fd)
+    with private_files.where_there_is_space():  # it is the lock that counts
+        fileops.write_all(fd, data)
     try:
         os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     except FileNotFoundError:
-        diskio.unlock(fd)
+        fileops.unlock(fd)
         return None
     return fd
 
@@ -426,10 +429,10 @@ def _locked_file(name: str, data: bytes, folder: int) -> int | None:
 def request_cancel(base: str, path: str, queued_at: str) -> None:
     """Ask whoever computes the resource in ``path`` to cancel the run that was queued then."""
     with (
-        notes.own_folder(base, HIDDEN, CANCEL, make=True) as folder,
-        notes.as_project_error(f'{base}/{HIDDEN}/{CANCEL}'),
+        private_files.own_folder(base, HIDDEN, CANCEL, make=True) as folder,
+        private_files.as_project_error(f'{base}/{HIDDEN}/{CANCEL}'),
     ):
-        diskio.replace(_request_name(path), f'{path}\n{queued_at}'.encode(), folder)
+        fileops.replace(_request_name(path), f'{path}\n{queued_at}'.encode(), folder)
 
 
 _first_seen: dict[tuple[str, str, int], float] = {}
@@ -441,14 +444,14 @@ def cancel_requests(base: str) -> set[tuple[str, str]]:
     """Which runs somebody wants cancelled: (directory relative to the base, when it was queued)."""
     wanted, there = set(), set()
     nothing = contextlib.suppress(OSError)  # none was ever made, or is just answered
-    with nothing, diskio.opened_below(f'{base}/{HIDDEN}', CANCEL, diskio.FOLDER) as folder:
+    with nothing, fileops.opened_below(f'{base}/{HIDDEN}', CANCEL, fileops.FOLDER) as folder:
         for name in os.listdir(folder):
             with contextlib.suppress(OSError):
                 made = (base, name, os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
                 if name[0] != '.' and (request := _request(name, folder)):
                     wanted.add(request)
                 if time.monotonic() - _first_seen.setdefault(made, time.monotonic()) > REQUEST_LIFE:
-                    diskio.remove(name, folder)
+                    fileops.remove(name, folder)
                 there.add(made)
         for gone in [each for each in list(_first_seen) if each[0] == base and each not in there]:
             _first_seen.pop(gone, None)
@@ -458,11 +461,11 @@ def cancel_requests(base: str) -> set[tuple[str, str]]:
 def _request(name: str, folder: int) -> tuple[str, str] | None:
     """(path, queued_at) of a request, None where it is none."""
     try:
-        path, _, queued_at = notes.read_note(name, folder)[0].decode().rpartition('\n')
+        path, _, queued_at = private_files.read_note(name, folder)[0].decode().rpartition('\n')
     except ValueError:
         return None
     except OSError as error:
-        if diskio.is_no_file(error):
+        if fileops.is_no_file(error):
             return None
         raise
     return path, queued_at
@@ -470,8 +473,8 @@ def _request(name: str, folder: int) -> tuple[str, str] | None:
 
 def drop_cancel_request(base: str, path: str) -> None:
     """The request was answered, or there is nobody to answer it."""
-    with contextlib.suppress(OSError), diskio.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
-        diskio.remove(_request_name(path), folder)
+    with contextlib.suppress(OSError), fileops.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
+        fileops.remove(_request_name(path), folder)
 
 
 def _request_name(path: str) -> str:

@@ -31,13 +31,13 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast, get_args
 
-from . import diskio
+from . import fileops
 from .locks import has_other_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .lastwords import LastWords
+    from .unfinished_line import LastWords
 
 Way = Literal['auto', 'descriptors', 'streams', 'off']
 WAYS = get_args(Way)
@@ -239,7 +239,7 @@ class _Descriptors:
             _ours.clear()
             for stream, log in zip(self._mine.streams, self._logs, strict=True):
                 with contextlib.suppress(OSError, ValueError):  # closed by the function, too many open files
-                    stream.lead_elsewhere(diskio.out_of_reach(os.dup(log)))
+                    stream.lead_elsewhere(fileops.out_of_reach(os.dup(log)))
 
 
 class _Owner(NamedTuple):
@@ -257,7 +257,7 @@ def _standing() -> tuple[Any, Any]:
 
 def _duplicate(fd: int) -> int | None:
     try:
-        return diskio.out_of_reach(os.dup(fd))
+        return fileops.out_of_reach(os.dup(fd))
     except OSError as error:
         if error.errno == errno.EBADF:  # a daemon may run with descriptor 1 or 2 closed
             return None
@@ -298,7 +298,7 @@ class _Logs:
     """The two logs of one call. Descriptors of their own, so that late output never meets a stranger's."""
 
     def __init__(self, logs: tuple[int, int]) -> None:
-        own = [diskio.out_of_reach(os.dup(log)) for log in logs]
+        own = [fileops.out_of_reach(os.dup(log)) for log in logs]
         self.streams = tuple(_Lines(log, n, closefd=True) for n, log in enumerate(own))
         self.guard = threading.RLock()
         self.ended = False

@@ -1,13 +1,13 @@
-"""Carry out one order in one directory: the worker's whole job, with no database in sight.
+"""Carry out one job in one directory: the worker's whole job, with no database in sight.
 
     lock     the directory's lock is the claim; if someone has it, they are computing, and we are not
-    look     done already, by this very order or by another: then that is the outcome
+    look     done already, by this very job or by another: then that is the outcome
     begin    the directory says pending, the record says begun
     run      the user's function, its output going into the logs
     finish   result or error, then the record, then status.json; unlock
 
 Whatever the function does, the outcome is returned and never raised. If the process dies, the
-kernel frees the lock, and what stands in the directory tells how far it came (see settle.py).
+kernel frees the lock, and what stands in the directory tells how far it came (see recover.py).
 """
 
 from __future__ import annotations
@@ -19,17 +19,28 @@ import time
 from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, context, coroutines, directory, diskio, failure, limits, retrying, setups
+from . import (
+    canonical,
+    capture,
+    context,
+    coroutines,
+    directory,
+    failure,
+    fileops,
+    limits,
+    retry_policy,
+    worker_setup,
+)
 from .basedir import HOST
-from .context import Running, Unwanted
+from .context import RunContext, Unwanted
 from .directory import State, history
 from .directory.claim import Claim
 from .errors import ResourceError
 from .locks import HELD_BACK
 from .metrics import Meter
-from .records import Outcome, WorkOrder, format_time, parse_time
+from .not_started import Unloadable, entry_of_order, not_started, unsaved
+from .records import Job, RunResult, format_time, parse_time
 from .run_record import RunRecord
-from .unbegun import Unloadable, entry_of_order, not_started, unsaved
 
 try:  # without the wrapper that makes an enum of each signal, four times for every resource (20 µs)
     from _signal import pthread_sigmask as _sigmask  # type: ignore[import-not-found]
@@ -39,7 +50,7 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    _Function = Callable[..., Any] | setups.Prepared
+    _Function = Callable[..., Any] | worker_setup.Prepared
 
 RESULT_CARRIED = 1 << 16  # bytes; a longer result does not travel in an outcome: it is read from disk
 
@@ -58,15 +69,15 @@ def _nothing() -> None:
     pass
 
 
-def carry_out(order: WorkOrder, function: _Function | Unloadable) -> Outcome:
-    """Compute the resource that ``order`` names, unless that is done already or being done.
+def carry_out(job: Job, function: _Function | Unloadable) -> RunResult:
+    """Compute the resource that ``job`` names, unless that is done already or being done.
 
     In the main thread signals wait while we write: Ctrl-C comes while the function runs, or at the end.
     """
     mask = _hold_signals()
     try:
-        carry_out = _in_turn if order.task.is_limited else _carry_out
-        return carry_out(order, function, mask)
+        carry_out = _in_turn if job.spec.is_limited else _carry_out
+        return carry_out(job, function, mask)
     finally:
         _let_signals(mask)
 
@@ -87,140 +98,140 @@ def _let_signals(mask: _Mask) -> None:
         _sigmask(signal.SIG_SETMASK, mask)
 
 
-def _in_turn(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) -> Outcome:
+def _in_turn(job: Job, function: _Function | Unloadable, mask: _Mask) -> RunResult:
     """The same within the limits of the collection; an outcome with ``later``, where it may not begin now."""
     try:
-        later = limits.until_next_start(order.task)  # before its folder is touched
-        place = None if later else limits.take_place(order)
+        later = limits.until_next_start(job.spec)  # before its folder is touched
+        place = None if later else limits.take_place(job)
     except OSError as error:
-        return not_started(order, type(error).__name__, _why_not_there(order, error))
+        return not_started(job, type(error).__name__, _why_not_there(job, error))
     if place is None:
-        return _put_off(order, later)
+        return _put_off(job, later)
     try:
-        return _carry_out(order, function, mask)
+        return _carry_out(job, function, mask)
     finally:
         place.give_back()
 
 
-def _put_off(order: WorkOrder, later: float) -> Outcome:
-    return Outcome(order.run, entry_of_order(order, 'pending'), later=later)
+def _put_off(job: Job, later: float) -> RunResult:
+    return RunResult(job.run, entry_of_order(job, 'pending'), later=later)
 
 
-def _carry_out(order: WorkOrder, function: _Function | Unloadable, mask: _Mask) -> Outcome:
+def _carry_out(job: Job, function: _Function | Unloadable, mask: _Mask) -> RunResult:
     try:
-        claim = _claim(order)
+        claim = _claim(job)
     except OSError as error:
-        return not_started(order, type(error).__name__, _why_not_there(order, error))
+        return not_started(job, type(error).__name__, _why_not_there(job, error))
     if claim is None:
-        return Outcome(order.run, entry_of_order(order, 'pending'))
+        return RunResult(job.run, entry_of_order(job, 'pending'))
     try:
         try:
-            return _carry_out_in(claim, order, function, mask)
+            return _carry_out_in(claim, job, function, mask)
         except FileExistsError:
-            if claim.has_begun or not claim.was_made:
+            if claim.has_begun or not claim.created:
                 raise
-            claim.was_made = False  # somebody was there between our making it and our locking it
-            return _carry_out_in(claim, order, function, mask)
+            claim.created = False  # somebody was there between our making it and our locking it
+            return _carry_out_in(claim, job, function, mask)
     except OSError as error:
         why = f'{claim.path} cannot be used: {error.strerror or error}'
         if not claim.has_begun:
-            return not_started(order, type(error).__name__, why)
-        return unsaved(order, type(error).__name__, why)
+            return not_started(job, type(error).__name__, why)
+        return unsaved(job, type(error).__name__, why)
     finally:
         if not claim.has_begun:
             claim.unmake()
         claim.release()
 
 
-def _carry_out_in(claim: Claim, order: WorkOrder, function: _Function | Unloadable, mask: _Mask) -> Outcome:
-    outcome, look = (None, _NOTHING) if claim.was_made else _look(claim, order)
-    if outcome is not None:
-        return outcome
+def _carry_out_in(claim: Claim, job: Job, function: _Function | Unloadable, mask: _Mask) -> RunResult:
+    run_result, look = (None, _NOTHING) if claim.created else _look(claim, job)
+    if run_result is not None:
+        return run_result
     if isinstance(function, Unloadable):
-        return not_started(order, *function)
-    if order.task.rate is not None and (later := limits.start(order.task)):
-        return _put_off(order, later)
-    return _compute(claim, order, function, look, mask)
+        return not_started(job, *function)
+    if job.spec.rate is not None and (later := limits.start(job.spec)):
+        return _put_off(job, later)
+    return _compute(claim, job, function, look, mask)
 
 
-def _claim(order: WorkOrder) -> Claim | None:
-    task = order.task
+def _claim(job: Job) -> Claim | None:
+    spec = job.spec
     for attempt in (1, 2):
         try:
-            return Claim.take(task.path, order.folder, lock=task.lock, durable=task.durable)
+            return Claim.take(spec.path, job.folder, lock=spec.lock, durable=spec.durable)
         except FileNotFoundError:
-            if attempt == 2 or not os.path.isdir(task.base):
+            if attempt == 2 or not os.path.isdir(spec.base):
                 raise
-            os.makedirs(task.path, exist_ok=True)
+            os.makedirs(spec.path, exist_ok=True)
     return None
 
 
-def enqueue(order: WorkOrder) -> bool:
-    """Make the directory say pending, for an order that is carried out later; False where someone has it.
+def enqueue(job: Job) -> bool:
+    """Make the directory say pending, for a job that is carried out later; False where someone has it.
 
-    An old result and its record stay, so that an order that never begins leaves them as they were. A
+    An old result and its record stay, so that a job that never begins leaves them as they were. A
     long ident, whose folder is named by a digest, is written down first.
     """
     try:
-        claim = _claim(order)
+        claim = _claim(job)
         if claim is None:
             return False
         try:
-            _make_pending(claim, order)
+            _make_pending(claim, job)
         except OSError:
             claim.unmake()
             raise
         finally:
             claim.release()
     except OSError as error:
-        why, hint = _why_not_there(order, error), 'nothing was changed'
-        raise ResourceError(why, collection=order.collection, ident=order.ident, hint=hint) from error
+        why, hint = _why_not_there(job, error), 'nothing was changed'
+        raise ResourceError(why, collection=job.collection, ident=job.ident, hint=hint) from error
     return True
 
 
-def _make_pending(claim: Claim, order: WorkOrder) -> None:
+def _make_pending(claim: Claim, job: Job) -> None:
     state = directory.read_status(claim.folder)
-    if state == 'absent' and not claim.was_made:
+    if state == 'absent' and not claim.created:
         claim.completes_removal()
     record = directory.read_record(claim.folder)
-    if canonical.ident_of_folder(order.folder) is None and record is None:
-        claim.write_record(directory.record_bytes(entry_of_order(order, 'pending'), 'queued', order.run))
-    _record_as_it_is(claim, order, state, record)
+    if canonical.ident_of_folder(job.folder) is None and record is None:
+        claim.write_record(directory.record_bytes(entry_of_order(job, 'pending'), 'queued', job.run))
+    _record_as_it_is(claim, job, state, record)
     claim.set_status('pending')
 
 
-def _record_as_it_is(claim: Claim, order: WorkOrder, state: State, record: dict[str, Any] | None) -> None:
+def _record_as_it_is(claim: Claim, job: Job, state: State, record: dict[str, Any] | None) -> None:
     """Before a final status goes: a record that says the same, or nobody would know if we are cut off now."""
     if state in ('completed', 'error') and (record or {}).get('state') != state:
-        entry = directory.entry_of(order.collection, order.ident, order.path, state, claim.folder, record)
+        entry = directory.entry_of(job.collection, job.ident, job.path, state, claim.folder, record)
         claim.write_record(directory.record_bytes(entry, state, str((record or {}).get('run', ''))))
 
 
-def _why_not_there(order: WorkOrder, error: OSError) -> str:
-    if not os.path.isdir(order.task.base):
-        return f'the base {order.task.base} cannot be seen from {HOST}: it must be on a shared file system'
-    return f'{order.task.path}/{order.folder} cannot be used: {error.strerror or error}'
+def _why_not_there(job: Job, error: OSError) -> str:
+    if not os.path.isdir(job.spec.base):
+        return f'the base {job.spec.base} cannot be seen from {HOST}: it must be on a shared file system'
+    return f'{job.spec.path}/{job.folder} cannot be used: {error.strerror or error}'
 
 
-def record_lost(order: WorkOrder, error_type: str, error: str) -> Outcome:
-    """Write down that an order's run left no trace: not even its directory, which the function has removed.
+def record_lost(job: Job, error_type: str, error: str) -> RunResult:
+    """Write down that a job's run left no trace: not even its directory, which the function has removed.
 
     Where there is one, the run never began.
     """
     try:
-        claim = _claim(order)
-        if claim is None or not claim.was_made:
-            return not_started(order, error_type, error)
+        claim = _claim(job)
+        if claim is None or not claim.created:
+            return not_started(job, error_type, error)
         try:
-            outcome = unsaved(order, error_type, error)
-            claim.begin(directory.record_bytes(outcome.entry, 'begun', order.run), 'absent')
-            record = directory.record_bytes(outcome.entry, 'error', order.run)
+            run_result = unsaved(job, error_type, error)
+            claim.begin(directory.record_bytes(run_result.entry, 'begun', job.run), 'absent')
+            record = directory.record_bytes(run_result.entry, 'error', job.run)
             mtime = claim.finish('error', record, error=f'{error_type}: {error}\n')
-            return outcome._replace(entry=outcome.entry.change(seen_mtime_ns=mtime))
+            return run_result._replace(entry=run_result.entry.change(seen_mtime_ns=mtime))
         finally:
             claim.release()
     except OSError:
-        return not_started(order, error_type, error)
+        return not_started(job, error_type, error)
 
 
 # --- look ------------------------------------------------------------------------------------------
@@ -228,24 +239,24 @@ def record_lost(order: WorkOrder, error_type: str, error: str) -> Outcome:
 
 class _Look(NamedTuple):
     on_disk: State  # what status.json says,
-    believed: State  # and what that means, now that nobody computes it
+    effective_status: State  # and what that means, now that nobody computes it
     record: dict[str, Any] | None
 
 
 _NOTHING = _Look('absent', 'absent', None)
 
 
-def _look(claim: Claim, order: WorkOrder) -> tuple[Outcome | None, _Look]:
+def _look(claim: Claim, job: Job) -> tuple[RunResult | None, _Look]:
     """What stands in the directory, now that nobody else can change it."""
     on_disk = directory.read_status(claim.folder)
     if on_disk == 'absent' and claim.completes_removal():
         return None, _NOTHING
     record = directory.read_record(claim.folder)
-    state = directory.believed(on_disk, record, claim.folder)
+    state = directory.effective_status(on_disk, record, claim.folder)
     if record:
-        _refuse_other_ident(claim, order, record)
-    ours = bool(record) and record.get('run') == order.run and record.get('state') == state  # type: ignore[union-attr]
-    if not ours and not _is_reusable(state, record, order):
+        _refuse_other_ident(claim, job, record)
+    ours = bool(record) and record.get('run') == job.run and record.get('state') == state  # type: ignore[union-attr]
+    if not ours and not _is_reusable(state, record, job):
         return None, _Look(on_disk, state, record)
     result = directory.read_result(claim.folder) if state == 'completed' else None
     if state == 'completed' and result is None:
@@ -254,34 +265,34 @@ def _look(claim: Claim, order: WorkOrder) -> tuple[Outcome | None, _Look]:
         return None, _Look(on_disk, state, record)
     if on_disk != state:
         claim.set_status(state)
-        if record and record.get('ident') != order.ident:  # a copy made by hand
-            from . import settle  # not in every worker: few folders are copied, and fewer damaged too
+        if record and record.get('ident') != job.ident:  # a copy made by hand
+            from . import recover  # not in every worker: few folders are copied, and fewer damaged too
 
-            record = settle.adopted(claim, order.collection, order.ident)
-    entry = directory.entry_of(order.collection, order.ident, order.path, state, claim.folder, record)
-    return Outcome(order.run, entry, result, fresh=ours), _Look(on_disk, state, record)
+            record = recover.adopted(claim, job.collection, job.ident)
+    entry = directory.entry_of(job.collection, job.ident, job.path, state, claim.folder, record)
+    return RunResult(job.run, entry, result, fresh=ours), _Look(on_disk, state, record)
 
 
-def _is_reusable(state: State, record: dict[str, Any] | None, order: WorkOrder) -> bool:
-    if state != 'completed' or order.recompute == 'yes':
+def _is_reusable(state: State, record: dict[str, Any] | None, job: Job) -> bool:
+    if state != 'completed' or job.recompute == 'yes':
         return False
-    return order.recompute == 'no' or not differs(record or {}, order.args, order.task)
+    return job.recompute == 'no' or not differs(record or {}, job.args, job.spec)
 
 
-def differs(record: dict[str, Any], args: str | None, task: Any) -> list[str]:
+def differs(record: dict[str, Any], args: str | None, spec: Any) -> list[str]:
     """Why a completed resource is not what is asked for now: any of args, version, age.
 
     Args:
         record: Its record.json.
         args: Canonical JSON of the args given, or None where none were.
-        task: The collection's `Task`.
+        spec: The collection's `Task`.
     """
     whys = []
     if args is not None and (directory.recorded_args(record) or '{}') != args:
         whys.append('args')
-    if task.version is not None and record.get('version') != task.version:
+    if spec.version is not None and record.get('version') != spec.version:
         whys.append('version')
-    if task.expires_after is not None and _age(record) > task.expires_after:
+    if spec.expires_after is not None and _age(record) > spec.expires_after:
         whys.append('age')
     return whys
 
@@ -297,15 +308,15 @@ def _age(record: dict[str, Any]) -> float:
         return float('inf')
 
 
-def _refuse_other_ident(claim: Claim, order: WorkOrder, record: dict[str, Any]) -> None:
+def _refuse_other_ident(claim: Claim, job: Job, record: dict[str, Any]) -> None:
     """Two idents that meet in one folder: only where the disk does not tell upper from lower case."""
     other = record.get('ident')
-    if not isinstance(other, str) or other == order.ident or other.casefold() != order.ident.casefold():
+    if not isinstance(other, str) or other == job.ident or other.casefold() != job.ident.casefold():
         return
-    with diskio.opened(claim.collection_path) as collection:
-        is_there = claim.name in diskio.list_folders(collection)
+    with fileops.opened(claim.collection_path) as collection:
+        is_there = claim.name in fileops.list_folders(collection)
     if not is_there:
-        raise OSError(f'{order.ident!r} and {other!r} are one folder on this case-insensitive disk')
+        raise OSError(f'{job.ident!r} and {other!r} are one folder on this case-insensitive disk')
 
 
 # --- run -------------------------------------------------------------------------------------------
@@ -318,24 +329,24 @@ class _Ended(NamedTuple):
     exception: BaseException | None = None
 
 
-def _compute(claim: Claim, order: WorkOrder, function: _Function, look: _Look, mask: _Mask) -> Outcome:
-    task, in_worker = order.task, context.in_worker
+def _compute(claim: Claim, job: Job, function: _Function, look: _Look, mask: _Mask) -> RunResult:
+    spec, in_worker = job.spec, context.in_worker
     # Is this all that a worker does now? What is fetched in a thread runs beside the function that asked.
     is_all = in_worker and threading.current_thread() is threading.main_thread()
-    way = capture.choose('descriptors' if is_all and task.capture == 'auto' else task.capture)
-    attempt = max(order.attempt, (directory.recorded_attempt(look.record) or 0) + 1)
+    way = capture.choose('descriptors' if is_all and spec.capture == 'auto' else spec.capture)
+    attempt = max(job.attempt, (directory.recorded_attempt(look.record) or 0) + 1)
     before = history.before(look.record) if look.record else None
-    run = RunRecord(order, attempt, format_time(time.time()), before, way)
+    run = RunRecord(job, attempt, format_time(time.time()), before, way)
     if look is not _NOTHING:
-        _record_as_it_is(claim, order, look.on_disk, look.record)
-        if task.keep_attempts:
-            history.keep(claim.folder, look.record, task.keep_attempts)
+        _record_as_it_is(claim, job, look.on_disk, look.record)
+        if spec.keep_attempts:
+            history.keep(claim.folder, look.record, spec.keep_attempts)
     try:
         claim.begin(
             run.begun(),
             look.on_disk,
-            was_completed=look is not _NOTHING and _holds_another_run(claim, order, look),
-            keep_storage=task.keep_storage,
+            was_completed=look is not _NOTHING and _holds_another_run(claim, job, look),
+            keep_storage=spec.keep_storage,
         )
     except OSError as error:
         if not claim.has_begun:
@@ -343,11 +354,11 @@ def _compute(claim: Claim, order: WorkOrder, function: _Function, look: _Look, m
         run.finished_at = format_time(time.time())
         return _save_error(claim, run, error)
     process = os.getpid()
-    running = Running(order, f'{claim.path}/{directory.STORAGE}', attempt)
+    running = RunContext(job, f'{claim.path}/{directory.STORAGE}', attempt)
     ended = None
-    if isinstance(function, setups.Prepared):
+    if isinstance(function, worker_setup.Prepared):
         ended, function = _set_up(function, running, way, claim.logs, mask), function.function
-    meter = Meter(alone=(in_worker or way == 'descriptors') and not order.chain, in_worker=in_worker)
+    meter = Meter(alone=(in_worker or way == 'descriptors') and not job.chain, in_worker=in_worker)
     if ended is None:
         ended = _call(function, running, way, claim.logs, mask)
     run.cost = meter.stop()
@@ -355,33 +366,33 @@ def _compute(claim: Claim, order: WorkOrder, function: _Function, look: _Look, m
     if os.getpid() != process:
         os._exit(0)  # a child that the function forked and let return: the run is its parent's
     run.finished_at = format_time(time.time())
-    outcome = _conclude(claim, run, ended)
-    return outcome._replace(nested=tuple(running._nested)) if running._nested else outcome
+    run_result = _conclude(claim, run, ended)
+    return run_result._replace(nested=tuple(running._nested)) if running._nested else run_result
 
 
-def _holds_another_run(claim: Claim, order: WorkOrder, look: _Look) -> bool:
+def _holds_another_run(claim: Claim, job: Job, look: _Look) -> bool:
     """May a power cut leave files of an older run beside this one's, so that they are to be kept apart?
 
     A result, or a record of other args; or those of a run that was cut off, which did not wait for the
     disk. What a run with the same args left that failed cannot be told from this one's, and never is served.
     """
-    if look.believed == 'completed' or diskio.is_there(directory.RESULT, claim.folder):
+    if look.effective_status == 'completed' or fileops.is_there(directory.RESULT, claim.folder):
         return True
     record = look.record
     if record is None or record.get('state') == 'queued':
         return False
-    return record.get('state') != 'error' or directory.recorded_args(record) != order.args
+    return record.get('state') != 'error' or directory.recorded_args(record) != job.args
 
 
 def _set_up(
-    prepared: setups.Prepared, running: Running, way: str, logs: tuple[int, ...], mask: _Mask
+    prepared: worker_setup.Prepared, running: RunContext, way: str, logs: tuple[int, ...], mask: _Mask
 ) -> _Ended | None:
     """Give the run what its collection's setup makes; what it ended in, where the setup fails.
 
     The first run in a worker makes it, and has in its logs what the setup prints.
     """
     base = context.base_of(running)
-    made = setups.here(prepared, base, running.collection, in_worker=context.in_worker)
+    made = worker_setup.here(prepared, base, running.collection, in_worker=context.in_worker)
     with made.guard:
         if not made.is_made:
             if made.error is not None:
@@ -395,7 +406,7 @@ def _set_up(
 
 def _call(
     function: Callable[..., Any],
-    running: Running,
+    running: RunContext,
     way: str,
     logs: tuple[int, ...],
     mask: _Mask,
@@ -420,7 +431,7 @@ def _call(
         return _Ended(canonical.result_json(value, running.collection, running.ident))
     except BaseException as error:
         if running.is_unwanted and not isinstance(error, Unwanted):  # what the function made of it
-            unwanted = Unwanted(context.order_of(running).run)
+            unwanted = Unwanted(context.job_of(running).run)
             unwanted.__cause__ = error
             return _Ended(exception=unwanted)
         return _Ended(exception=error)
@@ -431,7 +442,7 @@ def _call(
 failure.ours_above.add(_call.__code__)
 
 
-def _conclude(claim: Claim, run: RunRecord, ended: _Ended) -> Outcome:
+def _conclude(claim: Claim, run: RunRecord, ended: _Ended) -> RunResult:
     """Write down what came of the run; what cannot be written is an error of this resource alone."""
     if not claim.is_intact():
         lost = OSError('the function removed its own directory, or closed descriptors that are not its own')
@@ -444,11 +455,11 @@ def _conclude(claim: Claim, run: RunRecord, ended: _Ended) -> Outcome:
     return _save_error(claim, run, ended.exception or OSError('no result'))
 
 
-def _conclude_anew(claim: Claim, run: RunRecord, error: BaseException) -> Outcome:
-    order = run.order
-    remade = claim.remade(order.task.lock)
+def _conclude_anew(claim: Claim, run: RunRecord, error: BaseException) -> RunResult:
+    job = run.job
+    remade = claim.remade(job.spec.lock)
     if remade is None:  # somebody else was quicker and computes it now
-        return Outcome(order.run, entry_of_order(order, 'pending'))
+        return RunResult(job.run, entry_of_order(job, 'pending'))
     try:
         remade.begin(run.begun(), directory.read_status(remade.folder))
         return _save_error(remade, run, error)
@@ -456,21 +467,21 @@ def _conclude_anew(claim: Claim, run: RunRecord, error: BaseException) -> Outcom
         remade.release()
 
 
-def _save_result(claim: Claim, run: RunRecord, result: bytes) -> Outcome:
+def _save_result(claim: Claim, run: RunRecord, result: bytes) -> RunResult:
     mtime = claim.finish('completed', run.completed(result), result=result)
-    order = run.order
-    text = result[:-1].decode() if len(result) <= order.task.index_result else None
-    return Outcome(order.run, run.entry('completed', text, mtime), result, True)
+    job = run.job
+    text = result[:-1].decode() if len(result) <= job.spec.index_result else None
+    return RunResult(job.run, run.entry('completed', text, mtime), result, True)
 
 
-def _save_error(claim: Claim, run: RunRecord, error: BaseException) -> Outcome:
-    order, in_worker = run.order, context.in_worker
-    is_cancelled = isinstance(error, Unwanted) and error.run == order.run
+def _save_error(claim: Claim, run: RunRecord, error: BaseException) -> RunResult:
+    job, in_worker = run.job, context.in_worker
+    is_cancelled = isinstance(error, Unwanted) and error.run == job.run
     entry, frame, text = failure.described(run.entry('error'), error, is_cancelled=is_cancelled)
     mtime = claim.finish('error', run.failed(entry, frame), error=text)
-    # Ctrl-C belongs to whoever started this program; a slot is told by its caller instead.
+    # Ctrl-C belongs to whoever started this program; a worker is told by its caller instead.
     again = error if isinstance(error, KeyboardInterrupt) and not (in_worker or is_cancelled) else None
     cause = None if in_worker or is_cancelled else error
-    wanted = None if order.task.retry_on is None else retrying.is_wanted(order.task.retry_on, error)
+    wanted = None if job.spec.retry_on is None else retry_policy.is_wanted(job.spec.retry_on, error)
     entry = entry.change(seen_mtime_ns=mtime)
-    return Outcome(order.run, entry, fresh=True, exception=again, cause=cause, is_wanted=wanted)
+    return RunResult(job.run, entry, fresh=True, exception=again, cause=cause, is_wanted=wanted)

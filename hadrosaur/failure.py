@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import coroutines, directory, setups
+from . import coroutines, directory, worker_setup
 from .context import Unwanted, raise_if_unwanted
 from .errors import Cancelled, Interrupted, ResultNotSerializable
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .records import Entry
 
-ours_above: set[CodeType] = {setups.Made.make.__code__, coroutines.run.__code__}
+ours_above: set[CodeType] = {worker_setup.Made.make.__code__, coroutines.run.__code__}
 """Functions of ours that call the user's: their frames are left out at the upper end of a traceback."""
 
 

@@ -13,11 +13,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import capture, compute, context, directory, limits, waiting
+from . import capture, compute, context, directory, limits, wait_graph
 from .errors import IndexFault, ResourceNotFound
-from .executors import _here
-from .handle import Look, Resource, look
-from .records import Entry, Explanation, Outcome, WorkOrder
+from .executors import _inline_cancel
+from .handle import FolderState, Resource, look
+from .records import Entry, Explanation, Job, RunResult
 from .store import FilesOnly, Store, is_worth_a_retry, retry_order
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Fetcher:
         base: The base directory.
         registry: The collections.
         store: The live store.
-        send_off: Has an order carried out in the background; the args that were given, if any.
+        send_off: Has a job carried out in the background; the args that were given, if any.
         pause: Waits so many seconds, or less if there is news of a resource (collection, ident).
     """
 
@@ -58,13 +58,13 @@ class Fetcher:
         base: BaseDirectory,
         registry: Registry,
         store: Store,
-        send_off: Callable[[Collection, WorkOrder, str | None], None],
+        submit_background: Callable[[Collection, Job, str | None], None],
         pause: Callable[[str, str, float], None],
     ) -> None:
         self._base = base
         self._registry = registry
         self._live = store
-        self._send_off = send_off
+        self._submit_background = submit_background
         self._pause = pause
         self.computing: list[tuple[str, str]] = []  # what is computed here just now
 
@@ -84,7 +84,7 @@ class Fetcher:
 
         ``args``: canonical JSON, None where none were given.
         """
-        path = collection.task.path
+        path = collection.spec.path
         folder = directory.find_folder(path, ident)
         compared = args is not None or collection.is_versioned
         found = look(path, folder, with_record=compared)
@@ -114,32 +114,32 @@ class Fetcher:
             self._live.warn_of_damage(collection, ident, folder, found.damage)
             what = f'{directory.RESULT} is damaged: {found.damage}'
         if what is not None:
-            spoiled = _damaged_entry(collection, ident, what)
-            return self._live.resource(collection, ident, folder, 'error', entry=spoiled)
+            ended_in_error = _damaged_entry(collection, ident, what)
+            return self._live.resource(collection, ident, folder, 'error', entry=ended_in_error)
         more: dict[str, Any] = {'wait': self.wait_for, 'entry': entry, 'seen': found}
         return self._live.resource(collection, ident, folder, found.state, found.value, **more)
 
     def _looked_at_closely(
         self, collection: Collection, ident: str, folder: str
-    ) -> tuple[Look, Entry | None]:
+    ) -> tuple[FolderState, Entry | None]:
         """What is found, and the row if that cannot be written, of a pending or damaged resource.
 
-        One that nobody computes is what it is once settled, or what it would be, where it cannot be changed.
+        One that nobody computes is what it is once recovered, or would be, where it cannot be changed.
         """
         store = self.store()
-        if store.is_awaited(collection, ident, folder):
-            return Look('pending'), None
-        settled = store.settle(collection, ident, folder)
-        if settled.busy and settled.spoiled is None:
-            return Look('pending'), None
-        found = look(collection.task.path, folder)
-        if not settled.is_foreseen or found.state not in ('pending', 'damaged'):
+        if store.is_in_progress(collection, ident, folder):
+            return FolderState('pending'), None
+        recovered = store.recover(collection, ident, folder)
+        if recovered.busy and recovered.ended_in_error is None:
+            return FolderState('pending'), None
+        found = look(collection.spec.path, folder)
+        if not recovered.is_foreseen or found.state not in ('pending', 'damaged'):
             return found, None
-        foreseen = settled.foreseen
+        foreseen = recovered.foreseen
         if foreseen is None:
-            return Look('damaged' if found.state == 'damaged' else 'absent'), None
+            return FolderState('damaged' if found.state == 'damaged' else 'absent'), None
         value = store.result(collection, folder) if foreseen.status == 'completed' else None
-        return Look(foreseen.status, value), foreseen
+        return FolderState(foreseen.status, value), foreseen
 
     # --- computed ----------------------------------------------------------------------------------
 
@@ -158,26 +158,26 @@ class Fetcher:
         if wait is None:
             wait = is_inside()
         end = None if wait is True else time.monotonic() + wait
-        folder = directory.find_folder(collection.task.path, ident)
+        folder = directory.find_folder(collection.spec.path, ident)
         while True:
             store = self.store()
             how = 'yes' if asked.recompute else 'changed' if state == 'completed' else 'no'
-            order = store.order(collection, ident, asked.args, folder, recompute=how)
+            job = store.job(collection, ident, asked.args, folder, recompute=how)
             sent = False
             with contextlib.ExitStack() as echoing:
                 if self._is_under_way(store, collection, ident, folder, state):
                     pass
-                elif state in ('pending', 'damaged') and _cannot_be_changed(order):
+                elif state in ('pending', 'damaged') and _cannot_be_changed(job):
                     return self.get(collection, ident) or self.pending(collection, ident, folder, asked)
                 elif isinstance(store, FilesOnly) or not (asked.background or collection.needs_slot):
-                    outcome = self._compute_here(store, collection, order, asked.echo)
-                    if outcome is not None and (outcome.fresh or outcome.not_started):
-                        return store.resource_of(collection, order, outcome)
+                    run_result = self._compute_here(store, collection, job, asked.echo)
+                    if run_result is not None and (run_result.fresh or run_result.not_started):
+                        return store.resource_of(collection, job, run_result)
                 else:
                     sent = True
                     if asked.echo and (wait or not asked.background):
-                        echoing.enter_context(_echoing(order))
-                    self._send_off(collection, order, asked.args)
+                        echoing.enter_context(_echoing(job))
+                    self._submit_background(collection, job, asked.args)
                     if asked.background and wait is False:
                         return self.pending(collection, ident, folder, asked)
                 if not self._await(collection, ident, None if sent and not asked.background else end):
@@ -192,42 +192,40 @@ class Fetcher:
     ) -> bool:
         if state in ('absent', 'completed', 'error', 'damaged'):
             return False
-        return store.is_awaited(collection, ident, folder)
+        return store.is_in_progress(collection, ident, folder)
 
-    def _compute_here(
-        self, store: Store, collection: Collection, order: WorkOrder, echo: bool
-    ) -> Outcome | None:
-        """What came of the order, or of the last of its retries; None where somebody else has it queued."""
+    def _compute_here(self, store: Store, collection: Collection, job: Job, echo: bool) -> RunResult | None:
+        """What came of the job, or of the last of its retries; None where somebody else has it queued."""
         retries = 0
         if echo:  # chosen now, since the thread that echoes is nobody whose output could be swallowed
-            from .echo import needs_streams
+            from .tee import needs_streams
 
-            way = order.task.capture
+            way = job.spec.capture
             way = 'streams' if way == 'auto' and needs_streams() else capture.choose(way)
-            order = order._replace(task=order.task._replace(capture=way))
+            job = job._replace(spec=job.spec._replace(capture=way))
         while True:
             try:
-                if not (store.queue([order], running=True) or retries) and store.is_queued(*order.key):
+                if not (store.queue([job], running=True) or retries) and store.is_queued(*job.key):
                     return None
-                with _echoing(order) if echo else contextlib.nullcontext():
-                    self.computing.append(order.key)
+                with _echoing(job) if echo else contextlib.nullcontext():
+                    self.computing.append(job.key)
                     try:
-                        outcome = _when_it_may(order, collection.program)
+                        run_result = _when_it_may(job, collection.program)
                     finally:
-                        self.computing.remove(order.key)
-                store.finish([outcome])
+                        self.computing.remove(job.key)
+                store.finish([run_result])
             except IndexFault:  # of queue: there is nothing to be withdrawn, and nothing to write it to
                 raise
             except BaseException:
-                store.withdraw([order])
+                store.unqueue([job])
                 raise
-            if outcome.exception is not None:
-                raise outcome.exception
-            retry_on = collection.task.retry_on
-            if retries >= collection.retries or not is_worth_a_retry(outcome, retry_on):
-                return outcome
+            if run_result.exception is not None:
+                raise run_result.exception
+            retry_on = collection.spec.retry_on
+            if retries >= collection.retries or not is_worth_a_retry(run_result, retry_on):
+                return run_result
             retries += 1
-            order = retry_order(order, outcome)
+            job = retry_order(job, run_result)
 
     def cancel(self, collection: str, ident: str | None) -> int:
         """Interrupt what a fetch in the main thread computes: a resource, or all of a collection's; how many.
@@ -235,7 +233,7 @@ class Fetcher:
         Raises ExecutorFault where it is another thread.
         """
         keys = [key for key in self.computing if key[0] == collection and ident in (None, key[1])]
-        return _here.cancel(lambda order: order.key in keys and order.task.base == self._base.path)
+        return _inline_cancel.cancel(lambda job: job.key in keys and job.spec.base == self._base.path)
 
     # --- waited for --------------------------------------------------------------------------------
 
@@ -247,14 +245,14 @@ class Fetcher:
         return self._live.resource(collection, ident, folder, 'pending', wait=wait)
 
     def wait_for(self, resource: Resource, seconds: float | None, asked: Asked | None = None) -> Resource:
-        """Look again and again until it is no longer pending; settle it if nobody computes it any more.
+        """Look again and again until it is no longer pending; recover it if nobody computes it any more.
 
         Whoever computed it may have done so with other args, or another version, than was ``asked`` for:
         then the collection's policies hold, as for any saved result.
         """
         collection = self._registry.get_any(resource.collection)
         ident = resource.ident
-        folder = directory.find_folder(collection.task.path, ident)
+        folder = directory.find_folder(collection.spec.path, ident)
         end = None if seconds is None else time.monotonic() + seconds
         while self._await(collection, ident, end):
             state, found = self._when_over(collection, ident, asked, computes=False)
@@ -267,7 +265,7 @@ class Fetcher:
 
     def _await(self, collection: Collection, ident: str, end: float | None) -> bool:
         """Wait until nobody is computing a resource; False where that takes longer than ``end``."""
-        path = collection.task.path
+        path = collection.spec.path
         folder = directory.find_folder(path, ident)
         if not self._is_to_come(collection, ident, look(path, folder).state):
             return True
@@ -279,7 +277,7 @@ class Fetcher:
                     return False
                 if now - probed >= _PROBE:
                     probed = now
-                    if not self.store().is_awaited(collection, ident, folder):
+                    if not self.store().is_in_progress(collection, ident, folder):
                         return True
                 self._pause(collection.name, ident, pause if end is None else min(pause, end - now))
                 pause = min(pause * 1.5, _POLL_MOST)
@@ -299,10 +297,10 @@ class Fetcher:
         steps = [(self._base.path, *key) for key in wanted]
         for step in steps:
             if step in chain:
-                raise waiting.itself(chain, step)
+                raise wait_graph.itself(chain, step)
         if end is not None:
             return contextlib.nullcontext()
-        return waiting.waiting_for(self._base.hidden, chain, steps)
+        return wait_graph.waiting_for(self._base.hidden, chain, steps)
 
     def _is_to_come(self, collection: Collection, ident: str, state: State) -> bool:
         """Is it pending? So is what is queued and not begun, and a failed run that is to be tried again.
@@ -322,8 +320,8 @@ class Fetcher:
             and (store.is_sent_off(collection.name, ident) or store.is_queued(collection.name, ident))
         ):
             return True
-        folder = directory.find_folder(collection.task.path, ident)
-        return store.is_locked(collection.task.path, folder)  # about to begin
+        folder = directory.find_folder(collection.spec.path, ident)
+        return store.is_locked(collection.spec.path, folder)  # about to begin
 
     def _when_over(
         self, collection: Collection, ident: str, asked: Asked | None, *, computes: bool
@@ -340,7 +338,7 @@ class Fetcher:
         folder, seen = store.look(collection, ident)
         state: State | None = seen.state
         if state in ('completed', 'error'):
-            store.note_done(collection, ident, folder)
+            store.sync_finished(collection, ident, folder)
         if asked is not None and state == 'completed':
             if asked.recompute and self._is_other(collection, folder, asked.args):
                 return state, None
@@ -363,7 +361,7 @@ class Fetcher:
     def _is_other(self, collection: Collection, folder: str, args: str | None) -> bool:
         """Was it computed with other args, or by another version?"""
         record = self._live.record(collection, folder) or {}
-        return bool(compute.differs(record, args, collection.task))
+        return bool(compute.differs(record, args, collection.spec))
 
     def _is_tried_here(self, store: Store, collection: Collection, folder: str, asked: Asked) -> bool:
         """A failure is somebody else's only where args were the same, and the last attempt of several."""
@@ -391,7 +389,7 @@ class Fetcher:
                 return Explanation(False, 'it is queued', 'queued')
             return Explanation(True, 'it was never computed', 'new')
         if state in ('pending', 'damaged'):
-            if not self._live.is_awaited(collection, ident, folder):
+            if not self._live.is_in_progress(collection, ident, folder):
                 return Explanation(True, 'its last run was cut off', 'cut-off')
             return self._explain_pending(collection, folder, args, recompute)
         if state == 'error':
@@ -421,12 +419,12 @@ class Fetcher:
     def _explain_completed(
         self, collection: Collection, record: dict[str, Any], args: str | None
     ) -> Explanation:
-        whys = compute.differs(record, args, collection.task)
+        whys = compute.differs(record, args, collection.spec)
         if not whys:
             return Explanation(False, 'it is completed', 'completed')
         policy, why = collection.strictest(whys)
         if why == 'age':
-            return Explanation(True, f'it is older than {collection.task.expires_after:g} s', 'age')
+            return Explanation(True, f'it is older than {collection.spec.expires_after:g} s', 'age')
         code: Reason = 'args' if why == 'args' else 'version'
         if not collection.is_registered:
             rule = "only a collection with on_args_change='recompute' computes it again"
@@ -460,23 +458,23 @@ def is_inside() -> bool:
     return context.in_worker or context.current() is not None
 
 
-def _cannot_be_changed(order: WorkOrder) -> bool:
-    path = f'{order.task.path}/{order.folder}'
+def _cannot_be_changed(job: Job) -> bool:
+    path = f'{job.spec.path}/{job.folder}'
     return os.path.isdir(path) and not os.access(path, os.W_OK)
 
 
-def _when_it_may(order: WorkOrder, function: Function) -> Outcome:
-    """What comes of an order, once the limits of its collection let it begin."""
+def _when_it_may(job: Job, function: Function) -> RunResult:
+    """What comes of a job, once the limits of its collection let it begin."""
     times = 0
     while True:
-        outcome = _here.carry_out(order, function)
-        if outcome.later is None:
-            return outcome
+        run_result = _inline_cancel.carry_out(job, function)
+        if run_result.later is None:
+            return run_result
         times += 1
-        time.sleep(limits.pause(outcome.later, times))
+        time.sleep(limits.pause(run_result.later, times))
 
 
-def _echoing(order: WorkOrder) -> contextlib.AbstractContextManager[None]:
-    from .echo import following
+def _echoing(job: Job) -> contextlib.AbstractContextManager[None]:
+    from .tee import following
 
-    return following(f'{order.task.path}/{order.folder}', (directory.STDOUT, directory.STDERR))
+    return following(f'{job.spec.path}/{job.folder}', (directory.STDOUT, directory.STDERR))

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from . import directory, diskio, howfar, provenance, records
+from . import directory, fileops, provenance, records, run_progress
 from .directory import State
 from .errors import (
     Cancelled,
@@ -77,7 +77,7 @@ class Resource(dict[str, Any]):
         entry: Entry | None = None,
         traceback: str | None = None,
         cause: BaseException | None = None,
-        seen: Look | None = None,
+        seen: FolderState | None = None,
     ) -> None:
         """``at``: base as shown, absolute base, the collection's folder, the resource's folder.
 
@@ -203,7 +203,7 @@ class Resource(dict[str, Any]):
 
         The function says it by ``hadrosaur.current().progress(0.3, 'epoch 3')``.
         """
-        found: Progress | None = self._in_folder(howfar.read) if self.status == 'pending' else None
+        found: Progress | None = self._in_folder(run_progress.read) if self.status == 'pending' else None
         return found
 
     @property
@@ -253,7 +253,7 @@ class Resource(dict[str, Any]):
         """The text of error.log, if it is of the run that this is a snapshot of."""
         before = directory.record_data(folder)
         try:
-            text = diskio.read_tail(directory.ERROR, folder, LONGEST_ERROR).decode(errors='replace')
+            text = fileops.read_tail(directory.ERROR, folder, LONGEST_ERROR).decode(errors='replace')
         except FileNotFoundError:
             return None
         if before is None:  # hadrosaur 0.0.2, or a person
@@ -265,16 +265,16 @@ class Resource(dict[str, Any]):
     def _in_folder(self, read: Callable[[int], Any]) -> Any:
         """What is read from the directory, None where there is none (any more)."""
         try:
-            with diskio.opened_below(f'{self._at[1]}/{self._at[2]}', self._at[3]) as folder:
+            with fileops.opened_below(f'{self._at[1]}/{self._at[2]}', self._at[3]) as folder:
                 return read(folder)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
+            if isinstance(error, FileNotFoundError) or fileops.is_no_file(error):
                 return None
             raise unreadable(f'{self._at[1]}/{self._at[2]}/{self._at[3]}', error) from error
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from .shown import html_table
+        from .sanitize import html_table
 
         shown = [('status', self.status), ('result', repr(self.result)), ('folder', self.paths['base'])]
         if self.status == 'error':
@@ -294,7 +294,7 @@ def _rebuilt(
     at: tuple[str, str, str, str],
     entry: Entry | None,
     traceback: str | None = None,
-    seen: Look | None = None,
+    seen: FolderState | None = None,
 ) -> Resource:
     status = next(cast('Status', name) for name, value in items['status'].items() if value)
     more: dict[str, Any] = {'entry': entry, 'traceback': traceback, 'seen': seen}
@@ -328,7 +328,7 @@ def free_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-class Look(NamedTuple):
+class FolderState(NamedTuple):
     """What a resource's directory says, read without lock or database.
 
     A completed one comes with the value of one run, whole, and with that run's record.
@@ -341,13 +341,15 @@ class Look(NamedTuple):
     mark: tuple[int, int] | None = None  # by which the value's file is known again
 
 
-_ABSENT = Look('absent')
+_ABSENT = FolderState('absent')
 _LOOKS = 100  # at a directory that is another each time, before it is called pending
 _READINGS = 20  # of a directory that is another run's each time
 _BETWEEN = 0.001  # seconds between them
 
 
-def look(collection_path: str, folder: str, *, with_record: bool = False, parent: int | None = None) -> Look:
+def look(
+    collection_path: str, folder: str, *, with_record: bool = False, parent: int | None = None
+) -> FolderState:
     """Read a resource's directory: four opens for a completed one. Follows no symlink.
 
     ``parent``: a descriptor of the collection's folder, for who has just opened it.
@@ -367,7 +369,7 @@ def look(collection_path: str, folder: str, *, with_record: bool = False, parent
         raise Unreadable(
             f'{where} does not fit into memory', hint='read it in parts, with other tools'
         ) from error
-    return Look('pending')
+    return FolderState('pending')
 
 
 def of_one_run(folder: int, read: Callable[[dict[str, Any] | None], T]) -> T:
@@ -397,21 +399,23 @@ def unreadable(where: str, error: OSError) -> Unreadable:
     return Unreadable(f'{where} cannot be read: {error.strerror or error}', hint=hint)
 
 
-def _look_once(collection_path: str, folder: str, with_record: bool, parent: int | None) -> Look | None:
+def _look_once(
+    collection_path: str, folder: str, with_record: bool, parent: int | None
+) -> FolderState | None:
     """None where it changed while it was read."""
     try:
-        within = diskio.out_of_reach(os.open(collection_path, diskio.LOOK)) if parent is None else parent
+        within = fileops.out_of_reach(os.open(collection_path, fileops.LOOK)) if parent is None else parent
     except OSError as error:
         return _nothing(error)
     try:
-        opened = diskio.out_of_reach(os.open(folder, diskio.LOOK, dir_fd=within))
+        opened = fileops.out_of_reach(os.open(folder, fileops.LOOK, dir_fd=within))
     except OSError as error:
         return _nothing(error)
     finally:
         if parent is None:
             os.close(within)
     try:
-        if not diskio.has_name(opened, folder):
+        if not fileops.has_name(opened, folder):
             return _ABSENT  # it is the folder of another ident
         if directory.is_completed(opened):
             return _completed(opened, with_record)
@@ -419,10 +423,10 @@ def _look_once(collection_path: str, folder: str, with_record: bool, parent: int
         if state == 'completed':
             return _completed(opened, with_record)
         if state != 'error':
-            return Look(state)
+            return FolderState(state)
         record = directory.read_record(opened)
         is_still = (record or {}).get('state') == 'error' or directory.read_status(opened) == 'error'
-        return Look('error', record=record) if is_still else None
+        return FolderState('error', record=record) if is_still else None
     except OSError as error:
         if error.errno == errno.ESTALE:  # removed on another machine
             return None
@@ -431,14 +435,14 @@ def _look_once(collection_path: str, folder: str, with_record: bool, parent: int
         os.close(opened)
 
 
-def _nothing(error: OSError) -> Look:
+def _nothing(error: OSError) -> FolderState:
     """There is nothing; or a file or a link, which is no resource."""
-    if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
+    if isinstance(error, FileNotFoundError) or fileops.is_no_file(error):
         return _ABSENT
     raise error
 
 
-def _completed(folder: int, with_record: bool) -> Look | None:
+def _completed(folder: int, with_record: bool) -> FolderState | None:
     """The value of an open directory that says completed; None where it says so no more, or of another run.
 
     A run never writes into a result that was there before it: it makes a new file. So what is read from
@@ -447,28 +451,28 @@ def _completed(folder: int, with_record: bool) -> Look | None:
     """
     before = directory.record_data(folder) if with_record else None
     try:
-        data = diskio.read(directory.RESULT, folder)
+        data = fileops.read(directory.RESULT, folder)
         value = directory.parse_result(data)
     except FileNotFoundError:
         return _damaged(folder, None, f'{directory.RESULT} is missing')
     except ValueError as error:
         return _damaged(folder, data, str(error))
     except OSError as error:
-        if not diskio.is_no_file(error):
+        if not fileops.is_no_file(error):
             raise
         return _damaged(folder, b'', f'{directory.RESULT} is no file of ours: {error.strerror}')
     if not with_record:
-        return Look('completed', value, mark=_mark(data))
+        return FolderState('completed', value, mark=_mark(data))
     record = directory.parse_record(before) if before is not None else None
     if before != directory.record_data(folder):
         return None
     is_of_it = record is not None and record.get('state') == 'completed'
     if not is_of_it and directory.read_status(folder) != 'completed':
         return None  # it is being removed, or has begun; else the status was set by hand
-    return Look('completed', value, record, mark=_mark(data))
+    return FolderState('completed', value, record, mark=_mark(data))
 
 
-def _damaged(folder: int, seen: bytes | None, damage: str) -> Look | None:
+def _damaged(folder: int, seen: bytes | None, damage: str) -> FolderState | None:
     """None where no more than a run that began, and perhaps ended, came between two readings."""
     before = directory.record_data(folder)
     if directory.read_status(folder) != 'completed' or directory.data_of(directory.RESULT, folder) != seen:
@@ -476,7 +480,7 @@ def _damaged(folder: int, seen: bytes | None, damage: str) -> Look | None:
     if before != directory.record_data(folder):
         return None
     record = directory.parse_record(before) if before is not None else None
-    return Look('completed', record=record, damage=damage)
+    return FolderState('completed', record=record, damage=damage)
 
 
 def _mark(data: bytes) -> tuple[int, int]:

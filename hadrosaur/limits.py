@@ -20,14 +20,14 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import diskio, notes
+from . import fileops, private_files
 from .basedir import HIDDEN
 from .errors import BaseUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .records import Task, WorkOrder
+    from .records import CollectionSpec, Job
 
 FOLDER = 'limits'
 """Name of the folder in ``.hadrosaur/``."""
@@ -78,63 +78,63 @@ class Place:
 
     def give_back(self) -> None:
         """Let another have it. A function may have closed the file, and another have its number."""
-        if self._known is not None and diskio.is_same(self._fd, self._known):
-            diskio.unlock(self._fd)
+        if self._known is not None and fileops.is_same(self._fd, self._known):
+            fileops.unlock(self._fd)
         elif self._known is not None:
-            diskio.forget(self._fd)
+            fileops.forget(self._fd)
 
 
-def take_place(order: WorkOrder) -> Place | None:
+def take_place(job: Job) -> Place | None:
     """A place for a run; None where all are taken. Raises OSError."""
-    task = order.task
-    shares = any(step[:2] == (task.base, task.collection) for step in order.chain)
-    if task.at_once is None or shares:
+    spec = job.spec
+    shares = any(step[:2] == (spec.base, spec.collection) for step in job.chain)
+    if spec.at_once is None or shares:
         return Place()
-    with _folder(task, make=True) as folder:
+    with _folder(spec, make=True) as folder:
         first = time.monotonic_ns()
-        for number in range(task.at_once):
-            fd = _opened(f'{task.folder}.{(first + number) % task.at_once}', folder)
-            if diskio.try_lock(fd):
+        for number in range(spec.at_once):
+            fd = _opened(f'{spec.folder}.{(first + number) % spec.at_once}', folder)
+            if fileops.try_lock(fd):
                 return Place(fd)
             os.close(fd)
     return None
 
 
-def until_next_start(task: Task) -> float:
+def until_next_start(spec: CollectionSpec) -> float:
     """Seconds until another run may begin, as it looks; 0.0: now."""
-    if task.rate is None:
+    if spec.rate is None:
         return 0.0
     try:
-        with _folder(task) as folder:
-            fd = diskio.open_ours(_rate_file(task), folder, os.O_RDONLY)
+        with _folder(spec) as folder:
+            fd = fileops.open_ours(_rate_file(spec), folder, os.O_RDONLY)
             if fd is None:
                 return 0.0
             try:
                 known = _read_header(fd)
-                return _wait(_read_time(fd, known[2]), known[0]) if _is_of(known, task.rate) else 0.0
+                return _wait(_read_time(fd, known[2]), known[0]) if _is_of(known, spec.rate) else 0.0
             finally:
                 os.close(fd)
     except FileNotFoundError:
         return 0.0
 
 
-def start(task: Task) -> float:
+def start(spec: CollectionSpec) -> float:
     """Begin a run: 0.0 where that is within the rate, and is written down; else seconds until it may be.
 
     Raises OSError.
     """
-    if task.rate is None:
+    if spec.rate is None:
         return 0.0
-    count, seconds = task.rate
-    with _folder(task, make=True) as folder:
-        fd = _opened(_rate_file(task), folder)
-        if not diskio.lock_within(fd, _PATIENCE):
+    count, seconds = spec.rate
+    with _folder(spec, make=True) as folder:
+        fd = _opened(_rate_file(spec), folder)
+        if not fileops.lock_within(fd, _PATIENCE):
             os.close(fd)
             return _PAUSE
         try:
             header = _read_header(fd)
-            if not _is_of(header, task.rate):
-                header = _begin(fd, header, task.rate)
+            if not _is_of(header, spec.rate):
+                header = _begin(fd, header, spec.rate)
             oldest = header[2]
             wait = _wait(_read_time(fd, oldest), seconds)
             if not wait:
@@ -142,20 +142,20 @@ def start(task: Task) -> float:
                 os.pwrite(fd, _HEADER.pack(seconds, count, (oldest + 1) % count), 0)
             return wait
         finally:
-            diskio.unlock(fd)
+            fileops.unlock(fd)
 
 
 @contextlib.contextmanager
-def _folder(task: Task, *, make: bool = False) -> Iterator[int]:
+def _folder(spec: CollectionSpec, *, make: bool = False) -> Iterator[int]:
     try:
-        with notes.own_folder(task.base, HIDDEN, FOLDER, make=make) as folder:
+        with private_files.own_folder(spec.base, HIDDEN, FOLDER, make=make) as folder:
             yield folder
     except BaseUnusable as error:
         raise OSError(errno.ENOTDIR, error.message) from error
 
 
-def _rate_file(task: Task) -> str:
-    return f'{task.folder}.rate'
+def _rate_file(spec: CollectionSpec) -> str:
+    return f'{spec.folder}.rate'
 
 
 def _wait(began: float, seconds: float) -> float:
@@ -185,24 +185,24 @@ def _begin(fd: int, header: tuple[float, int, int], rate: tuple[int, float]) -> 
     known = sorted(filter(None, (_read_time(fd, position) for position in range(min(header[1], MOST)))))
     times = [0.0] * max(0, count - len(known)) + known[-count:]
     os.ftruncate(fd, 0)
-    diskio.write_all(fd, _HEADER.pack(seconds, count, 0) + b''.join(map(_TIME.pack, times)))
+    fileops.write_all(fd, _HEADER.pack(seconds, count, 0) + b''.join(map(_TIME.pack, times)))
     return seconds, count, 0
 
 
 def _opened(name: str, folder: int) -> int:
     """A file of ours, made if it is not there; what else stands in its place is replaced."""
     for _ in range(3):
-        fd = diskio.open_ours(name, folder, os.O_RDWR)
+        fd = fileops.open_ours(name, folder, os.O_RDWR)
         if fd is not None:
             return fd
         with contextlib.suppress(FileExistsError):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            return diskio.out_of_reach(os.open(name, flags, 0o666, dir_fd=folder))
-        if (fd := diskio.open_ours(name, folder, os.O_RDWR)) is not None:  # somebody was faster
+            return fileops.out_of_reach(os.open(name, flags, 0o666, dir_fd=folder))
+        if (fd := fileops.open_ours(name, folder, os.O_RDWR)) is not None:  # somebody was faster
             return fd
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:  # of another user, who may hold it
                 raise PermissionError(errno.EACCES, f'{HIDDEN}/{FOLDER}/{name} may not be written')
-        diskio.remove(name, folder)
+        fileops.remove(name, folder)
     raise OSError(f'{HIDDEN}/{FOLDER}/{name} cannot be made')

@@ -18,7 +18,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from . import diskio
+from . import fileops
 
 _UNIT = 1 if sys.platform == 'darwin' else 1024  # bytes in which getrusage tells of memory
 
@@ -93,7 +93,7 @@ class _Peak:
 
     def reset(self) -> None:
         # A function may have closed every descriptor, and the number may be a file of its own by now.
-        if diskio.is_same(self._reset, self._reset_stat):
+        if fileops.is_same(self._reset, self._reset_stat):
             os.pwrite(self._reset, b'5', 0)  # proc(5): 5 resets VmHWM to the present resident size
 
     def read(self, most: int) -> int | None:

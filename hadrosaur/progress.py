@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .shown import visible
+from .sanitize import printable
 
 if TYPE_CHECKING:
     from .records import Counts, Entry
@@ -59,7 +59,7 @@ class _Paced:
     def __call__(self, counts: Counts, entry: Entry | None) -> None:
         self._counts = counts
         if entry is not None and entry.error_type:
-            self.last_error = visible(f'{entry.ident}: {entry.error_type}: {entry.error}')
+            self.last_error = printable(f'{entry.ident}: {entry.error_type}: {entry.error}')
         if time.monotonic() - self._shown_at >= self.interval:
             self._shown_at = time.monotonic()
             self.draw(counts)

@@ -19,7 +19,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import diskio, notes
+from . import fileops, private_files
 from .basedir import HIDDEN, HOST
 from .errors import BaseUnusable
 from .locks import Guarded
@@ -93,8 +93,8 @@ class Provenance(Guarded):
     def _write(self, digest: str) -> bool:
         data = json.dumps(self._document, indent=1, ensure_ascii=False).encode(errors='backslashreplace')
         try:
-            with notes.own_folder(self._base, HIDDEN, PROVENANCE, make=True) as folder:
-                diskio.replace(f'{digest}.json', data[: notes.LONGEST_NOTE] + b'\n', folder)
+            with private_files.own_folder(self._base, HIDDEN, PROVENANCE, make=True) as folder:
+                fileops.replace(f'{digest}.json', data[: private_files.LONGEST_NOTE] + b'\n', folder)
         except (OSError, BaseUnusable):  # it can be done without: the disk is full, or only to be read
             return False
         return True
@@ -113,8 +113,8 @@ def read(base: str, digest: Any) -> dict[str, Any] | None:
         return None
     complete_all()
     with contextlib.suppress(OSError, ValueError, RecursionError, BaseUnusable):
-        with notes.own_folder(base, HIDDEN, PROVENANCE) as folder:
-            found = json.loads(notes.read_note(f'{digest}.json', folder)[0])
+        with private_files.own_folder(base, HIDDEN, PROVENANCE) as folder:
+            found = json.loads(private_files.read_note(f'{digest}.json', folder)[0])
         return found if isinstance(found, dict) else None
     return None
 
@@ -123,7 +123,7 @@ def names(base: str) -> list[str]:
     """The digests of the notes in a base."""
     with (
         contextlib.suppress(OSError),
-        diskio.opened_below(f'{base}/{HIDDEN}', PROVENANCE, diskio.FOLDER) as folder,
+        fileops.opened_below(f'{base}/{HIDDEN}', PROVENANCE, fileops.FOLDER) as folder,
     ):
         return [
             name[:-5] for name in os.listdir(folder) if _DIGEST.fullmatch(name[:-5]) and name[16:] == '.json'

@@ -1,6 +1,6 @@
-"""The frozen values that pass between the floors.
+"""The frozen values that pass between the layers.
 
-A `WorkOrder` goes to a worker, an `Outcome` comes back, an `Entry` is what the index holds of one
+A `Job` goes to a worker, an `Outcome` comes back, an `Entry` is what the index holds of one
 resource. Each survives pickling to a machine that has only the package and the file system.
 
 An `Entry` is a tuple of plain values, in the order of `COLUMNS`, exactly as SQLite and record.json
@@ -262,7 +262,7 @@ class Entry(_Row):
         return f'Entry({shown})'
 
 
-class Task(NamedTuple):
+class CollectionSpec(NamedTuple):
     """What all orders of one collection share: where it is, and how its function is run."""
 
     collection: str
@@ -300,11 +300,11 @@ class Task(NamedTuple):
         return f'{self.base}/{self.folder}'
 
 
-class WorkOrder(NamedTuple):
+class Job(NamedTuple):
     """Compute one resource in one directory. Carries all a worker needs but the function itself."""
 
-    task: Task
-    run: str  # unique per order: makes a delivery that is repeated harmless
+    spec: CollectionSpec
+    run: str  # unique per job: makes a delivery that is repeated harmless
     ident: str
     folder: str  # name of the resource's folder inside the collection's
     args: str  # canonical JSON
@@ -318,36 +318,36 @@ class WorkOrder(NamedTuple):
     @property
     def collection(self) -> str:
         """The collection's name."""
-        return self.task.collection
+        return self.spec.collection
 
     @property
     def path(self) -> str:
         """The resource's directory relative to the base."""
-        return f'{self.task.folder}/{self.folder}'
+        return f'{self.spec.folder}/{self.folder}'
 
     @property
     def key(self) -> tuple[str, str]:
         """(collection, ident)."""
-        return (self.task.collection, self.ident)
+        return (self.spec.collection, self.ident)
 
     @property
     def step(self) -> tuple[str, str, str]:
         """(absolute path of the base, collection, ident): what names the resource in a chain."""
-        return (self.task.base, self.task.collection, self.ident)
+        return (self.spec.base, self.spec.collection, self.ident)
 
 
-class Outcome(NamedTuple):
-    """What came of one order. Always returned, never raised.
+class RunResult(NamedTuple):
+    """What came of one job. Always returned, never raised.
 
     A run may not even begin: the folder cannot be claimed, the function cannot be loaded. Then
     ``not_started`` is true, ``entry`` (status error) only tells the caller why, and folder and row stay
     what they were.
     """
 
-    run: str  # of the order that is answered
+    run: str  # of the job that is answered
     entry: Entry  # the row as it is now; status 'pending': someone else is computing it
     result: bytes | None = None  # result.json, where it has not come a long way or is short
-    fresh: bool = False  # True: this order ran the function; False: it was there already
+    fresh: bool = False  # True: this job ran the function; False: it was there already
     nested: tuple[Entry, ...] = ()  # rows of what the function fetched
     exception: BaseException | None = None  # to be raised again in the caller: Ctrl-C, inline only
     not_started: bool = False  # True: the run never began; the folder is as before, no row may come of it
@@ -409,7 +409,7 @@ class Finding(NamedTuple):
     collection: str
     ident: str
     detail: str
-    mended: bool = False
+    fixed: bool = False
 
 
 class CheckReport(NamedTuple):
@@ -420,8 +420,8 @@ class CheckReport(NamedTuple):
 
     @property
     def remaining(self) -> list[Finding]:
-        """What was found and not mended."""
-        return [finding for finding in self.findings if not finding.mended]
+        """What was found and not fixed."""
+        return [finding for finding in self.findings if not finding.fixed]
 
 
 Reason = Literal[

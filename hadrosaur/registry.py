@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from . import canonical, capture, compute, context, diskio, limits, sameness, setups
+from . import canonical, capture, compute, context, fileops, limits, redefinition, worker_setup
 from .directory import STATUS
 from .errors import (
     ArgsChangedWarning,
@@ -20,7 +20,7 @@ from .errors import (
     VersionChangedWarning,
     warn,
 )
-from .records import Task
+from .records import CollectionSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ class Collection(NamedTuple):
 
     name: str
     function: Callable[..., Any]
-    task: Task
+    spec: CollectionSpec
     background: bool = False
     retries: int = 0
     retry_delay: float = 0.0
@@ -49,11 +49,11 @@ class Collection(NamedTuple):
     max_retry_delay: float | None = None
     on_args_change: Policy = 'warn'
     on_version_change: Policy = 'warn'
-    prepared: setups.Prepared | None = None  # the function with its setup
+    prepared: worker_setup.Prepared | None = None  # the function with its setup
     columns: tuple[tuple[str, str], ...] = ()  # names, and the parts of args and results that they mean
 
     @property
-    def program(self) -> Callable[..., Any] | setups.Prepared:
+    def program(self) -> Callable[..., Any] | worker_setup.Prepared:
         """What computes its resources, here or in a worker: the function, with its setup if it has one."""
         return self.prepared or self.function
 
@@ -65,12 +65,12 @@ class Collection(NamedTuple):
     @property
     def is_versioned(self) -> bool:
         """Does a saved result have to be compared with its record before it is served?"""
-        return self.task.version is not None or self.task.expires_after is not None
+        return self.spec.version is not None or self.spec.expires_after is not None
 
     @property
     def needs_slot(self) -> bool:
         """Does computing it need a process that can be killed, or somebody who waits meanwhile?"""
-        return self.task.needs_process or bool(self.retries and self.retry_delay)
+        return self.spec.needs_process or bool(self.retries and self.retry_delay)
 
     def delay_before(self, retry: int) -> float:
         """Seconds to wait before the given retry (1 is the first)."""
@@ -90,7 +90,7 @@ class Collection(NamedTuple):
 
         Raises InvalidArgs (ResourceError where the version changed) where a policy says ``'error'``.
         """
-        whys = compute.differs(record or {}, args, self.task)
+        whys = compute.differs(record or {}, args, self.spec)
         if not whys:
             return False
         policy, why = self.strictest(whys)
@@ -123,7 +123,7 @@ class Collection(NamedTuple):
         }
         if entry.status == 'completed' and not recompute:
             return self.is_outdated(ident, record, args)
-        whys = compute.differs(record, args, self.task)
+        whys = compute.differs(record, args, self.spec)
         return bool(whys) if entry.status == 'completed' else 'args' in whys
 
     def strictest(self, whys: list[str]) -> tuple[str, str]:
@@ -135,10 +135,10 @@ class Collection(NamedTuple):
         """Raises ValueError for an option that has no such value."""
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f'retries must be a whole number from 0 up, not {self.retries!r}')
-        runs = self.task.runs_per_worker
+        runs = self.spec.runs_per_worker
         if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 1):
             raise ValueError(f'runs_per_worker must be a whole number from 1 up, or None, not {runs!r}')
-        memory = self.task.memory
+        memory = self.spec.memory
         if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
             raise ValueError(
                 f"memory must be a number of bytes, a text such as '2 GB' or '1.5 GiB', or None: {memory!r}"
@@ -147,7 +147,7 @@ class Collection(NamedTuple):
             raise ValueError(
                 f"memory is {memory} bytes, and no program runs in that; write the unit, as in memory='2 GB'"
             )
-        at_once = self.task.at_once
+        at_once = self.spec.at_once
         if at_once is not None and (
             isinstance(at_once, bool) or not isinstance(at_once, int) or not 1 <= at_once <= limits.MOST
         ):
@@ -159,27 +159,27 @@ class Collection(NamedTuple):
             if not _is_number(value) or not value >= least:
                 raise ValueError(f'{name} must be a number from {least} up, not {value!r}')
         for name, seconds in (
-            ('timeout', self.task.timeout),
-            ('expires_after', self.task.expires_after),
+            ('timeout', self.spec.timeout),
+            ('expires_after', self.spec.expires_after),
             ('max_retry_delay', self.max_retry_delay),
         ):
             if seconds is not None and (not _is_number(seconds) or not seconds > 0):
                 raise ValueError(
                     f'{name} must be a number of seconds above 0, a timedelta, or None, not {seconds!r}'
                 )
-        kept = self.task.keep_attempts
+        kept = self.spec.keep_attempts
         if isinstance(kept, bool) or not isinstance(kept, int) or kept < 0:
             raise ValueError(f'keep_attempts must be a whole number from 0 up, not {kept!r}')
-        most = self.task.index_result
+        most = self.spec.index_result
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:
             raise ValueError(f'index_result must be a number of bytes, or False, not {most!r}')
         for name in ('on_args_change', 'on_version_change'):
             if getattr(self, name) not in POLICIES:
                 raise ValueError(_choose(name, POLICIES, getattr(self, name)))
         if self.prepared is not None:
-            setups.refuse(self.prepared.setup)
-        if self.task.capture not in capture.WAYS:
-            raise ValueError(_choose('capture', capture.WAYS, self.task.capture))
+            worker_setup.refuse(self.prepared.setup)
+        if self.spec.capture not in capture.WAYS:
+            raise ValueError(_choose('capture', capture.WAYS, self.spec.capture))
 
 
 def _is_number(value: object) -> bool:
@@ -198,7 +198,7 @@ class Registry:
         self._has_rows = has_rows
         self._known: dict[str, Collection] = {}
         self._left_out: frozenset[str] = frozenset()
-        self._cells: dict[str, sameness.Cell | None] = {}  # that registered them
+        self._cells: dict[str, redefinition.Cell | None] = {}  # that registered them
         self.find = self._known.get
         """The registered collection of that name, or None: the fast way."""
 
@@ -214,12 +214,12 @@ class Registry:
             )
         collection.check()
         known = self._known.get(collection.name)
-        cell, before = sameness.cell(), self._cells.get(collection.name)
+        cell, before = redefinition.cell(), self._cells.get(collection.name)
         is_run_again = cell and before and cell.id == before.id and cell.run != before.run
-        if known and not is_run_again and not sameness.is_same(known.function, collection.function):
+        if known and not is_run_again and not redefinition.is_same(known.function, collection.function):
             raise DuplicateCollection(
                 f'the collection {collection.name!r} has a function already: '
-                f'{sameness.place(known.function)}; another is {sameness.place(collection.function)}',
+                f'{redefinition.place(known.function)}; another is {redefinition.place(collection.function)}',
                 hint='give one of the two collections another name',
             )
         if not context.in_worker:
@@ -229,10 +229,10 @@ class Registry:
 
     def _make_folder(self, collection: Collection) -> None:
         try:
-            os.makedirs(collection.task.path, exist_ok=True)
+            os.makedirs(collection.spec.path, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise ProjectError(
-                f'{collection.task.path!r} is no folder, so the collection {collection.name!r} has no place',
+                f'{collection.spec.path!r} is no folder, so the collection {collection.name!r} has no place',
                 hint='move away what stands there',
             )
         except OSError:  # a base that can only be read, a full disk: a fetch that has to compute says so
@@ -244,8 +244,8 @@ class Registry:
         if collection is None:
             raise self._unknown(name)
         lock = self._lock()
-        if collection.task.lock != lock:
-            collection = collection._replace(task=collection.task._replace(lock=lock))
+        if collection.spec.lock != lock:
+            collection = collection._replace(spec=collection.spec._replace(lock=lock))
             self._known[name] = collection
         return collection
 
@@ -256,8 +256,8 @@ class Registry:
         with contextlib.suppress(InvalidIdent):
             folder = canonical.collection_folder(name)
             if os.path.isdir(self._base.collection_path(folder)) or self._has_rows(name):
-                task = Task(name, folder, self._base.path, self._base.given, lock=self._lock())
-                return Collection(name, _not_registered, task)
+                spec = CollectionSpec(name, folder, self._base.path, self._base.given, lock=self._lock())
+                return Collection(name, _not_registered, spec)
         raise self._unknown(name)
 
     def _lock(self) -> str:
@@ -265,7 +265,7 @@ class Registry:
 
     def versions(self) -> dict[str, str | None]:
         """By collection, the version of its registered function."""
-        return {name: known.task.version for name, known in self._known.items()}
+        return {name: known.spec.version for name, known in self._known.items()}
 
     def functions(self) -> list[Any]:
         """The functions that are registered, in the order of their registration."""
@@ -334,10 +334,10 @@ def collection_folders(base: str) -> Iterator[str]:
     Raises OSError where that cannot be known: what is not read is not absent.
     """
     try:
-        with diskio.opened(base, diskio.FOLDER & ~os.O_NOFOLLOW) as top:  # the base itself may be a link
-            names = sorted(diskio.list_folders(top))
+        with fileops.opened(base, fileops.FOLDER & ~os.O_NOFOLLOW) as top:  # the base itself may be a link
+            names = sorted(fileops.list_folders(top))
     except OSError as error:
-        if not diskio.is_closed(error):
+        if not fileops.is_closed(error):
             raise
         return
     for name in names:
@@ -347,10 +347,10 @@ def collection_folders(base: str) -> Iterator[str]:
 
 def _holds_resources(path: str) -> bool:
     try:
-        with diskio.opened(path) as folder:
-            return any(_has_status(name, folder) for name in diskio.list_folders(folder))
+        with fileops.opened(path) as folder:
+            return any(_has_status(name, folder) for name in fileops.list_folders(folder))
     except OSError as error:
-        if not diskio.is_closed(error):
+        if not fileops.is_closed(error):
             raise
         return False
 
@@ -359,7 +359,7 @@ def _has_status(name: str, folder: int) -> bool:
     try:
         os.stat(f'{name}/{STATUS}', dir_fd=folder, follow_symlinks=False)
     except OSError as error:
-        if not diskio.is_closed(error):
+        if not fileops.is_closed(error):
             raise
         return False
     return True

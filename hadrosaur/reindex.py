@@ -1,4 +1,4 @@
-"""Walk the directories: rebuild the index from them, compare the two, mend what differs.
+"""Walk the directories: rebuild the index from them, compare the two, repair what differs.
 
 A row is read before its folder, and written only where it has not changed since, so that a reindex
 during a run does no harm: whoever wrote the row meanwhile knew more. Folders and rows are read in
@@ -12,13 +12,13 @@ import os
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from . import canonical, directory, diskio, settle
+from . import canonical, directory, fileops, recover
 from .basedir import BaseDirectory
 from .errors import BaseIsNotADirectory, NotAProject, warn
 from .handle import of_one_run
 from .records import COLUMNS, CheckReport, Entry, Finding, ReindexReport
 from .registry import collection_folders
-from .walking import GROUP, Folder, look_for, walk
+from .scan import GROUP, Folder, look_for, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -168,7 +168,7 @@ class _Reindexing:
         self._flush(removed)
 
     def _settled(self, found: Folder) -> Entry | None:
-        """A folder that is pending or damaged, once settled; as it is while someone computes it."""
+        """A folder that is pending or damaged, once recovered; as it is while someone computes it."""
         if found.ident is None or found.state == 'absent':
             return None
         folder = os.path.basename(found.name)
@@ -176,8 +176,8 @@ class _Reindexing:
         awaited = self._is_queued(self._store.index.get(found.collection, found.ident))
         if awaited:
             return found.entry and found.entry.change(phase='queued')
-        settled = settle.settle(found.collection, found.ident, path, folder, lock=self._base.lock)
-        return settled.entry if settled.is_known else found.entry
+        recovered = recover.recover(found.collection, found.ident, path, folder, lock=self._base.lock)
+        return recovered.entry if recovered.is_known else found.entry
 
     def _is_queued(self, row: Entry | None) -> bool:
         return row is not None and row.status == 'pending' and self._base.is_alive(row.session)
@@ -301,7 +301,7 @@ class _Checking:
             data = directory.read_result(opened) if self._deep else b''
             return record or {}, data, directory.read_status(opened) == 'completed'
 
-        with diskio.opened_below(path, name) as opened:
+        with fileops.opened_below(path, name) as opened:
             record, data, is_completed = of_one_run(opened, read)
         if not is_completed:  # it is computed anew
             return False
@@ -322,7 +322,7 @@ class _Checking:
     def _adopt(self) -> None:
         for collection, ident, folder in self._misrecorded:
             path, name = os.path.split(f'{self._store.base.path}/{folder}')
-            settle.adopt(collection, ident, path, name, lock=self._store.base.lock)
+            recover.rewrite_record(collection, ident, path, name, lock=self._store.base.lock)
 
     def _is_under_way(self, row: Entry) -> bool:
         return row.status == 'pending' and self._store.base.is_alive(row.session)
@@ -331,17 +331,17 @@ class _Checking:
         self._findings.append(Finding(problem, collection, ident, detail))
 
     def _mend(self) -> None:
-        """Settle, have records tell of their own resource, and look again: what is found no more was mended.
+        """Recover, have records tell of their own resource, and look again: what is found no more was fixed.
 
-        A folder that had to be settled may show only then that its record tells of another.
+        A folder that had to be recovered may show only then that its record tells of another.
         """
         reindex(self._store)
-        settled = _Checking(self._store, deep=self._deep)
-        settled.run(fix=False)
-        if settled._misrecorded:
-            settled._adopt()
+        recovered = _Checking(self._store, deep=self._deep)
+        recovered.run(fix=False)
+        if recovered._misrecorded:
+            recovered._adopt()
             reindex(self._store)
         last = _Checking(self._store, deep=self._deep).run(fix=False).findings
         left, known = {finding[:3] for finding in last}, {finding[:3] for finding in self._findings}
-        mended = [finding._replace(mended=finding[:3] not in left) for finding in self._findings]
-        self._findings = mended + [finding for finding in last if finding[:3] not in known]
+        fixed = [finding._replace(fixed=finding[:3] not in left) for finding in self._findings]
+        self._findings = fixed + [finding for finding in last if finding[:3] not in known]

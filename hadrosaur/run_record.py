@@ -13,7 +13,7 @@ from json.encoder import encode_basestring
 from . import directory
 from .basedir import HOST
 from .metrics import UNKNOWN
-from .records import INDEXED_RESULT, Entry, Status, WorkOrder
+from .records import INDEXED_RESULT, Entry, Job, Status
 
 
 @lru_cache(maxsize=64)
@@ -33,21 +33,19 @@ def _of_collection(collection: str, version: str | None, index_result: int) -> t
 
 
 class RunRecord:
-    """One run of one order.
+    """One run of one job.
 
     Attributes:
-        order: The order.
+        job: The job.
         attempt: The run's number in the life of the resource.
         way: How its output is captured.
         cost: What it took; nothing is known while it runs.
         finished_at: When it was over, as text; None while it runs.
     """
 
-    def __init__(
-        self, order: WorkOrder, attempt: int, started_at: str, history: str | None, way: str
-    ) -> None:
-        task, pid = order.task, os.getpid()
-        self.order = order
+    def __init__(self, job: Job, attempt: int, started_at: str, history: str | None, way: str) -> None:
+        spec, pid = job.spec, os.getpid()
+        self.job = job
         self.attempt = attempt
         self.way = way
         self.cost = UNKNOWN
@@ -56,19 +54,19 @@ class RunRecord:
         self._history = history
         self._pid = pid
         head, host, told, self._index_result = _of_collection(
-            task.collection, task.version, task.index_result
+            spec.collection, spec.version, spec.index_result
         )
-        before = '' if order.provenance is None else f'"provenance": "{order.provenance}",\n '
+        before = '' if job.provenance is None else f'"provenance": "{job.provenance}",\n '
         if history is not None:
             before += f'"history": {history},\n '
-        self._head = f'{head}{encode_basestring(order.ident)},\n "state": "'
+        self._head = f'{head}{encode_basestring(job.ident)},\n "state": "'
         self._begun = (
-            f'",\n "run": "{order.run}",\n "args_hash": "{order.args_hash}",\n "attempt": {attempt},\n'
-            f' "queued_at": "{order.queued_at}",\n "started_at": "{started_at}",\n "finished_at": '
+            f'",\n "run": "{job.run}",\n "args_hash": "{job.args_hash}",\n "attempt": {attempt},\n'
+            f' "queued_at": "{job.queued_at}",\n "started_at": "{started_at}",\n "finished_at": '
         )
         self._where = f'{host}{pid},\n "cpu_seconds": '
         self._rest = f'{told}{before}"capture": "{way}"'
-        self._args = f',\n "args": {order.args}\n}}\n'
+        self._args = f',\n "args": {job.args}\n}}\n'
 
     def begun(self) -> bytes:
         """The record.json that says begun."""
@@ -87,15 +85,15 @@ class RunRecord:
 
     def failed(self, entry: Entry, frame: str | None) -> bytes:
         """The record.json of a run that failed: ``entry`` tells of what, ``frame`` where."""
-        return directory.record_bytes(entry, 'error', self.order.run, capture=self.way, error_frame=frame)
+        return directory.record_bytes(entry, 'error', self.job.run, capture=self.way, error_frame=frame)
 
     def entry(self, status: Status, result: str | None = None, mtime: int | None = None) -> Entry:
         """The row. A result is in it where it is short enough; ``mtime``: when status.json was written."""
-        order, (duration, cpu, peak) = self.order, self.cost
-        task = order.task
+        job, (duration, cpu, peak) = self.job, self.cost
+        spec = job.spec
         return Entry((
-            task.collection, order.ident, status, None, order.args, order.args_hash, result, self.attempt,
-            order.queued_at, self._started_at, self.finished_at, duration, None, None, None, None, HOST,
-            self._pid, cpu, peak, task.version, self._history, order.provenance,
-            f'{task.folder}/{order.folder}', None, None, mtime,
+            spec.collection, job.ident, status, None, job.args, job.args_hash, result, self.attempt,
+            job.queued_at, self._started_at, self.finished_at, duration, None, None, None, None, HOST,
+            self._pid, cpu, peak, spec.version, self._history, job.provenance,
+            f'{spec.folder}/{job.folder}', None, None, mtime,
         ))  # fmt: skip

@@ -12,7 +12,7 @@ queued and finished in two transactions: 51 µs without any index, and some 15 �
 every row. The one by time alone holds what is finished: entered once, at its end, for 3 µs. Counting
 needs no index of its own (see index/_summary.py): one by status would cost 18 µs.
 
-The table keeps its rowid. WITHOUT ROWID, 500 000 rows in random order and groups of 64, costs 87 µs
+The table keeps its rowid. WITHOUT ROWID, 500 000 rows in random job and groups of 64, costs 87 µs
 instead of 51 and 284 MB instead of 226, because whole rows then stand in the tree that is searched; it
 gains nothing on reading.
 """

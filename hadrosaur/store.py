@@ -13,27 +13,27 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import canonical, context, directory, diskio, retrying, settle
+from . import canonical, context, directory, fileops, recover, retry_policy
 from .basedir import HOST
 from .errors import IndexFault, ResourceNotFound, Unreadable, warn
-from .handle import Look, Resource, look, unreadable
+from .handle import FolderState, Resource, look, unreadable
 from .locks import Guarded, at_most
 from .provenance import Provenance
-from .records import Entry, Outcome, WorkOrder, format_time
-from .rowevents import Event, NoRows, Place, Rows
-from .rowwriter import PATIENCE, RowWriter
-from .settle import Settled
+from .records import Entry, Job, RunResult, format_time
+from .recover import Recovered
+from .row_events import Event, NoRows, Place, Rows
+from .row_writer import PATIENCE, RowWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from .basedir import BaseDirectory
     from .index import Index
-    from .records import Task
+    from .records import CollectionSpec
     from .registry import Collection
-    from .rowevents import Found
+    from .row_events import Found
 
-GROUP = 64  # rows of settled resources in one transaction
+GROUP = 64  # rows of recovered resources in one transaction
 
 
 class Store(Guarded):
@@ -42,7 +42,7 @@ class Store(Guarded):
     Attributes:
         is_sent_off: Is a resource (collection, ident) on its way here, or waiting to be tried again?
         rows: Where rows go.
-        unsettled: How to show rows of dead processes whose folders cannot be settled.
+        unsettled: How to show rows of dead processes whose folders cannot be recovered.
     """
 
     rows: Rows
@@ -71,7 +71,7 @@ class Store(Guarded):
 
     @property
     def index(self) -> Index:
-        """The index; at the first use it is opened, and what dead processes left is settled."""
+        """The index; at the first use it is opened, and what dead processes left is recovered."""
         index = self._index  # another thread may close it: then this one opens anew what it has
         if index is None:
             with self._guard:
@@ -102,37 +102,39 @@ class Store(Guarded):
 
     # --- looking -----------------------------------------------------------------------------------
 
-    def look(self, collection: Collection, ident: str, *, with_record: bool = False) -> tuple[str, Look]:
+    def look(
+        self, collection: Collection, ident: str, *, with_record: bool = False
+    ) -> tuple[str, FolderState]:
         """(folder, what it says) of a resource, without lock or index."""
-        path = collection.task.path
+        path = collection.spec.path
         folder = directory.find_folder(path, ident)
         return folder, look(path, folder, with_record=with_record)
 
     def record(self, collection: Collection, folder: str) -> dict[str, Any] | None:
         """The record.json of a resource, None where there is none."""
-        path = collection.task.path
+        path = collection.spec.path
         try:
-            with diskio.opened_below(path, folder) as opened:
+            with fileops.opened_below(path, folder) as opened:
                 record = directory.read_record(opened)
                 return None if record is not None and directory.is_removed(opened) else record
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
+            if isinstance(error, FileNotFoundError) or fileops.is_no_file(error):
                 return None
             raise unreadable(f'{path}/{folder}', error) from error
 
     def result(self, collection: Collection, folder: str) -> Any:
         """The value in the result.json of a resource that is completed, whatever its status.json says."""
-        path = collection.task.path
+        path = collection.spec.path
         try:
-            with diskio.opened_below(path, folder) as opened:
-                return directory.parse_result(diskio.read(directory.RESULT, opened))
+            with fileops.opened_below(path, folder) as opened:
+                return directory.parse_result(fileops.read(directory.RESULT, opened))
         except OSError as error:
             raise unreadable(f'{path}/{folder}/{directory.RESULT}', error) from error
 
     def warn_of_damage(self, collection: Collection, ident: str, folder: str, damage: str) -> None:
         """Say that a result does not parse while the status still says completed: it is never served."""
         warn(
-            f'{collection.task.path}/{folder}/{directory.RESULT} is damaged ({damage}); '
+            f'{collection.spec.path}/{folder}/{directory.RESULT} is damaged ({damage}); '
             f'a fetch computes {collection.name}/{ident} again'
         )
 
@@ -140,19 +142,19 @@ class Store(Guarded):
         """Is someone computing the resource in this folder of a collection (an absolute path)?"""
         with_file = self.base.lock != 'folder'
         try:
-            with diskio.opened(collection_path, diskio.LOOK) as parent:
-                if diskio.is_locked(folder, parent, if_refused=not with_file):
+            with fileops.opened(collection_path, fileops.LOOK) as parent:
+                if fileops.is_locked(folder, parent, if_refused=not with_file):
                     return True
             if with_file:  # which other machines lock too
-                with diskio.opened(f'{collection_path}/{folder}', diskio.LOOK) as parent:
-                    return diskio.is_locked(directory.LOCK, parent)
+                with fileops.opened(f'{collection_path}/{folder}', fileops.LOOK) as parent:
+                    return fileops.is_locked(directory.LOCK, parent)
         except OSError:
             pass
         return False
 
-    def is_awaited(self, collection: Collection, ident: str, folder: str) -> bool:
+    def is_in_progress(self, collection: Collection, ident: str, folder: str) -> bool:
         """Is someone computing the resource, or has a living process queued it?"""
-        if self.is_locked(collection.task.path, folder):
+        if self.is_locked(collection.spec.path, folder):
             return True
         return self.is_queued(collection.name, ident)
 
@@ -176,30 +178,30 @@ class Store(Guarded):
                 raise
             return None
 
-    def settle(self, collection: Collection, ident: str, folder: str) -> Settled:
-        """Settle a folder that nobody computes, and put what it is into the index."""
-        settled = _settled(collection, ident, folder)
-        if settled.is_known:
-            self.sync([(collection.name, ident, collection.task, folder)])
-        return settled
+    def recover(self, collection: Collection, ident: str, folder: str) -> Recovered:
+        """Recover a folder that nobody computes, and put what it is into the index."""
+        recovered = _settled(collection, ident, folder)
+        if recovered.is_known:
+            self.sync([(collection.name, ident, collection.spec, folder)])
+        return recovered
 
-    def note_done(self, collection: Collection, ident: str, folder: str) -> Settled:
-        """Settle a resource that someone else has computed, and see that its row says what came of it.
+    def sync_finished(self, collection: Collection, ident: str, folder: str) -> Recovered:
+        """Recover a resource that someone else has computed, and see that its row says what came of it.
 
         Whoever computed it may be gone by now, with nobody left to write the row.
         """
-        settled = _settled(collection, ident, folder)
-        if settled.entry is not None:
-            self.sync([(collection.name, ident, collection.task, folder)])
-        return settled
+        recovered = _settled(collection, ident, folder)
+        if recovered.entry is not None:
+            self.sync([(collection.name, ident, collection.spec, folder)])
+        return recovered
 
-    def sync(self, resources: Sequence[tuple[str, str, Task, str]], *, soon: bool = False) -> None:
+    def sync(self, resources: Sequence[tuple[str, str, CollectionSpec, str]], *, soon: bool = False) -> None:
         """Have rows become what folders say: (collection, ident, task, folder).
 
         The folders are looked at when all that happened before is written. ``soon``: from a thread that
         may not wait.
         """
-        places = [Place(name, ident, task.path, folder, task.lock) for name, ident, task, folder in resources]
+        places = [Place(name, ident, spec.path, folder, spec.lock) for name, ident, spec, folder in resources]
         event = Event('sync', places, self.base.known_session)
         (self.rows.put if soon else self.rows.write)(event)
 
@@ -211,9 +213,9 @@ class Store(Guarded):
         if found:
             self.rows.write(Event('merge', found))
 
-    # --- orders and outcomes -----------------------------------------------------------------------
+    # --- jobs and outcomes -----------------------------------------------------------------------
 
-    def order(
+    def job(
         self,
         collection: Collection,
         ident: str,
@@ -223,18 +225,18 @@ class Store(Guarded):
         recompute: str = 'no',
         batch: str = '',
         is_run: bool = True,
-    ) -> WorkOrder:
-        """An order for a resource. Without ``args`` (canonical JSON) those of the last run are repeated.
+    ) -> Job:
+        """A job for a resource. Without ``args`` (canonical JSON) those of the last run are repeated.
 
         ``batch``: what its run id begins with (see `new_batch`). ``is_run``: the function is to be called.
         """
         if args is None:
-            is_there = os.path.lexists(f'{collection.task.path}/{folder}')
+            is_there = os.path.lexists(f'{collection.spec.path}/{folder}')
             record = self.record(collection, folder) if is_there else None
             args = (directory.recorded_args(record) if record else None) or '{}'
         running = context.current()
-        return WorkOrder(
-            task=collection.task,
+        return Job(
+            spec=collection.spec,
             run=_new_run(batch),
             ident=ident,
             folder=folder,
@@ -249,13 +251,13 @@ class Store(Guarded):
     def _provenance(self) -> str | None:
         return self.provenance.digest()
 
-    def queue(self, orders: Sequence[WorkOrder], *, running: bool = False) -> bool:
-        """Write the rows of orders that are about to be carried out (``running``: this very moment).
+    def queue(self, jobs: Sequence[Job], *, running: bool = False) -> bool:
+        """Write the rows of jobs that are about to be carried out (``running``: this very moment).
 
         False where a row was pending already: somebody else has asked for that resource. Where the index
         cannot be written now, nobody is known to have.
         """
-        rows = [_queued(order, 'running' if running else 'queued') for order in orders]
+        rows = [_queued(job, 'running' if running else 'queued') for job in jobs]
         event = Event('queue', rows, self._session())
         self.rows.write(event)
         return event.written in (None, len(rows))
@@ -267,26 +269,26 @@ class Store(Guarded):
         except OSError:
             return None
 
-    def queue_again(self, order: WorkOrder, *, running: bool = False) -> None:
+    def requeue(self, job: Job, *, running: bool = False) -> None:
         """Write that a failed run is to be tried again (``running``: this very moment)."""
-        self.rows.put(Event('queue', [_queued(order, 'running' if running else 'queued')], self._session()))
+        self.rows.put(Event('queue', [_queued(job, 'running' if running else 'queued')], self._session()))
 
-    def started(self, orders: Sequence[WorkOrder], *, here: bool = False) -> None:
-        """Write that these orders run, where and since when (``here``: in this process)."""
+    def started(self, jobs: Sequence[Job], *, here: bool = False) -> None:
+        """Write that these jobs run, where and since when (``here``: in this process)."""
         unknown = (None, HOST, os.getpid()) if here else (None, None, None)
-        rows = [(*order.key, *(_begun(order) or unknown)) for order in orders]
+        rows = [(*job.key, *(_begun(job) or unknown)) for job in jobs]
         self.rows.put(Event('start', rows))
 
-    def finish(self, outcomes: Sequence[Outcome], *, soon: bool = False) -> None:
+    def finish(self, run_results: Sequence[RunResult], *, soon: bool = False) -> None:
         """Write the rows of outcomes, and of what was fetched on the way; ``soon`` as in `sync`."""
         rows: list[Entry] = []
-        elsewhere: list[tuple[str, str]] = []
+        held_by_others: list[tuple[str, str]] = []
         places: list[Place] = []
-        for outcome in outcomes:
-            for entry in (*outcome.nested, outcome.entry):
+        for run_result in run_results:
+            for entry in (*run_result.nested, run_result.entry):
                 if entry.status == 'pending':
-                    elsewhere.append((entry.collection, entry.ident))
-                elif outcome.not_started and entry is outcome.entry:
+                    held_by_others.append((entry.collection, entry.ident))
+                elif run_result.not_started and entry is run_result.entry:
                     places.append(self._place_of(entry))
                 elif entry.seen_mtime_ns is None:  # it could not be written down, on a full disk
                     places.append(self._place_of(entry)._replace(told=entry))
@@ -295,13 +297,13 @@ class Store(Guarded):
         hand_over = self.rows.put if soon else self.rows.write
         if rows:
             event = Event('finish', rows)
-            event.is_news = any(outcome.nested for outcome in outcomes)
+            event.is_news = any(run_result.nested for run_result in run_results)
             hand_over(event)
-        if elsewhere:
-            self.disown(elsewhere)
+        if held_by_others:
+            self.release_ownership(held_by_others)
         if places:  # what was left in their folders goes now, so that nobody waits for it
             for place in places:
-                place.settle()
+                place.recover()
             hand_over(Event('sync', places, self.base.known_session))
 
     def _place_of(self, entry: Entry) -> Place:
@@ -309,17 +311,17 @@ class Store(Guarded):
         path = self.base.collection_path(collection)
         return Place(entry.collection, entry.ident, path, folder, self.base.lock)
 
-    def disown(self, keys: Sequence[tuple[str, str]]) -> None:
+    def release_ownership(self, keys: Sequence[tuple[str, str]]) -> None:
         """Pending rows of ours that someone else turned out to compute are nobody's: the lock decides."""
         self.rows.put(Event('disown', keys, self.base.known_session))
 
-    def withdraw(self, orders: Sequence[WorkOrder]) -> None:
-        """Orders that were never begun: their resources become again what their folders say."""
-        for order in orders:
-            settle.settle(order.collection, order.ident, order.task.path, order.folder, lock=order.task.lock)
-        for start in range(0, len(orders), GROUP):
-            group = orders[start : start + GROUP]
-            self.sync([(*order.key, order.task, order.folder) for order in group], soon=True)
+    def unqueue(self, jobs: Sequence[Job]) -> None:
+        """Jobs that were never begun: their resources become again what their folders say."""
+        for job in jobs:
+            recover.recover(job.collection, job.ident, job.spec.path, job.folder, lock=job.spec.lock)
+        for start in range(0, len(jobs), GROUP):
+            group = jobs[start : start + GROUP]
+            self.sync([(*job.key, job.spec, job.folder) for job in group], soon=True)
 
     # --- resources ---------------------------------------------------------------------------------
 
@@ -336,51 +338,51 @@ class Store(Guarded):
         **told: Any,
     ) -> Resource:
         """What the user gets; ``told``: traceback and cause of a failure (see `Resource`)."""
-        at = (self.base.given, self.base.path, collection.task.folder, folder)
+        at = (self.base.given, self.base.path, collection.spec.folder, folder)
         return Resource(collection.name, ident, status, result, at=at, wait=wait, entry=entry, **told)
 
-    def resource_of(self, collection: Collection, order: WorkOrder, outcome: Outcome) -> Resource:
+    def resource_of(self, collection: Collection, job: Job, run_result: RunResult) -> Resource:
         """The resource that an outcome tells of; a long result is read from its file.
 
         By then it may be another run's, or computed again, or gone: then it is what is found there.
         """
-        status, value = outcome.entry.status, None
-        if status == 'completed' and outcome.result is None:
-            return self._found(collection, order, outcome)
-        if status == 'completed' and outcome.result is not None:
-            value = directory.parse_result(outcome.result)
-        traceback = outcome.traceback if outcome.not_started else None
+        status, value = run_result.entry.status, None
+        if status == 'completed' and run_result.result is None:
+            return self._found(collection, job, run_result)
+        if status == 'completed' and run_result.result is not None:
+            value = directory.parse_result(run_result.result)
+        traceback = run_result.traceback if run_result.not_started else None
         return self.resource(
             collection,
-            order.ident,
-            order.folder,
+            job.ident,
+            job.folder,
             status,
             value,
-            entry=outcome.entry,
+            entry=run_result.entry,
             traceback=traceback,
-            cause=outcome.cause,
+            cause=run_result.cause,
         )
 
-    def _found(self, collection: Collection, order: WorkOrder, outcome: Outcome) -> Resource:
+    def _found(self, collection: Collection, job: Job, run_result: RunResult) -> Resource:
         entry: Entry | None = None
         try:
-            found = look(order.task.path, order.folder, with_record=True)
+            found = look(job.spec.path, job.folder, with_record=True)
         except Unreadable as error:
-            entry = _no_entry(order, Unreadable.__name__, str(error))
-            return self.resource(collection, order.ident, order.folder, 'error', entry=entry)
+            entry = _no_entry(job, Unreadable.__name__, str(error))
+            return self.resource(collection, job.ident, job.folder, 'error', entry=entry)
         status = found.state
         if found.damage is not None:
             what = f'{directory.RESULT} is damaged: {found.damage}'
-            status, entry = 'error', _no_entry(order, 'Damaged', what)
+            status, entry = 'error', _no_entry(job, 'Damaged', what)
         elif status == 'absent':
             what = 'it was removed before its result was read'
-            status, entry = 'error', _no_entry(order, ResourceNotFound.__name__, what)
-        elif status == 'damaged':  # being switched, or to be settled by whoever waits for it
+            status, entry = 'error', _no_entry(job, ResourceNotFound.__name__, what)
+        elif status == 'damaged':  # being switched, or to be recovered by whoever waits for it
             status = 'pending'
-        elif status == 'completed' and outcome.fresh and (found.record or {}).get('run') == outcome.run:
-            entry = outcome.entry
+        elif status == 'completed' and run_result.fresh and (found.record or {}).get('run') == run_result.run:
+            entry = run_result.entry
         more: dict[str, Any] = {'entry': entry, 'seen': found if entry is None else None}
-        return self.resource(collection, order.ident, order.folder, status, found.value, **more)
+        return self.resource(collection, job.ident, job.folder, status, found.value, **more)
 
     def close(self) -> None:
         """Write what waits, close the index and end the session."""
@@ -395,33 +397,33 @@ class Store(Guarded):
 class FilesOnly(Store):
     """A store inside a worker or a resource's function: rows travel with the outcome that is under way."""
 
-    def __init__(self, base: BaseDirectory, running: context.Running | None) -> None:
+    def __init__(self, base: BaseDirectory, running: context.RunContext | None) -> None:
         super().__init__(base, _no_index)
         self.rows = NoRows()
         self._running = running
 
-    def finish(self, outcomes: Sequence[Outcome], *, soon: bool = False) -> None:
+    def finish(self, run_results: Sequence[RunResult], *, soon: bool = False) -> None:
         """Have the rows travel."""
         if self._running is not None and context.base_of(self._running) == self.base.path:
-            for outcome in outcomes:
-                context.add_nested(self._running, outcome)
+            for run_result in run_results:
+                context.add_nested(self._running, run_result)
 
     def _provenance(self) -> str | None:
         """That of whoever asked for what is running."""
-        return context.order_of(self._running).provenance if self._running is not None else None
+        return context.job_of(self._running).provenance if self._running is not None else None
 
     def _session(self) -> str | None:
         """None: the rows are the caller's."""
 
 
-def _settled(collection: Collection, ident: str, folder: str) -> Settled:
-    return settle.settle(collection.name, ident, collection.task.path, folder, lock=collection.task.lock)
+def _settled(collection: Collection, ident: str, folder: str) -> Recovered:
+    return recover.recover(collection.name, ident, collection.spec.path, folder, lock=collection.spec.lock)
 
 
-def _no_entry(order: WorkOrder, error_type: str, error: str) -> Entry:
+def _no_entry(job: Job, error_type: str, error: str) -> Entry:
     """Of what is nothing that a row could tell of."""
     more = {'error_type': error_type, 'error': error}
-    return Entry.make(collection=order.collection, ident=order.ident, status='error', **more)
+    return Entry.make(collection=job.collection, ident=job.ident, status='error', **more)
 
 
 BATCH_LENGTH = 12
@@ -442,14 +444,14 @@ def _no_index() -> Index:
     )
 
 
-def _begun(order: WorkOrder) -> tuple[str | None, str | None, int | None] | None:
-    """(since when, on which host, in which process) an order runs, as its record has it."""
+def _begun(job: Job) -> tuple[str | None, str | None, int | None] | None:
+    """(since when, on which host, in which process) a job runs, as its record has it."""
     try:
-        with diskio.opened_below(order.task.path, order.folder) as folder:
+        with fileops.opened_below(job.spec.path, job.folder) as folder:
             record = directory.read_record(folder) or {}
     except OSError:
         return None
-    if record.get('run') != order.run:  # it is about to begin
+    if record.get('run') != job.run:  # it is about to begin
         return None
     since, host, pid = (record.get(name) for name in ('started_at', 'host', 'pid'))
     return (
@@ -459,35 +461,35 @@ def _begun(order: WorkOrder) -> tuple[str | None, str | None, int | None] | None
     )
 
 
-def _queued(order: WorkOrder, phase: str) -> Entry:
+def _queued(job: Job, phase: str) -> Entry:
     here: dict[str, Any] = {}
     if phase == 'running':
         here = {'started_at': format_time(time.time()), 'host': HOST, 'pid': os.getpid()}
     return Entry.make(
         **here,
-        collection=order.task.collection,
-        ident=order.ident,
+        collection=job.spec.collection,
+        ident=job.ident,
         status='pending',
         phase=phase,
-        args=order.args,
-        args_hash=order.args_hash,
-        attempt=order.attempt,
-        queued_at=order.queued_at,
-        version=order.task.version,
-        path=f'{order.task.folder}/{order.folder}',
+        args=job.args,
+        args_hash=job.args_hash,
+        attempt=job.attempt,
+        queued_at=job.queued_at,
+        version=job.spec.version,
+        path=f'{job.spec.folder}/{job.folder}',
     )
 
 
-def is_worth_a_retry(outcome: Outcome, retry_on: tuple[str, ...] | None) -> bool:
+def is_worth_a_retry(run_result: RunResult, retry_on: tuple[str, ...] | None) -> bool:
     """Was it the function that failed? What was cancelled, interrupted or never begun is not tried again."""
-    failed = outcome.entry.status == 'error' and not outcome.not_started
-    if not failed or outcome.entry.error_type in ('Cancelled', 'Interrupted'):
+    failed = run_result.entry.status == 'error' and not run_result.not_started
+    if not failed or run_result.entry.error_type in ('Cancelled', 'Interrupted'):
         return False
-    if outcome.is_wanted is not None:
-        return outcome.is_wanted
-    return retrying.is_wanted_by_name(retry_on, outcome.entry.error_type or '')
+    if run_result.is_wanted is not None:
+        return run_result.is_wanted
+    return retry_policy.is_wanted_by_name(retry_on, run_result.entry.error_type or '')
 
 
-def retry_order(order: WorkOrder, outcome: Outcome) -> WorkOrder:
+def retry_order(job: Job, run_result: RunResult) -> Job:
     """The order of the next attempt, after a failed one."""
-    return order._replace(run=_new_run(order.run[:BATCH_LENGTH]), attempt=outcome.entry.attempt + 1)
+    return job._replace(run=_new_run(job.run[:BATCH_LENGTH]), attempt=run_result.entry.attempt + 1)

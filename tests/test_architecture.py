@@ -12,25 +12,26 @@ import hadrosaur
 
 PACKAGE = Path(hadrosaur.__file__).parent
 
-FLOORS = {
+LAYERS = {
     'cli': 8, 'web': 7.5, 'activity': 7.2, 'filters': 1.5,
     'project': 7, 'maintenance': 6.5,
-    'runner': 6, 'fetcher': 6, 'reindex': 6, 'walking': 5.9, 'recovery': 6.1, 'progress': 6, 'echo': 5.5,
-    'executors.dask': 5.4, 'executors.futures': 5.3, 'executors._host': 5.25,
-    'executors._clock': 5.15, 'executors._here': 5.17, 'executors.inline': 5.2, 'executors.threads': 5.2,
-    'executors.slots': 5.1, 'executors._crew': 5.09, 'executors._worker': 5.07, 'executors.template': 5.06,
-    'executors._slot': 5.05, 'executors.worker_state': 5.04, 'executors._memory': 5.04,
-    'executors.base': 5, 'store': 5, 'rowwriter': 4.6, 'rowevents': 4.5, 'registry': 4.5,
-    'executors._source': 4.5, 'executors._leaving': 4.5, 'executors._settings': 4.5,
-    'executors._generators': 4.5,
+    'engine': 6, 'fetcher': 6, 'reindex': 6, 'scan': 5.9, 'dead_sessions': 6.1, 'progress': 6, 'tee': 5.5,
+    'executors.dask': 5.4, 'executors.futures': 5.3, 'executors._chunk_host': 5.25,
+    'executors._ticker': 5.15, 'executors._inline_cancel': 5.17, 'executors.inline': 5.2,
+    'executors.threads': 5.2, 'executors.processes': 5.1, 'executors._scheduler': 5.09,
+    'executors._worker_process': 5.07, 'executors.template': 5.06,
+    'executors._worker_main': 5.05, 'executors.worker_state': 5.04, 'executors._memory': 5.04,
+    'executors.base': 5, 'store': 5, 'row_writer': 4.6, 'row_events': 4.5, 'registry': 4.5,
+    'executors._function_source': 4.5, 'executors._worker_exit': 4.5, 'executors._settings': 4.5,
+    'executors._random_state': 4.5,
     'compute': 4, 'failure': 3.8, 'context': 3.7, 'run_record': 3.2,
-    'settle': 3.9, 'handle': 4, 'waiting': 4, 'index': 4, 'upgrade': 4,
-    'unbegun': 3, 'directory': 3, 'basedir': 3, 'capture': 3, 'lastwords': 2, 'metrics': 3, 'schema': 3,
+    'recover': 3.9, 'handle': 4, 'wait_graph': 4, 'index': 4, 'upgrade': 4,
+    'not_started': 3, 'directory': 3, 'basedir': 3, 'capture': 3, 'unfinished_line': 2, 'metrics': 3, 'schema': 3,
     'tables': 3.1,
-    'processors': 2, 'retrying': 2, 'notes': 2.5, 'syncing': 2.5, 'diskio': 2, 'mounts': 2, 'locks': 2,
-    'frames': 2, 'records': 1, 'canonical': 1, 'fingerprint': 1, 'shown': 1, 'coroutines': 1, 'sameness': 1,
+    'cpu_count': 2, 'retry_policy': 2, 'private_files': 2.5, 'durability': 2.5, 'fileops': 2, 'mounts': 2, 'locks': 2,
+    'dataframes': 2, 'records': 1, 'canonical': 1, 'fingerprint': 1, 'sanitize': 1, 'coroutines': 1, 'redefinition': 1,
     'provenance': 3.5,
-    'howfar': 3.5, 'limits': 3.5, 'setups': 2, 'stacks': 2, 'naming': 1.5, 'paths': 1.5, 'errors': 0,
+    'run_progress': 3.5, 'limits': 3.5, 'worker_setup': 2, 'stack_dump': 2, 'args_idents': 1.5, 'json_paths': 1.5, 'errors': 0,
 }  # fmt: skip
 FREE = {'__init__', '__main__', 'executors'}  # the front page, its door, an empty folder page
 
@@ -39,14 +40,14 @@ HEAVY = ('sqlalchemy', 'alembic', 'click', 'rich', 'cloudpickle')
 
 
 def module_name(path):
-    """``runner.batch`` for hadrosaur/runner/batch.py."""
+    """``runner.batch`` for hadrosaur/engine/batch.py."""
     parts = list(path.relative_to(PACKAGE).with_suffix('').parts)
     return '.'.join(parts[:-1] if parts[-1] == '__init__' and len(parts) > 1 else parts)
 
 
-def room(module):
-    """The name in FLOORS that a module belongs to: itself, or the package that it is a part of."""
-    while module and module not in FLOORS and module not in FREE:
+def layer_of(module):
+    """The name in LAYERS that a module belongs to: itself, or the package that it is a part of."""
+    while module and module not in LAYERS and module not in FREE:
         module = module.rpartition('.')[0]
     return module
 
@@ -64,8 +65,8 @@ def imported(path):
         else:
             continue
         for name in names:
-            if name.startswith('hadrosaur.') and room(name.removeprefix('hadrosaur.')):
-                yield node.lineno, room(name.removeprefix('hadrosaur.'))
+            if name.startswith('hadrosaur.') and layer_of(name.removeprefix('hadrosaur.')):
+                yield node.lineno, layer_of(name.removeprefix('hadrosaur.'))
 
 
 SOURCES = sorted(path for path in PACKAGE.rglob('*.py') if 'migrations' not in path.parts)
@@ -74,14 +75,14 @@ SOURCES = sorted(path for path in PACKAGE.rglob('*.py') if 'migrations' not in p
 @pytest.mark.parametrize('path', SOURCES, ids=module_name)
 def test_imports_go_only_downward(path):
     """A module imports only from floors below its own (DESIGN: Modules and floors)."""
-    own = room(module_name(path))
+    own = layer_of(module_name(path))
 
-    assert own, f'{path} has no floor: give it one in FLOORS, before its first line is written'
+    assert own, f'{path} has no floor: give it one in LAYERS, before its first line is written'
     if own in FREE:
         return
     for line, other in imported(path):
-        assert other == own or FLOORS[other] < FLOORS[own], (
-            f'{path}:{line} (floor {FLOORS[own]}) imports {other} (floor {FLOORS[other]}): move what both '
+        assert other == own or LAYERS[other] < LAYERS[own], (
+            f'{path}:{line} (floor {LAYERS[own]}) imports {other} (floor {LAYERS[other]}): move what both '
             'need to a floor below, or hand it in as an argument'
         )
 
@@ -104,8 +105,8 @@ def modules_after(statement):
     'statement',
     [
         'import hadrosaur',
-        'import hadrosaur.executors._slot',
-        'import hadrosaur.compute, hadrosaur.settle, hadrosaur.handle',
+        'import hadrosaur.executors._worker_main',
+        'import hadrosaur.compute, hadrosaur.recover, hadrosaur.handle',
         'from hadrosaur import Project; import tempfile; Project(tempfile.mkdtemp())',
     ],
 )

@@ -14,7 +14,7 @@ from test_cancel_elsewhere import await_file, hadrosaur
 import hadrosaur as package
 from hadrosaur import Cancelled, Project
 from hadrosaur.errors import ExecutorFault
-from hadrosaur.executors import _here
+from hadrosaur.executors import _inline_cancel
 from hadrosaur.locks import CANCEL_SIGNAL
 
 PROGRAM = """
@@ -236,4 +236,4 @@ def test_no_thread_looks_where_nothing_runs(proj):
     assert proj.fetch('coll', 'one').value == [False, True]
     proj.close()
     assert not ours()
-    _here.rest()
+    _inline_cancel.rest()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_cli_tools import call
 
-from hadrosaur import Entry, Project, canonical, reindex, walking
+from hadrosaur import Entry, Project, canonical, reindex, scan
 
 IDENTS = ('ant', 'bee', 'cow')
 
@@ -119,7 +119,7 @@ def test_each_way_to_disagree_is_found(zoo, way):
         found = proj.check(deep=True).findings
         again = proj.check(deep=True).findings
 
-    assert [(finding.collection, finding.ident, finding.mended) for finding in found] == [
+    assert [(finding.collection, finding.ident, finding.fixed) for finding in found] == [
         ('zoo', 'bee', False) for _ in problems
     ]
     assert [finding.problem for finding in found] == problems
@@ -134,7 +134,7 @@ def test_what_can_be_mended_is(zoo, way):
     way(zoo)
     with Project(zoo) as proj:
         mended = proj.check(fix=True, deep=True)
-        assert [finding.mended for finding in mended.findings] == [True] * len(problems)
+        assert [finding.fixed for finding in mended.findings] == [True] * len(problems)
         assert mended.remaining == []
         assert proj.check(deep=True).findings == []
         assert [entry.status for entry in proj.query(ident='bee')] == [status] * (status is not None)
@@ -165,7 +165,7 @@ def test_what_only_a_person_can_tell_is_left(zoo, way):
     shown = call('check', zoo, '--fix', '--deep', '--json')
 
     assert shown.exit_code == 4
-    assert [finding['mended'] for finding in json.loads(shown.stdout)['findings']] == [False]
+    assert [finding['fixed'] for finding in json.loads(shown.stdout)['findings']] == [False]
     assert (zoo / 'zoo/bee/result.json').read_bytes() == before
 
 
@@ -291,7 +291,7 @@ def test_few_rows_are_held_at_once(zoo, monkeypatch):
 
     real = reindex.walk
     monkeypatch.setattr(reindex, 'GROUP', 10)
-    monkeypatch.setattr(walking, 'GROUP', 10)
+    monkeypatch.setattr(scan, 'GROUP', 10)
     for number in range(200):
         shutil.copytree(zoo / 'zoo/ant', zoo / f'zoo/{number}')
     with Project(zoo) as proj:

@@ -13,7 +13,7 @@ from conftest import HANG
 from test_cli_tools import HOSTILE, call, command, hadro, stocked
 
 import hadrosaur
-from hadrosaur.cli import VERBS, app, ending
+from hadrosaur.cli import VERBS, app, exit_codes
 
 BUFFERED = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
 HEAVY = {'sqlalchemy', 'alembic', 'rich', 'cloudpickle'}
@@ -267,14 +267,14 @@ def test_faults_become_exit_codes(fault, code, capfd):
     def verb():
         raise fault
 
-    assert code == ending.exit_code_of(verb)
+    assert code == exit_codes.exit_code_of(verb)
     assert 'Traceback' not in capfd.readouterr().err
 
 
 def test_a_bug_of_ours_is_not_hidden():
     """Only what we know is turned into a sentence."""
     with pytest.raises(ZeroDivisionError):
-        ending.exit_code_of(lambda: 1 // 0)
+        exit_codes.exit_code_of(lambda: 1 // 0)
 
 
 def test_messages_are_escaped(base):
@@ -290,16 +290,16 @@ def test_warnings_are_one_line_each(capfd):
     """Ours come without their place in the code, and not by the million; others are left alone."""
 
     def verb():
-        for number in range(ending.MOST_WARNINGS + 5):
+        for number in range(exit_codes.MOST_WARNINGS + 5):
             warnings.warn(hadrosaur.HadrosaurWarning(f'{number}: {HOSTILE}'), stacklevel=1)
 
     with warnings.catch_warnings():
         warnings.resetwarnings()
-        ending.exit_code_of(verb)
+        exit_codes.exit_code_of(verb)
     lines = capfd.readouterr().err.splitlines()
 
     assert lines[0].startswith('Warning: 0: a\\x1b[31mb')
-    assert len(lines) == ending.MOST_WARNINGS + 1
+    assert len(lines) == exit_codes.MOST_WARNINGS + 1
     assert 'further warnings of this kind' in lines[-1]
 
 

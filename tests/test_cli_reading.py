@@ -15,7 +15,7 @@ from test_cli_tools import HOSTILE, JOBS, call, command, files, on_terminal, sto
 from hadrosaur import Project
 from hadrosaur.activity import rate as rate_of
 from hadrosaur.cli import output
-from hadrosaur.cli.one import _Log
+from hadrosaur.cli.show import _Log
 from hadrosaur.records import Entry, format_time
 
 
@@ -150,7 +150,7 @@ def test_query_rows(base):
     rows = table('query', base)
 
     assert [row['ident'] for row in rows] == [
-        output.visible(HOSTILE), 'bad2', 'bad1', 'ulysses', 'moby-dick', 'emma',
+        output.printable(HOSTILE), 'bad2', 'bad1', 'ulysses', 'moby-dick', 'emma',
     ]  # fmt: skip
     assert rows[1]['error_type'] == 'ValueError'
     assert rows[1]['error'].startswith('cannot read bad2')

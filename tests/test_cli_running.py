@@ -15,8 +15,8 @@ from test_cli_tools import HOSTILE, JOBS, command, files, hadro, on_terminal, wa
 
 from hadrosaur import Project
 from hadrosaur.cli import app
-from hadrosaur.cli.rows import ident_line, idents_of
-from hadrosaur.executors import _worker
+from hadrosaur.cli.query import ident_line, idents_of
+from hadrosaur.executors import _worker_process
 
 
 @pytest.fixture
@@ -427,7 +427,7 @@ def test_exit_codes_of_executors(place, monkeypatch):
 
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, 'path', [*sys.path])
-    monkeypatch.setattr(_worker, '_started', refused)
+    monkeypatch.setattr(_worker_process, '_started', refused)
     command = ['run', 'jobs:proj', 'books', 'emma', '-j', '1']
     assert CliRunner().invoke(app, command).exit_code == 5
     assert CliRunner().invoke(app, [*command, '--executor', 'nonsense']).exit_code == 2

@@ -20,7 +20,7 @@ from conftest import HANG
 from hadrosaur import Project
 from hadrosaur.cli import app, output
 from hadrosaur.cli.output import Column
-from hadrosaur.shown import size
+from hadrosaur.sanitize import size
 
 HOSTILE = 'a\x1b[31mb\tc\nd[red]e[/red]\u202ef'
 
@@ -139,7 +139,7 @@ def files(base):
 )
 def test_visible_shows_what_would_not_print(text, shown):
     """Control characters, line ends and marks of direction are shown as escapes, all else as it is."""
-    assert shown == output.visible(text)
+    assert shown == output.printable(text)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_table_in_a_pipe_is_whole(capsys):
 
     assert lines[0].split('\t') == ['ident', 'status', 'took', 'error']
     assert lines[1].split('\t') == ['emma', 'completed', '1.5', '']
-    assert lines[2].split('\t') == [output.visible(HOSTILE), 'error', '', 'm' * 200]
+    assert lines[2].split('\t') == [output.printable(HOSTILE), 'error', '', 'm' * 200]
 
 
 def test_table_on_a_terminal_fits(capsys, monkeypatch):

@@ -18,7 +18,7 @@ import pytest
 from conftest import HANG, await_that
 
 import hadrosaur
-from hadrosaur import Project, canonical, compute, directory, diskio
+from hadrosaur import Project, canonical, compute, directory, fileops
 
 COMPLETED = {'completed': True, 'pending': False, 'error': False}
 PENDING = {'completed': False, 'pending': True, 'error': False}
@@ -788,7 +788,7 @@ def test_an_order_delivered_twice_runs_once(proj, calls, how):
         proj.fetch('coll', ident)
         calls.clear()
     recompute = 'yes' if how == 'yes' else 'no'
-    order = proj._store.order(known, ident, '{}', ident, recompute=recompute)
+    order = proj._store.job(known, ident, '{}', ident, recompute=recompute)
     first = compute.carry_out(order, known.function)
     second = compute.carry_out(order, known.function)
 
@@ -1119,7 +1119,7 @@ def test_damaged_status(proj, calls, base, damage):
 def test_a_torn_status_is_read_again(proj, calls, base, monkeypatch):
     """Who reads while it is switched sees no state at all; the next reading does, and nothing is damaged."""
     proj.fetch('coll', 'one')
-    read, torn = diskio.read, []
+    read, torn = fileops.read, []
 
     def tearing(name, folder, *more):
         data = read(name, folder, *more)
@@ -1128,7 +1128,7 @@ def test_a_torn_status_is_read_again(proj, calls, base, monkeypatch):
             return data[:24] + directory.STATUS_BYTES['pending'][24:]
         return data
 
-    monkeypatch.setattr(diskio, 'read', tearing)
+    monkeypatch.setattr(fileops, 'read', tearing)
 
     assert proj.reindex() == (1, 0, 0, 0, [])
     assert len(torn) == 4

@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT
 from torture.faults import LOOKS, OPENS, Faults
 
-from hadrosaur import Project, rowwriter
-from hadrosaur.cli import running
-from hadrosaur.rowevents import Event, Place
+from hadrosaur import Project, row_writer
+from hadrosaur.cli import run
+from hadrosaur.row_events import Event, Place
 
 BASE = """
     import errno, os, warnings
@@ -160,7 +160,7 @@ def test_nothing_is_left_of_a_command_that_is_killed_while_it_tries_the_disk(bas
     pid = os.fork()
     if pid == 0:
         os.replace = os.rename = os.unlink = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-        running._is_usable(proj)
+        run._is_usable(proj)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert set(os.listdir(base / '.hadrosaur')) > before
@@ -177,7 +177,7 @@ def test_what_is_tried_again_is_no_progress(proj, base, monkeypatch):
     proj.fetch('coll', 'a')
     with contextlib.closing(sqlite3.connect(base / 'index.sqlite3', isolation_level=None)) as index:
         index.execute('delete from resources')
-    monkeypatch.setattr(rowwriter, 'apply', lambda index, group, *more: group[0])
+    monkeypatch.setattr(row_writer, 'apply', lambda index, group, *more: group[0])
     proj._store.rows.put(Event('sync', [Place('coll', 'a', str(base / 'coll'), 'a')]))
     assert proj._store.rows.flush(0.2) is False
     monkeypatch.undo()

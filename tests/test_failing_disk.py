@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from hadrosaur import Project, compute, diskio, handle, settle
+from hadrosaur import Project, compute, fileops, handle, recover
 from hadrosaur.errors import Unreadable
 
 OLD, NEW = {'n': 'old'}, {'n': 'new'}
@@ -105,7 +105,7 @@ def test_a_recompute_that_cannot_open_its_files_leaves_the_old_result(base, monk
         for after in range(4, 60):
             before = content(base)
             collection = proj._registry.get('coll')
-            order = proj._store.order(collection, 'a', '{"n":"new"}', 'a', recompute='yes')
+            order = proj._store.job(collection, 'a', '{"n":"new"}', 'a', recompute='yes')
             with monkeypatch.context() as patched:
                 count = refusing(patched, 'open', number, after)
                 outcome = compute.carry_out(order, collection.function)
@@ -191,14 +191,14 @@ def test_the_args_that_were_asked_for_outlive_every_failure(base, monkeypatch, f
                 fails[:] = [1] if state == 'failed' else []
                 proj.fetch('coll', 'a', {'n': 'old', 'long': 'y' * 500}, recompute=True)
                 fails.clear()
-            order = proj._store.order(collection, 'a', '{"n":"new"}', 'a', recompute='yes')
+            order = proj._store.job(collection, 'a', '{"n":"new"}', 'a', recompute='yes')
             with monkeypatch.context() as patched:
                 count = refusing(patched, name, number, after, times=times, wrote=wrote)
                 outcome = compute.carry_out(order, collection.function)
             record = base / 'coll/a/record.json'
             if record.exists() and not (times > 2 and wrote):  # else nothing can put back what was torn
                 assert 'n' in json.loads(record.read_bytes())['args']
-            settled = settle.settle('coll', 'a', str(base / 'coll'), 'a').entry
+            settled = recover.recover('coll', 'a', str(base / 'coll'), 'a').entry
             if outcome.entry.status == 'completed':
                 assert settled.status == 'completed'
             elif settled is not None and not (times > 2 and wrote):
@@ -276,7 +276,7 @@ def synced(monkeypatch):
 def test_a_recompute_that_was_queued_waits_for_the_disk_as_an_inline_one(coll, synced):
     """Whether it was completed is asked of what is believed, not of the status that queueing has changed."""
     collection = coll._registry.get('coll')
-    order = coll._store.order(collection, 'a', '{"n":1}', 'a', recompute='yes')
+    order = coll._store.job(collection, 'a', '{"n":1}', 'a', recompute='yes')
 
     def function(ident, args, subdir):
         synced.append('…')
@@ -285,7 +285,7 @@ def test_a_recompute_that_was_queued_waits_for_the_disk_as_an_inline_one(coll, s
     assert compute.carry_out(order, function).fresh
     inline = list(synced)
     synced.clear()
-    order = coll._store.order(collection, 'a', '{"n":2}', 'a', recompute='yes')
+    order = coll._store.job(collection, 'a', '{"n":2}', 'a', recompute='yes')
     assert compute.enqueue(order)
     synced.clear()
     assert compute.carry_out(order, function).fresh
@@ -298,13 +298,13 @@ def test_a_recompute_that_was_queued_waits_for_the_disk_as_an_inline_one(coll, s
 @pytest.mark.parametrize('with_syncfs', [True, False])
 def test_durable_waits_for_storage_and_for_the_names_above(base, synced, monkeypatch, with_syncfs):
     """All that the function wrote, the folders' names up to the base's parent: before the final status."""
-    from hadrosaur import syncing
+    from hadrosaur import durability
 
-    monkeypatch.setattr(syncing, '_above_synced', set())
+    monkeypatch.setattr(durability, '_above_synced', set())
     if with_syncfs:
-        monkeypatch.setattr(syncing, '_syncfs', lambda: lambda fd: synced.append('whole') or 0)
+        monkeypatch.setattr(durability, '_syncfs', lambda: lambda fd: synced.append('whole') or 0)
     else:
-        monkeypatch.setattr(syncing, '_syncfs', lambda: None)
+        monkeypatch.setattr(durability, '_syncfs', lambda: None)
     with Project(base, durable=True) as proj:
 
         @proj.resource('coll')
@@ -375,7 +375,7 @@ def test_a_result_that_memory_cannot_hold_says_so(coll, monkeypatch):
     def read(*args):
         raise MemoryError
 
-    monkeypatch.setattr(diskio, 'read', read)
+    monkeypatch.setattr(fileops, 'read', read)
     with pytest.raises(Unreadable, match='memory'):
         coll.fetch('coll', 'a')
 

@@ -21,9 +21,9 @@ from conftest import HANG, await_that
 
 import hadrosaur
 from hadrosaur import Counts, Project, fetcher, project
-from hadrosaur.executors import _slot, _worker
-from hadrosaur.runner import batch as batch_module
-from hadrosaur.runner.dispatcher import News
+from hadrosaur.engine import batch as batch_module
+from hadrosaur.engine.dispatcher import Notifier
+from hadrosaur.executors import _worker_main, _worker_process
 
 EXECUTORS = ['inline', 'processes']
 
@@ -261,7 +261,7 @@ def test_all_workers_are_put_to_work(proj, tmp_path, pause):
 
 def test_a_hanging_head_loses_its_queue(proj, tmp_path, monkeypatch):
     """What waits behind one that hangs is handed to the other slots, and runs once."""
-    monkeypatch.setattr(_worker, 'AHEAD', HANG)  # on a slow machine too, much waits there
+    monkeypatch.setattr(_worker_process, 'PREFETCH', HANG)  # on a slow machine too, much waits there
     go = tmp_path / 'go'
 
     @proj.resource('coll')
@@ -288,12 +288,12 @@ def test_an_order_that_is_sent_again_can_be_revoked_again():
     """Revoking reaches what came before it, each time; only a cancel is answered, once."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        slot = _slot.Slot(theirs)
-        order = _slot.pack_frame('order', 0, ('run', 'ident'))
-        frames = [order, _slot.pack_frame('revoke', ['run', 'other'], False)]
-        ours.sendall(b''.join([*frames, order, _slot.pack_frame('revoke', ['run'], True), order]))
+        slot = _worker_main.WorkerMain(theirs)
+        order = _worker_main.pack_frame('order', 0, ('run', 'ident'))
+        frames = [order, _worker_main.pack_frame('revoke', ['run', 'other'], False)]
+        ours.sendall(b''.join([*frames, order, _worker_main.pack_frame('revoke', ['run'], True), order]))
         slot._receive(wait=True)
-        answers = list(_slot.unpack_frames(bytearray(ours.recv(4096))))
+        answers = list(_worker_main.unpack_frames(bytearray(ours.recv(4096))))
 
         assert answers == [('skipped', 'run')]
         assert [fields for _, fields in slot._orders] == [('run', 'ident')]
@@ -1041,7 +1041,7 @@ def test_a_fork_in_the_middle_of_a_batch(program, how):
         + """
         proj.resource('coll')(lambda ident, args, subdir: time.sleep(0.003) or ident)
 
-        from hadrosaur.runner import dispatcher
+        from hadrosaur.engine import dispatcher
 
         def main():
             batch = proj.fetch_many('coll', map(str, range(120)), workers=2)
@@ -1320,7 +1320,7 @@ def test_workers_that_failed_leave_nothing_pending(proj, base, monkeypatch):
     """The fetch that waits is told; the next one, from here or elsewhere, starts anew."""
     proj.resource('coll', timeout=60)(lambda ident, args, subdir: ident)
     with monkeypatch.context() as patch:
-        patch.setattr(_worker, '_started', lambda *ends: 1 / 0)
+        patch.setattr(_worker_process, '_started', lambda *ends: 1 / 0)
         with pytest.raises(hadrosaur.ExecutorFault, match='division by zero'):
             proj.fetch('coll', 'a')
 
@@ -1549,7 +1549,7 @@ def test_what_runs_here_is_awaited_without_polling(proj, monkeypatch):
 
 def test_news_that_came_before_the_waiting_is_not_missed():
     """Several may wait, and none takes the news from another."""
-    news = News()
+    news = Notifier()
     seen = news.seen
     heard = []
     waiters = [threading.Thread(target=lambda: heard.append(news.wait(seen)), daemon=True) for _ in range(3)]
@@ -1580,12 +1580,12 @@ def test_one_among_many_in_the_background_is_found_by_its_name(proj, tmp_path):
 
     proj.fetch('coll', 'first')
     dispatcher = proj._background.dispatcher
-    plain, dispatcher._flights = dispatcher._flights, Unread(dispatcher._flights)
+    plain, dispatcher._submissions = dispatcher._submissions, Unread(dispatcher._submissions)
     proj.fetch('coll', 'second')
     assert proj.fetch('coll', 'first').status == 'pending'
     assert proj.explain('coll', 'second').reason == 'it is being computed, or queued'
-    plain.update(dispatcher._flights)
-    dispatcher._flights = plain
+    plain.update(dispatcher._submissions)
+    dispatcher._submissions = plain
     go.touch()
     assert proj.wait(timeout=HANG)
     assert [row.status for row in proj.query()] == ['completed'] * 2

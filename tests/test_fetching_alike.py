@@ -17,7 +17,7 @@ import pytest
 from conftest import HANG, await_that
 
 import hadrosaur
-from hadrosaur import Project, waiting
+from hadrosaur import Project, wait_graph
 
 WAYS = ['fetch', 'value', 'many', 'waited']
 EXECUTORS = ['threads', 'processes', 'ThreadPoolExecutor']
@@ -360,11 +360,11 @@ def test_one_lock_for_looking_and_publishing(proj):
 
         def publish(n, size=size, found=found, start=start):
             steps = [(proj.path, 'ring', str(each)) for each in range(size)]
-            waits = waiting.Waits(f'{proj.path}/.hadrosaur', (steps[n],))
+            waits = wait_graph.Waits(f'{proj.path}/.hadrosaur', (steps[n],))
             start.wait()
             closing = waits.publish([steps[(n + 1) % size]])
             start.wait()
-            waits.withdraw()
+            waits.unqueue()
             found.append(bool(closing))
 
         threads = [threading.Thread(target=publish, args=(n,)) for n in range(size)]

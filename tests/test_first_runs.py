@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_records_as_we_write_them import ARGS, LINE
 
-from hadrosaur import canonical, compute, directory, diskio
+from hadrosaur import canonical, compute, directory, fileops
 from hadrosaur.basedir import HOST
 from hadrosaur.metrics import Cost
-from hadrosaur.records import INDEXED_RESULT, Task, WorkOrder, format_time
+from hadrosaur.not_started import entry_of_order
+from hadrosaur.records import INDEXED_RESULT, CollectionSpec, Job, format_time
 from hadrosaur.run_record import RunRecord
-from hadrosaur.unbegun import entry_of_order
 
 TEXT = LINE.filter(bool)
 MOMENT = format_time(1.7e9)
@@ -30,11 +30,9 @@ MOMENT = format_time(1.7e9)
 )
 def test_the_records_of_a_run_are_those_of_its_rows(names, args, version, history, program, most, cost):
     """What is formatted ahead is, byte for byte, what is written of a row, and so is the row."""
-    task = Task(names[0], 'folder', '/base', 'base', version=version, index_result=most)
+    task = CollectionSpec(names[0], 'folder', '/base', 'base', version=version, index_result=most)
     text = canonical.args_json(args)
-    order = WorkOrder(
-        task, 'ab12', names[1], 'x', text, canonical.args_hash(text), MOMENT, provenance=program
-    )
+    order = Job(task, 'ab12', names[1], 'x', text, canonical.args_hash(text), MOMENT, provenance=program)
     run, result = RunRecord(order, 3, MOMENT, history, 'descriptors'), b'{"n": 1}\n'
 
     known = {'attempt': 3, 'history': history, 'started_at': MOMENT, 'host': HOST, 'pid': os.getpid()}
@@ -63,23 +61,23 @@ def test_somebody_may_be_there_between_making_and_locking(proj, base, monkeypatc
         return len(runs)
 
     known = proj._registry.get('coll')
-    real = diskio.make_folder
+    real = fileops.make_folder
 
     def make_folder(name, folder):
         made = real(name, folder)
         if name == 'x' and not orders:
-            orders.append(proj._store.order(known, 'x', '{}', 'x'))
+            orders.append(proj._store.job(known, 'x', '{}', 'x'))
             if who == 'queues it':
                 assert compute.enqueue(orders[0])
             elif who == 'computes it':
                 assert compute.carry_out(orders[0], known.function).fresh
             else:
-                stranger = RunRecord(proj._store.order(known, 'x', '{"n": 1}', 'x'), 7, MOMENT, None, 'off')
+                stranger = RunRecord(proj._store.job(known, 'x', '{"n": 1}', 'x'), 7, MOMENT, None, 'off')
                 (base / 'coll/x/record.json').write_bytes(stranger.begun())
                 (base / 'coll/x/status.json').write_bytes(directory.STATUS_BYTES['pending'])
         return made
 
-    monkeypatch.setattr(diskio, 'make_folder', make_folder)
+    monkeypatch.setattr(fileops, 'make_folder', make_folder)
 
     res = proj.fetch('coll', 'x')
     assert res.value == 1

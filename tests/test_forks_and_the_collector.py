@@ -17,7 +17,7 @@ PROGRAM = """
         os.register_at_fork(**{name: hook})
     import hadrosaur
     from hadrosaur import Project
-    from hadrosaur.index import _connections, _query
+    from hadrosaur.index import _pool, _query
 
     _query.WINDOW = _connections.CHUNK = 1  # rows that are read at a time: one that was begun is not yet done
 

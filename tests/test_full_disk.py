@@ -131,7 +131,7 @@ def test_an_index_that_may_not_grow(program, base, end):
     program(
         """
         import resource, signal, sqlite3, sys, warnings
-        from hadrosaur import Project, rowwriter
+        from hadrosaur import Project, row_writer
 
         rowwriter.LAST = 0.1
         warnings.simplefilter('ignore')

@@ -20,7 +20,7 @@ def drawing(generator):
 @pytest.mark.parametrize('kind', ['random', 'Generator', 'RandomState'])
 def test_a_generator_that_travels_is_warned_of_once(kind, proj, monkeypatch):
     """In a closure it is named, once for the function, and computed nevertheless."""
-    monkeypatch.setattr('hadrosaur.executors._generators._told', set())
+    monkeypatch.setattr('hadrosaur.executors._random_state._told', set())
     if kind == 'random':
         generator = random.Random(1)
     else:

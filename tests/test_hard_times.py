@@ -24,16 +24,16 @@ from hadrosaur import (
     ResourceNotFound,
     basedir,
     compute,
-    diskio,
+    fileops,
     locks,
 )
 from hadrosaur.directory.claim import Claim
+from hadrosaur.engine import dispatcher
 from hadrosaur.errors import IndexBusy
-from hadrosaur.executors import _crew, _worker
+from hadrosaur.executors import _scheduler, _worker_process
 from hadrosaur.executors.base import Executor
 from hadrosaur.index import Index
-from hadrosaur.records import Outcome
-from hadrosaur.runner import dispatcher
+from hadrosaur.records import RunResult
 from hadrosaur.store import Store
 
 
@@ -156,7 +156,7 @@ def test_a_lock_that_cannot_be_taken_keeps_no_descriptor(base, monkeypatch):
     for lock in ('folder', 'file'):
         with pytest.raises(OSError, match='Too many'):
             Claim.take(str(base / 'coll'), 'a', lock=lock)
-    assert diskio.is_locked('a', os.open(base / 'coll', os.O_RDONLY))
+    assert fileops.is_locked('a', os.open(base / 'coll', os.O_RDONLY))
 
     assert len(os.listdir('/proc/self/fd')) == len(before) + 1
 
@@ -170,7 +170,7 @@ def test_a_recompute_that_is_withdrawn_leaves_a_result_without_a_record(proj, ba
         (folder / 'result.json').write_text('"three weeks"\n')
     proj.resource('coll')(lambda ident, args, subdir: 'anew')
     collection = proj._registry.get('coll')
-    order = proj._store.order(collection, 'old', None, 'old', recompute='yes')
+    order = proj._store.job(collection, 'old', None, 'old', recompute='yes')
     assert compute.enqueue(order)
     assert proj.get('coll', 'old')['result'] == 'three weeks'
 
@@ -263,12 +263,12 @@ def test_the_driver_rests_while_a_killed_worker_takes_its_time(proj, tmp_path, m
     waiting = threading.Thread(target=batch.wait)
     waiting.start()
     await_that((tmp_path / 'began').exists)
-    crew = batch.dispatcher.executor._crew
+    crew = batch.dispatcher.executor._scheduler
     worker = crew._slots[0]
     kill = worker.kill
     worker.kill = lambda number=9: None
     batch.cancel()
-    await_that(lambda: worker.verdict)
+    await_that(lambda: worker.kill_reason)
 
     worker.head_since -= 10
     assert crew._next_moment(worker, time.monotonic()) > time.monotonic() + 0.5
@@ -280,7 +280,7 @@ def test_the_driver_rests_while_a_killed_worker_takes_its_time(proj, tmp_path, m
 
 def test_an_import_that_hangs_ends(proj, monkeypatch):
     """A worker that is still loading the function of a resource with a timeout is killed in the end."""
-    monkeypatch.setattr(_crew, 'LONGEST_LOADING', 0.0)
+    monkeypatch.setattr(_scheduler, 'LONGEST_LOADING', 0.0)
 
     class Hangs:
         def __reduce__(self):
@@ -306,9 +306,9 @@ def test_orders_that_were_dropped_are_counted_once(proj):
 
     proj.resource('coll')(lambda ident, args, subdir: ident)
     collection = proj._registry.get('coll')
-    flying._flights = Flights()
+    flying._submissions = Flights()
     for ident in 'ab':
-        flying._dropped([proj._store.order(collection, ident, None, ident)])
+        flying._dropped([proj._store.job(collection, ident, None, ident)])
     assert len(taken) + len(flying.dropped) == 2
     flying.stop(interrupt=False)
 
@@ -345,9 +345,9 @@ def test_a_folder_where_a_file_should_be_goes_everywhere(tmp_path, monkeypatch):
     (tmp_path / 'file').touch()
     folder = os.open(tmp_path, os.O_RDONLY)
     monkeypatch.setattr(os, 'unlink', unlink)
-    diskio.remove('folder', folder)
+    fileops.remove('folder', folder)
     with pytest.raises(PermissionError, match='Operation not permitted'):
-        diskio.remove('file', folder)
+        fileops.remove('file', folder)
     os.close(folder)
 
     assert os.listdir(tmp_path) == ['file']
@@ -386,7 +386,7 @@ def test_worker_processes_that_cannot_be_started(proj, monkeypatch):
     """It is said in words, nothing stays pending, and the next batch goes on."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     with monkeypatch.context() as patch:
-        patch.setattr(_crew, 'Worker', too_many_files)
+        patch.setattr(_scheduler, 'WorkerProcess', too_many_files)
         with pytest.raises(ExecutorFault, match='Too many open files'):
             proj.fetch_many('coll', list('abc'), workers=2).wait()
 
@@ -402,7 +402,7 @@ def test_closing_when_worker_processes_could_not_be_started(proj, monkeypatch):
     """Background work is given up, in words, and the project closes and opens again."""
     proj.resource('coll')(lambda ident, args, subdir: ident)
     with monkeypatch.context() as patch:
-        patch.setattr(_crew, 'Worker', too_many_files)
+        patch.setattr(_scheduler, 'WorkerProcess', too_many_files)
         proj.fetch('coll', 'a', background=True)
         with pytest.warns(HadrosaurWarning, match='given up: .*Too many open files'):
             proj.close()
@@ -414,7 +414,7 @@ def test_closing_when_worker_processes_could_not_be_started(proj, monkeypatch):
 def test_fewer_worker_processes_than_wanted(proj, monkeypatch):
     """Where one can be started and a second cannot, the one does it all."""
     proj.resource('coll')(lambda ident, args, subdir: os.getpid())
-    real, made = _worker.Worker, []
+    real, made = _worker_process.WorkerProcess, []
 
     def once(*given):
         if made:
@@ -422,7 +422,7 @@ def test_fewer_worker_processes_than_wanted(proj, monkeypatch):
         made.append(real())
         return made[0]
 
-    monkeypatch.setattr(_crew, 'Worker', once)
+    monkeypatch.setattr(_scheduler, 'WorkerProcess', once)
     found = {res['result'] for res in proj.fetch_many('coll', map(str, range(50)), workers=2)}
 
     assert found == {made[0].process.pid}
@@ -447,7 +447,7 @@ def test_large_args_behind_a_run_that_hangs(proj):
 
 def test_sending_to_a_slot_never_waits():
     """What a stopped slot does not take stays unsent."""
-    worker = _worker.Worker()
+    worker = _worker_process.WorkerProcess()
     try:
         worker.kill(signal.SIGSTOP)
         worker.send([bytes(10_000_000)])
@@ -478,9 +478,9 @@ def test_slots_whose_threads_never_end_are_not_kept_for_ever(proj):
     most = 0
     for res in batch:
         assert res.status == 'completed'
-        most = max(most, len(batch.dispatcher.executor._crew._retired))
+        most = max(most, len(batch.dispatcher.executor._scheduler._retired))
 
-    assert 0 < most <= _crew.RETIRED + 1
+    assert 0 < most <= _scheduler.RETIRED + 1
 
 
 def test_what_was_cancelled_behind_a_slot_that_retires_is_not_run(proj, base, tmp_path):
@@ -543,7 +543,7 @@ class TellsAtOnce(Executor):
         self.was_told = []
 
     def submit(self, orders, function, *, delay=0.0):
-        failed = [Outcome(order.run, _failed(order), fresh=True) for order in orders]
+        failed = [RunResult(order.run, _failed(order), fresh=True) for order in orders]
         telling = threading.Thread(target=self._tell.deliver, args=(failed,))
         telling.start()
         if orders[0].attempt == 1:  # of a retry it is told by the thread that holds the lock of it
@@ -557,7 +557,7 @@ class TellsAtOnce(Executor):
 
 
 def _failed(order):
-    from hadrosaur.unbegun import not_started
+    from hadrosaur.not_started import not_started
 
     return not_started(order, 'ValueError', 'bad').entry.change(attempt=order.attempt)
 
@@ -696,7 +696,7 @@ def test_a_row_of_our_own_that_nobody_carries_out_stops_nobody(proj):
     """Ctrl-C may have come between writing the row and handing the order over."""
     proj.resource('coll')(lambda ident, args, subdir: args['n'])
     known = proj._registry.get('coll')
-    proj._store.queue([proj._store.order(known, 'a', '{"n":1}', 'a')])
+    proj._store.queue([proj._store.job(known, 'a', '{"n":1}', 'a')])
 
     assert proj.fetch('coll', 'a', {'n': 2})['result'] == 2
     assert [entry.status for entry in proj.query()] == ['completed']
@@ -735,7 +735,7 @@ def test_a_cancel_request_is_for_the_run_that_was_meant(proj, monkeypatch):
 
 def test_a_child_that_has_a_copy_of_a_lock_does_not_keep_it(tmp_path):
     """Forked between opening and locking, it does not know of the copy."""
-    with diskio.opened(str(tmp_path)) as folder:
+    with fileops.opened(str(tmp_path)) as folder:
         fd = os.open('lock', os.O_RDWR | os.O_CREAT, dir_fd=folder)
         reading, writing = os.pipe()
         child = os.fork()
@@ -743,9 +743,9 @@ def test_a_child_that_has_a_copy_of_a_lock_does_not_keep_it(tmp_path):
             os.close(writing)
             os.read(reading, 1)  # until the parent is done
             os._exit(0)
-        assert diskio.try_lock(fd)
-        diskio.unlock(fd)
-        is_locked = diskio.is_locked('lock', folder)
+        assert fileops.try_lock(fd)
+        fileops.unlock(fd)
+        is_locked = fileops.is_locked('lock', folder)
         os.close(writing)
         os.close(reading)
         os.waitpid(child, 0)
@@ -769,7 +769,7 @@ def test_a_lock_for_a_moment_does_not_lose_background_work(proj, base):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compute, 'enqueue', then_lock)
         pending = proj.fetch('coll', 'a')
-    await_that(lambda: any(flight.asked for flight in proj._background.dispatcher.flying()))
+    await_that(lambda: any(flight.asked for flight in proj._background.dispatcher.in_flight()))
     os.close(held[0])
 
     assert pending.wait(60)['result'] == 'a'

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from hadrosaur.errors import HadrosaurError, IndexBusy, IndexFault
-from hadrosaur.index import Index, _asking, _connection, _connections, _writing
+from hadrosaur.index import Index, _connection, _pool, _sql, _writes
 from hadrosaur.records import Entry
 
 
@@ -174,19 +174,19 @@ def test_disown_gives_up_only_what_is_ours(index, other):
     """What others compute belongs to nobody, so that our end does not look like its end."""
     index.queue([asked('mine')])
     other.queue([asked('theirs')])
-    index.disown([('c', 'mine'), ('c', 'theirs'), ('c', 'nobody')])
+    index.release_ownership([('c', 'mine'), ('c', 'theirs'), ('c', 'nobody')])
 
     assert (index.get('c', 'mine').session, index.get('c', 'theirs').session) == (None, 's2')
 
 
 def test_every_write_moves_the_row_even_if_the_clock_stands_still(index, monkeypatch):
     """`changed` is never what it was before: reindex relies on it."""
-    monkeypatch.setattr(_writing, 'now', lambda: '2026-01-01T00:00:00.999999Z')
+    monkeypatch.setattr(_writes, 'now', lambda: '2026-01-01T00:00:00.999999Z')
     seen = []
     for write in (
         lambda: index.queue([asked('i')]),
         lambda: index.start([('c', 'i')]),
-        lambda: index.disown([('c', 'i')]),
+        lambda: index.release_ownership([('c', 'i')]),
         lambda: index.finish([done('i')]),
         lambda: index.merge([(done('i'), seen[-1])]),
     ):
@@ -365,7 +365,7 @@ def test_sessions_of_pending_rows(index, other):
 
 def test_an_iteration_gives_what_is_there_when_it_comes_to_it(index, monkeypatch):
     """Each row once: not one that was removed before its turn; a new one, if its place is still to come."""
-    monkeypatch.setattr(_connections, 'CHUNK', 10)
+    monkeypatch.setattr(_pool, 'CHUNK', 10)
     idents = [f'{number:05}' for number in range(2500)]
     index.finish([done(ident) for ident in idents])
     rows = iter(index.find(order_by=None))
@@ -450,7 +450,7 @@ def test_sql_only_reads(filled, statement, tmp_path, monkeypatch):
 
 def test_sql_does_not_run_for_ever(index, monkeypatch):
     """A statement that never ends is stopped when its time is over."""
-    monkeypatch.setattr(_asking, '_STEPS', 10)
+    monkeypatch.setattr(_sql, '_STEPS', 10)
     endless = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n'
     with pytest.raises(HadrosaurError, match='stopped after 0 seconds'):
         index.sql(endless, seconds=0)
@@ -584,11 +584,11 @@ def test_what_is_interrupted_leaves_no_lock(index, monkeypatch):
 
     class Interrupting:
         def __iter__(self):
-            yield from _writing.final_rows([done('i')])
+            yield from _writes.final_rows([done('i')])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        index._write(_writing.FINISH.text, Rows(Interrupting()))
+        index._write(_writes.FINISH.text, Rows(Interrupting()))
     index.finish([done('j')])
 
     assert list(statuses(index)) == ['j']
@@ -646,13 +646,13 @@ def test_closing_while_other_threads_write(index):
 def test_a_checkpoint_is_made_on_a_connection_that_nobody_else_gets(index, monkeypatch):
     """While it lasts the connection is not idle: two threads on one connection spoil each other's work."""
     index.finish([done('i')])
-    attempt, shared = _connections._attempt, []
+    attempt, shared = _pool._attempt, []
 
     def attempting(held, action, writing):
         shared.append(held in index._connections._idle)
         return attempt(held, action, writing)
 
-    monkeypatch.setattr(_connections, '_attempt', attempting)
+    monkeypatch.setattr(_pool, '_attempt', attempting)
     index.close()
 
     assert shared == [False]

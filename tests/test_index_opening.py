@@ -29,7 +29,7 @@ from hadrosaur.errors import (
     NotOurIndex,
     UpgradeFailed,
 )
-from hadrosaur.index import Index, _building, _connection, _lock, _opening
+from hadrosaur.index import Index, _connection, _lock, _opening, _rebuild
 
 TESTS = str(Path(__file__).parent)
 SIDES = ('', '-wal', '-shm')
@@ -230,7 +230,7 @@ def test_a_replacement_that_is_cut_off_anywhere_is_made_good(base, monkeypatch, 
 
     unlink, replace = os.unlink, os.replace
     with monkeypatch.context() as patched:
-        patched.setattr(_building, 'delete', lambda path: None)
+        patched.setattr(_rebuild, 'delete', lambda path: None)
         patched.setattr(os, 'unlink', lambda *args: step(unlink, *args))
         patched.setattr(os, 'replace', lambda *args: step(replace, *args))
         with pytest.raises(KeyboardInterrupt):
@@ -632,7 +632,7 @@ def test_text_that_is_not_utf8_is_damage(base):
 
 def test_two_damaged_indexes_are_both_kept(base, monkeypatch):
     """Set aside within one second, they get two names."""
-    monkeypatch.setattr(_building.time, 'strftime', lambda *_: '20260101T000000')
+    monkeypatch.setattr(_rebuild.time, 'strftime', lambda *_: '20260101T000000')
     for _ in range(2):
         base.file.write_bytes(b'x' * 5000)
         with pytest.warns(HadrosaurWarning):

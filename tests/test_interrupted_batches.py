@@ -10,7 +10,7 @@ import pytest
 from conftest import HANG, await_that
 
 from hadrosaur import Counts, Project, progress
-from hadrosaur.runner._summary import in_words
+from hadrosaur.engine._summary import in_words
 
 PROGRAM = """
     import sys, time

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import await_that
 
-from hadrosaur import lastwords
+from hadrosaur import unfinished_line
 from hadrosaur.executors import template
 
 needs_memory = pytest.mark.skipif(
@@ -127,10 +127,10 @@ def test_unbuffered_output_is_asked_for_as_everywhere(proj, monkeypatch, tmp_pat
 
 def test_words_that_do_not_fit_are_refused():
     """The memory holds a front of 16 kB for each of the two, and says where it is full."""
-    if not lastwords.IS_POSSIBLE:
+    if not unfinished_line.IS_POSSIBLE:
         pytest.skip('no shared memory without a name here')
-    fd = lastwords.create()
-    words = lastwords.LastWords(fd)
+    fd = unfinished_line.create()
+    words = unfinished_line.LastWords(fd)
     os.close(fd)
     assert words.read() == (b'', b'')
     words.begin()
@@ -289,7 +289,7 @@ def test_a_worker_without_such_memory(proj, monkeypatch):
         if ident == 'dies':
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(lastwords, 'create', refused)
+    monkeypatch.setattr(unfinished_line, 'create', refused)
     proj.resource('coll')(compute)
     found = {res.ident: res for res in proj.fetch_many('coll', ['dies', 'a'], workers=1)}
     assert (found['a'].status, log(found['a'])) == ('completed', 'whole\nopen')

@@ -10,7 +10,7 @@ import threading
 import pytest
 from conftest import HANG, await_that
 
-from hadrosaur import Project, diskio, settle
+from hadrosaur import Project, fileops, recover
 from hadrosaur.directory.claim import Claim
 
 PENDING = '{"completed": false, "pending": true, "error": false}\n'
@@ -28,14 +28,14 @@ def proj(base):
 
 def without_locks_of_folders(put):
     """Where folders can be locked, they are beside the file."""
-    real = diskio.lock_within
+    real = fileops.lock_within
 
     def lock_within(fd, patience):
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             raise OSError(errno.ENOLCK, 'folders have no locks here')
         return real(fd, patience)
 
-    put(diskio, 'lock_within', lock_within)
+    put(fileops, 'lock_within', lock_within)
 
 
 def test_what_is_computed_is_locked_everywhere(proj, base, tmp_path):
@@ -80,17 +80,17 @@ def test_a_lock_file_that_was_replaced_is_no_lock(base, monkeypatch):
     (folder / 'storage').mkdir(parents=True)
     (folder / 'storage/mine').touch()
     (folder / 'status.json').write_text(PENDING)
-    real, settled = diskio.lock_within, []
+    real, settled = fileops.lock_within, []
 
     def lock_within(fd, patience):
         if not settled:
             settled.append(None)
-            settled.append(settle.settle('c', 'x', str(base / 'c'), 'x', lock='file'))
+            settled.append(recover.recover('c', 'x', str(base / 'c'), 'x', lock='file'))
         return real(fd, patience)
 
-    monkeypatch.setattr(diskio, 'lock_within', lock_within)
+    monkeypatch.setattr(fileops, 'lock_within', lock_within)
     first = Claim.take(str(base / 'c'), 'x', lock='file')
-    assert settled == [None, settle.Settled(None)]
+    assert settled == [None, recover.Recovered(None)]
     assert first is not None
     assert Claim.take(str(base / 'c'), 'x', lock='file') is None
     first.release()
@@ -100,7 +100,7 @@ def test_a_lock_file_that_another_has_made_meanwhile_is_theirs(base, monkeypatch
     """What was opened is unlinked, and somebody holds a new one: that one counts."""
     (base / 'c/x').mkdir(parents=True)
     without_locks_of_folders(monkeypatch.setattr)
-    real, theirs = diskio.lock_within, []
+    real, theirs = fileops.lock_within, []
 
     def lock_within(fd, patience):
         if not theirs:
@@ -109,6 +109,6 @@ def test_a_lock_file_that_another_has_made_meanwhile_is_theirs(base, monkeypatch
             theirs.append(Claim.take(str(base / 'c'), 'x', lock='file'))
         return real(fd, patience)
 
-    monkeypatch.setattr(diskio, 'lock_within', lock_within)
+    monkeypatch.setattr(fileops, 'lock_within', lock_within)
     assert Claim.take(str(base / 'c'), 'x', lock='file') is None
     theirs[1].release()

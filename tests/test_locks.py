@@ -8,12 +8,12 @@ import pytest
 from conftest import HANG
 from test_index import asked, done
 
-from hadrosaur import HadrosaurWarning, Project, recovery, settle
+from hadrosaur import HadrosaurWarning, Project, dead_sessions, recover
 from hadrosaur.basedir import BaseDirectory
-from hadrosaur.index._gate import Gate
+from hadrosaur.engine.dispatcher import Dispatcher
+from hadrosaur.index._fork_guard import ForkGuard
 from hadrosaur.index._lock import IndexLock
 from hadrosaur.locks import start_without_signals
-from hadrosaur.runner.dispatcher import Dispatcher
 
 
 def in_child(action):
@@ -65,7 +65,7 @@ def test_a_child_that_is_forked_while_a_thread_opens_the_project(base, monkeypat
 
 def test_nobody_enters_sqlite_while_a_fork_waits():
     """Else threads that take turns would keep a fork waiting for ever; who is inside goes on, and deeper."""
-    gate = Gate()
+    gate = ForkGuard()
     events = []
     entered, forking = threading.Event(), threading.Event()
     go_deeper = threading.Event()
@@ -144,21 +144,21 @@ def test_recovery_leaves_a_row_that_was_written_meanwhile(proj, monkeypatch):
     index = proj._store.index
     index.session = 'of a dead process'
     index.queue([asked('i')])
-    settle_one = settle.settle
+    settle_one = recover.recover
 
     def settle_slowly(*args, **more):
         found = settle_one(*args, **more)
         index.finish([done('i')])
         return found
 
-    monkeypatch.setattr(settle, 'settle', settle_slowly)
+    monkeypatch.setattr(recover, 'recover', settle_slowly)
 
     assert [entry.status for entry in proj.query()] == ['completed']
 
 
 def test_settling_many_is_said(proj, monkeypatch):
     """It takes a while, and the user is told for what."""
-    monkeypatch.setattr(recovery, 'MANY', 2)
+    monkeypatch.setattr(dead_sessions, 'MANY', 2)
     index = proj._store.index
     index.session = 'of a dead process'
     index.queue([asked(ident) for ident in 'ijk'])

@@ -11,7 +11,7 @@ from test_query import expected
 
 from hadrosaur import schema
 from hadrosaur.errors import HadrosaurError
-from hadrosaur.index import Index, _asking, _connections, _query, _summary
+from hadrosaur.index import Index, _pool, _query, _sql, _summary
 from hadrosaur.records import COLUMNS, STATUSES
 
 GROUP_BY = 'SELECT collection, status, count(*) FROM resources GROUP BY collection, status'
@@ -143,7 +143,7 @@ def several(number):
 def filled(index, monkeypatch):
     """Sixty such rows, read ten at a time."""
     monkeypatch.setattr(_query, 'WINDOW', 10)
-    monkeypatch.setattr(_connections, 'CHUNK', 10)
+    monkeypatch.setattr(_pool, 'CHUNK', 10)
     index.merge([(entry, None) for entry in several(60)])
     return index
 
@@ -259,12 +259,12 @@ def test_the_time_between_rows_of_sql_does_not_count(index, monkeypatch):
         def monotonic(cls):
             return cls.now
 
-    monkeypatch.setattr(_asking, 'time', Clock)
+    monkeypatch.setattr(_sql, 'time', Clock)
     rows = index.sql_rows(ENDLESS)
     for number in range(1, 5001):
         assert next(rows)['i'] == number
         Clock.now += 1.0  # an hour and more, where half a minute is allowed
-    monkeypatch.setattr(_asking, '_STEPS', 1)
+    monkeypatch.setattr(_sql, '_STEPS', 1)
     slow = index.sql_rows(ENDLESS)
     monkeypatch.setattr(Clock, 'monotonic', lambda: setattr(Clock, 'now', Clock.now + 1) or Clock.now)
     with pytest.raises(HadrosaurError, match='stopped after 30 seconds'):

@@ -16,7 +16,7 @@ def test_each_mutant_fits_the_code(request):
 def test_what_does_not_fit_is_told(monkeypatch):
     """A text that is gone or stands there twice; a file or a test that is gone; no Python; twice the same."""
     one = mutants.Mutant(
-        'one', 'diskio.py', 'def sync_folder', 'def sync_dir', 'test_mutants_fit.py::test_none'
+        'one', 'fileops.py', 'def sync_folder', 'def sync_dir', 'test_mutants_fit.py::test_none'
     )
     there = 'test_mutants_fit.py::test_each_mutant_fits_the_code'
     two = one._replace(test=there)

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from hadrosaur import ResourceNotFound, compute, settle
+from hadrosaur import ResourceNotFound, compute, recover
 from hadrosaur.directory.claim import Claim
-from hadrosaur.unbegun import Unloadable
+from hadrosaur.not_started import Unloadable
 
 IDENTS = ['done', 'failed', 'new']
 
@@ -92,7 +92,7 @@ def test_a_first_run_that_cannot_begin_leaves_no_folder(proj, base, monkeypatch)
     assert os.listdir(base / 'coll') == ['there']
     # A worker leaves it so by itself, whether or not its caller is still there to settle it.
     collection = proj._registry.get('coll')
-    order = proj._store.order(collection, 'new', None, 'new')
+    order = proj._store.job(collection, 'new', None, 'new')
     assert compute.carry_out(order, collection.function).not_started
     assert os.listdir(base / 'coll') == ['there']
 
@@ -121,7 +121,7 @@ def test_a_saved_result_is_given_whether_or_not_the_function_loads(proj, monkeyp
     proj.fetch('coll', 'a')
     store = proj._store
     found = proj._registry.get('coll')
-    order = store.order(found, 'a', None, 'a')
+    order = store.job(found, 'a', None, 'a')
     outcome = compute.carry_out(order, Unloadable.of(ImportError('gone')))
     assert outcome.entry.status == 'completed'
     assert not outcome.not_started
@@ -147,4 +147,4 @@ def test_a_claim_that_fails_begins_nothing(proj, base, monkeypatch, number):
     assert os.strerror(number) in res.error
     assert content(base, 'a') == before
     assert proj.fetch('coll', 'a').result == 'saved'
-    assert settle.settle('coll', 'a', str(base / 'coll'), 'a').entry.status == 'completed'
+    assert recover.recover('coll', 'a', str(base / 'coll'), 'a').entry.status == 'completed'

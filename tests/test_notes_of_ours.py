@@ -11,10 +11,10 @@ from contextlib import closing, suppress
 import pytest
 from conftest import HANG
 
-from hadrosaur import HadrosaurError, Project, basedir, waiting
-from hadrosaur.cli import names
+from hadrosaur import HadrosaurError, Project, basedir, wait_graph
+from hadrosaur.cli import completion_values
 from hadrosaur.errors import ProjectError
-from hadrosaur.index import _building
+from hadrosaur.index import _rebuild
 from hadrosaur.index._lock import IndexLock
 
 NOT_NOTES = {
@@ -257,10 +257,10 @@ def test_no_folder_is_listed_by_its_path(base, monkeypatch):
         proj.check(fix=True, deep=True)
         basedir.cancel_requests(str(base))
         step = (str(base), 'coll', '1')
-        waits = waiting.Waits(f'{base}/.hadrosaur', (step,))
+        waits = wait_graph.Waits(f'{base}/.hadrosaur', (step,))
         assert waits.publish([(str(base), 'coll', '2')]) == set()
-        waits.withdraw()
-    assert list(names._beginning(f'{base}/coll', '2')) == ['2']
+        waits.unqueue()
+    assert list(completion_values._beginning(f'{base}/coll', '2')) == ['2']
     assert [at for at in listed if not isinstance(at, int) and str(at).startswith(str(base))] == []
     assert len(listed) > 10
 
@@ -269,7 +269,7 @@ def test_a_link_that_is_put_in_the_place_of_dot_hadrosaur_leads_nowhere(base, tm
     """Just before the index is locked, or built: nothing is made where it leads."""
     (tmp_path / 'outside').mkdir()
 
-    build, made = _building.build, []
+    build, made = _rebuild.build, []
 
     def swapped_and_built(*args):
         (base / '.hadrosaur').rename(base / '.moved')
@@ -280,7 +280,7 @@ def test_a_link_that_is_put_in_the_place_of_dot_hadrosaur_leads_nowhere(base, tm
     with Project(base) as proj:
         proj.resource('coll')(lambda ident, args, subdir: ident)
         proj.fetch('coll', '1')
-        monkeypatch.setattr(_building, 'build', swapped_and_built)
+        monkeypatch.setattr(_rebuild, 'build', swapped_and_built)
         with suppress(HadrosaurError):
             proj.reindex(fresh=True)
     assert (base / '.hadrosaur').is_symlink()

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from hadrosaur import Project, ResourceError, directory, diskio, handle
-from hadrosaur.records import Outcome
+from hadrosaur import Project, ResourceError, directory, fileops, handle
+from hadrosaur.records import RunResult
 
 LONG = 90_000  # characters, more than one reading
 
@@ -123,7 +123,7 @@ def kept(proj):
 
 def between(monkeypatch, name, act, times=1):
     """Have something done right after a file of that name was opened and read, so many times."""
-    real, left = diskio.read, [times]
+    real, left = fileops.read, [times]
 
     def read(called, folder, *more):
         data = real(called, folder, *more)
@@ -132,7 +132,7 @@ def between(monkeypatch, name, act, times=1):
             act()
         return data
 
-    monkeypatch.setattr(diskio, 'read', read)
+    monkeypatch.setattr(fileops, 'read', read)
 
 
 def elsewhere(act):
@@ -206,8 +206,8 @@ def test_what_is_asked_of_a_snapshot_later_is_of_its_run_or_refused(kept, base):
 def test_a_long_result_that_is_no_more_when_its_outcome_is_told(kept, base, meanwhile, expected):
     """A worker's long result is read from disk: by then it may be another run's, being computed, or gone."""
     collection, store = kept._registry.get('coll'), kept._store
-    order = store.order(collection, 'a', '{"n":0}', 'a')
-    outcome = Outcome(order.run, kept.fetch('coll', 'a').entry, None, fresh=True)
+    order = store.job(collection, 'a', '{"n":0}', 'a')
+    outcome = RunResult(order.run, kept.fetch('coll', 'a').entry, None, fresh=True)
     if meanwhile == 'removed':
         kept.remove('coll', 'a')
     elif meanwhile == 'goes on':
@@ -233,7 +233,7 @@ def test_a_batch_waits_for_what_is_computed_again_before_it_was_read(kept, monke
     def look(path, folder, **more):
         found = real(path, folder, **more)
         if more.get('with_record') and found.state == 'completed' and states:
-            return handle.Look(states.pop())
+            return handle.FolderState(states.pop())
         return found
 
     monkeypatch.setattr('hadrosaur.store.look', look)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hadrosaur import directory, settle
+from hadrosaur import directory, recover
 from hadrosaur.directory.claim import Claim
 
 FILES = ['status.json', 'result.json', 'stdout.log', 'stderr.log', 'error.log', 'record.json']
@@ -275,7 +275,7 @@ def test_what_a_killed_replacement_left_is_swept(coll, base, settled):
     (folder / '.notes.new').write_text('mine')
     if settled:
         (folder / 'status.json').write_bytes(directory.STATUS_BYTES['pending'])
-        assert settle.settle('coll', 'a', str(base / 'coll'), 'a').entry.status == 'completed'
+        assert recover.recover('coll', 'a', str(base / 'coll'), 'a').entry.status == 'completed'
     else:
         coll.fetch('coll', 'a', {'n': 1}, recompute=True)
     assert {name for name in os.listdir(folder) if name[0] == '.'} <= {'.notes.new', '.lock'}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_index import asked, clock, done, failed
 
 from hadrosaur import canonical, records
-from hadrosaur.index import Index, _finding, _query
+from hadrosaur.index import Index, _filters, _query
 
 TEXTS = [
     'a',
@@ -347,15 +347,15 @@ def test_any_filters_together_give_what_python_gives(index, rows, filters, order
 @example(ident='a\U0010ffff\U0010ffff', pattern='a\U0010ffff*')
 def test_globs_are_those_of_fnmatch(ident, pattern):
     """The test itself, and the range of texts that is looked through for it."""
-    condition = _finding.conditions({'ident': pattern})[0]
+    condition = _filters.conditions({'ident': pattern})[0]
     if condition.kind == 'ident':
         found = ident in condition.values
     elif condition.kind == 'ident holding':
         inside, regex = condition.values
-        found = inside in ident and _finding.FUNCTIONS['hadrosaur_is_like'][0](ident, regex)
+        found = inside in ident and _filters.FUNCTIONS['hadrosaur_is_like'][0](ident, regex)
     else:
         head, after, regex = (value.encode('utf-8', 'surrogatepass') for value in condition.values)
-        found = head <= ident.encode() < after and _finding.FUNCTIONS['hadrosaur_is_like'][0](
+        found = head <= ident.encode() < after and _filters.FUNCTIONS['hadrosaur_is_like'][0](
             ident, regex.decode()
         )
 
@@ -370,9 +370,9 @@ def test_globs_are_those_of_fnmatch(ident, pattern):
 def test_args_are_compared_as_canonical_json(held, wanted):
     """What SQLite looks for first never hides a row that the exact test would pass."""
     text = canonical.args_json(held)
-    holds_all = _finding.FUNCTIONS['hadrosaur_holds'][0]
+    holds_all = _filters.FUNCTIONS['hadrosaur_holds'][0]
     found = True
-    for condition in _finding.conditions({'args': wanted}):
+    for condition in _filters.conditions({'args': wanted}):
         if condition.kind == 'args holding':
             pair, pairs = condition.values
             found = found and pair in text and holds_all(text, pairs)
@@ -384,7 +384,7 @@ def test_args_are_compared_as_canonical_json(held, wanted):
 
 def test_args_that_are_no_json_match_nothing():
     """A row that another program wrote does not break a query."""
-    holds_all = _finding.FUNCTIONS['hadrosaur_holds'][0]
+    holds_all = _filters.FUNCTIONS['hadrosaur_holds'][0]
 
     assert not any(
         holds_all(text, '[{"a":1}]') for text in ('', 'x', '[]', '1', '[' * 100_000, '{"a":NaN}', None)
@@ -519,7 +519,7 @@ def test_mistakes_are_named(index, filters, error, message):
 
 def test_as_many_values_as_are_allowed_work(index, rows):
     """The limit of parameters is SQLite's, not an accident of ours."""
-    idents = [str(number) for number in range(_finding.MOST_VALUES - 1)]
+    idents = [str(number) for number in range(_filters.MOST_VALUES - 1)]
 
     assert list(index.find(ident=[*idents, 'a'])) == expected(rows, {'ident': 'a'})
 

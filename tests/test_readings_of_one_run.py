@@ -5,8 +5,8 @@ import json
 import pytest
 from test_cli_tools import call
 
-from hadrosaur import Project, directory, reindex, rowevents
-from hadrosaur.cli import one
+from hadrosaur import Project, directory, reindex, row_events
+from hadrosaur.cli import show
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def walked(proj):
 
 
 def synced(proj):
-    place = rowevents.Place('coll', 'a', f'{proj._base.path}/coll', 'a')
-    return rowevents._what_it_is(place, settles=False)[1]
+    place = row_events.Place('coll', 'a', f'{proj._base.path}/coll', 'a')
+    return row_events._what_it_is(place, settles=False)[1]
 
 
 @pytest.mark.parametrize('read', [walked, synced])
@@ -84,8 +84,8 @@ def test_a_run_that_comes_while_one_is_shown(coll, base, monkeypatch):
 
 def test_a_run_that_comes_while_its_log_is_printed(coll, base, monkeypatch):
     """The new log is printed from its beginning, and that is said."""
-    monkeypatch.setattr(one, 'CHUNK', 4)
-    then_once(monkeypatch, one._Log, '_write', again(coll))
+    monkeypatch.setattr(show, 'CHUNK', 4)
+    then_once(monkeypatch, show._Log, '_write', again(coll))
     done = call('logs', base, 'coll', 'a')
     assert (done.exit_code, done.stdout) == (0, 'aaaa' + 'b' * 20 + '\n')
     assert 'computed anew' in done.stderr

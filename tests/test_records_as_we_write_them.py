@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_index import done, failed
 
-from hadrosaur import Project, canonical, directory, diskio, walking
-from hadrosaur.directory import plain
+from hadrosaur import Project, canonical, directory, fileops, scan
+from hadrosaur.directory import record_pattern
 from hadrosaur.handle import of_one_run
 from hadrosaur.records import format_time
 
@@ -64,11 +64,11 @@ def both(base, data, status='completed'):
         record.write(data)
     with open(f'{path}/status.json', 'wb') as file:
         file.write(directory.STATUS_BYTES[status])
-    with diskio.opened(f'{base}/coll') as parent, diskio.opened(path) as opened:
-        visit = walking._Visit('coll', 'coll', parent)
+    with fileops.opened(f'{base}/coll') as parent, fileops.opened(path) as opened:
+        visit = scan._Visit('coll', 'coll', parent)
         quick = visit._quickly('coll/one', 'one', opened, None)
         where = ('coll', 'coll/one', 'one', opened, parent)
-        careful = of_one_run(opened, lambda record: walking._look(record, *where))
+        careful = of_one_run(opened, lambda record: scan._look(record, *where))
     return quick, careful
 
 
@@ -135,9 +135,9 @@ def test_what_is_nearly_ours_is_for_the_careful_reader(folder, old, new):
         args='{"a":1}', args_hash=canonical.args_hash('{"a":1}')
     )
     record = directory.record_bytes(entry, 'completed', 'run', capture='auto').decode()
-    assert plain.cells(record.encode()) is not None
+    assert record_pattern.cells(record.encode()) is not None
     assert old in record
-    assert plain.cells(record.replace(old, new, 1).encode()) is None
+    assert record_pattern.cells(record.replace(old, new, 1).encode()) is None
 
 
 def test_what_a_run_writes_is_read_by_the_pattern(tmp_path):
@@ -153,7 +153,7 @@ def test_what_a_run_writes_is_read_by_the_pattern(tmp_path):
     proj.close()
     for name in os.listdir(tmp_path / 'base/coll'):
         data = (tmp_path / 'base/coll' / name / 'record.json').read_bytes()
-        known = plain.cells(data)
+        known = record_pattern.cells(data)
         assert known is not None
         assert {name: json.loads(data)[name] for name in directory._RECORDED} == {
             name: known[name] for name in directory._RECORDED

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli_tools import call
 
-from hadrosaur import HadrosaurWarning, InvalidArgs, Project, grid, paths
-from hadrosaur.index._finding import FUNCTIONS, rows_text
+from hadrosaur import HadrosaurWarning, InvalidArgs, Project, grid, json_paths
+from hadrosaur.index._filters import FUNCTIONS, rows_text
 
 RESULTS = [
     {'score': 0.5, 'n': 1, 'ok': True, 'kind': 'svc', 'deep': {'er': [1, {'x': 'y'}]}, 'a.b': 1},
@@ -126,11 +126,11 @@ def test_comparisons_are_those_of_python(known, name, sign, value):
         sign in '<=>=' and sign != '=' and value in (True, None)
     ):
         return
-    path, oracle = paths.parse(f'result.{name}'), []
+    path, oracle = json_paths.parse(f'result.{name}'), []
     for place, result in enumerate(RESULTS):
         held = path.within(result)
         same = kind_of(held) == kind_of(value)
-        if held is not paths.MISSING and (OPERATORS[sign](held, value) if same else sign == '!='):
+        if held is not json_paths.MISSING and (OPERATORS[sign](held, value) if same else sign == '!='):
             oracle.append(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('hadrosaur.index._query.warn', lambda message: None)

@@ -12,7 +12,7 @@ import warnings
 import pytest
 from conftest import HANG, await_that
 
-from hadrosaur import Counts, HadrosaurWarning, Project, rowevents, rowwriter
+from hadrosaur import Counts, HadrosaurWarning, Project, row_events, row_writer
 
 WAYS = ['a transaction', 'a rebuild']
 HOLD = """
@@ -178,7 +178,7 @@ def test_ctrl_c_is_heard_while_the_index_is_locked(program, base, held):
     fetching = program(
         """
         import sys
-        from hadrosaur import Project, rowwriter
+        from hadrosaur import Project, row_writer
 
         rowwriter.LAST = 0.1
         proj = Project(sys.argv[1])
@@ -204,9 +204,9 @@ def test_ctrl_c_is_heard_while_the_index_is_locked(program, base, held):
 
 def test_what_is_wrong_is_said_once(proj, base, held, monkeypatch):
     """Not for each resource; and again if it happens again."""
-    monkeypatch.setattr(rowwriter, 'BUSY_SAID', 0.0)
-    failed, real = [], rowwriter.RowWriter._failed
-    monkeypatch.setattr(rowwriter.RowWriter, '_failed', lambda *args: failed.append(real(*args)))
+    monkeypatch.setattr(row_writer, 'BUSY_SAID', 0.0)
+    failed, real = [], row_writer.RowWriter._failed
+    monkeypatch.setattr(row_writer.RowWriter, '_failed', lambda *args: failed.append(real(*args)))
     proj.resource('coll')(lambda ident, args, subdir: ident)
     proj.fetch('coll', 'before')
     release = held()
@@ -261,7 +261,7 @@ def spoil(base, how):
 
 LEAVES_ROWS = """
     import os, signal, sys
-    from hadrosaur import Project, rowwriter
+    from hadrosaur import Project, row_writer
 
     rowwriter.LAST = 0.1
     base, how = sys.argv[1:]
@@ -467,9 +467,9 @@ def test_ctrl_c_between_two_steps_loses_no_row_and_no_count(proj, monkeypatch, w
     rows, written = proj._store.rows, []
     monkeypatch.setattr(rows, '_wake', lambda: None)  # nobody else writes
     monkeypatch.setattr(rows, '_apply', written.extend)
-    code = getattr(rowwriter.RowWriter, where).__code__
+    code = getattr(row_writer.RowWriter, where).__code__
     for number in itertools.count(1):
-        first, second = rowevents.Event('queue', ['row']), rowevents.Event('queue', ['row'])
+        first, second = row_events.Event('queue', ['row']), row_events.Event('queue', ['row'])
         if where == 'put':
             reached = interrupted(number, code, lambda: rows.put(first))  # noqa: B023
         else:

@@ -8,9 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from hadrosaur import processors
+from hadrosaur import cpu_count
 
-NAMES = processors.THREADS_OF
+NAMES = cpu_count.THREADS_OF
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def test_threads_of_libraries_are_divided_among_workers(kind, proj, monkeypatch)
     """Eight processors for two workers are four threads each; for twenty workers it is one each."""
     for module in ('slots', 'futures'):
         monkeypatch.setattr(f'hadrosaur.executors.{module}.processors', lambda: 8)
-    monkeypatch.setattr(processors, 'processors', lambda: 8)
+    monkeypatch.setattr(cpu_count, 'processors', lambda: 8)
 
     assert seen(proj, kind, workers=2) == dict.fromkeys(NAMES, '4')
     assert seen(proj, kind, workers=20) == dict.fromkeys(NAMES, '1')
@@ -123,11 +123,11 @@ def test_limits_of_control_groups_are_found(own, files, limit, tmp_path, monkeyp
         path.write_text(text)
 
     places = (str(tmp_path / 'own'), str(tmp_path / 'groups'))
-    assert processors.allowed_by_groups(*places) == limit
+    assert cpu_count.allowed_by_groups(*places) == limit
 
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: set(range(8)))
-    monkeypatch.setattr(processors.allowed_by_groups, '__defaults__', places)
-    assert processors.processors() == {None: 8, 0.5: 1, 1.0: 1, 1.5: 2, 2.0: 2, 3.0: 3}[limit]
+    monkeypatch.setattr(cpu_count.allowed_by_groups, '__defaults__', places)
+    assert cpu_count.processors() == {None: 8, 0.5: 1, 1.0: 1, 1.5: 2, 2.0: 2, 3.0: 3}[limit]
 
 
 def test_memory_of_the_largest_subprocess_counts(proj):

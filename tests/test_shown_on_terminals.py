@@ -10,7 +10,7 @@ import pytest
 from conftest import HANG
 
 from hadrosaur import Project, UnknownExecutor
-from hadrosaur.shown import Harmless
+from hadrosaur.sanitize import Harmless
 
 HOSTILE = {
     b'\x1b[31mred\x1b[0m': '\x1b[31mred\x1b[0m\x1b[0m',

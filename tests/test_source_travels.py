@@ -9,7 +9,7 @@ from types import CodeType
 import cloudpickle
 import pytest
 
-from hadrosaur.executors import _source
+from hadrosaur.executors import _function_source
 
 SCRIPT = """
     import json, sys
@@ -91,7 +91,7 @@ def test_no_pickler_takes_the_file_away(forgetful):
         return Local().method()
 
     assert pickle.loads(cloudpickle.dumps(lambda: 1)).__code__.co_filename == '<nowhere>'
-    loaded = pickle.loads(_source.dumps(entry)[0])
+    loaded = pickle.loads(_function_source.dumps(entry)[0])
 
     assert loaded() == 7
     [local] = [cell.cell_contents for cell in loaded.__closure__]
@@ -109,8 +109,8 @@ def test_partials_and_callable_objects_keep_their_file(forgetful):
     def add(first, second):
         return first + second
 
-    partial = pickle.loads(_source.dumps(functools.partial(add, 1))[0])
-    thing = pickle.loads(_source.dumps(Callable())[0])
+    partial = pickle.loads(_function_source.dumps(functools.partial(add, 1))[0])
+    thing = pickle.loads(_function_source.dumps(Callable())[0])
 
     assert partial(2) == 3
     assert partial.func.__code__.co_filename == __file__
@@ -127,7 +127,7 @@ def test_lines_that_no_file_holds_travel_along():
     exec(compile(text, name, 'exec'), namespace)
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     try:
-        payload, _ = _source.dumps(namespace['cell'])
+        payload, _ = _function_source.dumps(namespace['cell'])
     finally:
         del linecache.cache[name]
 
@@ -146,4 +146,4 @@ def test_the_lines_of_a_file_do_not_travel(tmp_path):
     exec(compile(path.read_text('utf-8'), str(path), 'exec'), namespace)
     linecache.getlines(str(path))
 
-    assert b'some long line' not in _source.dumps(namespace['work'])
+    assert b'some long line' not in _function_source.dumps(namespace['work'])

@@ -50,9 +50,9 @@ def left(base):
 READER = """
 import json, os, sys, warnings
 from hadrosaur import Project, HadrosaurError, cli
-import hadrosaur.settle, hadrosaur.registry, hadrosaur.index._clauses, hadrosaur.index._reading
-import hadrosaur.index._clauses, hadrosaur.schema, hadrosaur.upgrade, hadrosaur.mounts, traceback
-import concurrent.futures, difflib, html, sqlalchemy, sqlalchemy.dialects.sqlite.pysqlite, hadrosaur.cli.one
+import hadrosaur.recover, hadrosaur.registry, hadrosaur.index._query_sql, hadrosaur.index._readonly
+import hadrosaur.index._query_sql, hadrosaur.schema, hadrosaur.upgrade, hadrosaur.mounts, traceback
+import concurrent.futures, difflib, html, sqlalchemy, sqlalchemy.dialects.sqlite.pysqlite, hadrosaur.cli.show
 warnings.simplefilter('ignore')
 base = sys.argv[1]
 if os.getuid() == 0:

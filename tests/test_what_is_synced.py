@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hadrosaur import Project, compute, diskio, settle, syncing
+from hadrosaur import Project, compute, durability, fileops, recover
 
 RUN = '…'
 LOGS = ['stdout', 'stderr']
@@ -33,8 +33,8 @@ def synced(monkeypatch):
 
     monkeypatch.setattr(os, 'fdatasync', noted(os.fdatasync))
     monkeypatch.setattr(os, 'fsync', noted(os.fsync))
-    monkeypatch.setattr(syncing, '_takes_one_call', lambda *_: False)  # each file is seen
-    monkeypatch.setattr(syncing, '_above_synced', set())
+    monkeypatch.setattr(durability, '_takes_one_call', lambda *_: False)  # each file is seen
+    monkeypatch.setattr(durability, '_above_synced', set())
     return names
 
 
@@ -73,7 +73,7 @@ def since(synced, act):
 
 def order(proj, recompute):
     collection = proj._registry.get('coll')
-    return proj._store.order(collection, 'a', '{}', 'a', recompute=recompute), collection.function
+    return proj._store.job(collection, 'a', '{}', 'a', recompute=recompute), collection.function
 
 
 def test_a_first_run_that_is_durable(opened, synced, base):
@@ -150,7 +150,7 @@ def test_a_run_that_was_cut_off(opened, synced):
         compute.carry_out(order(proj, 'yes')[0], lambda *_: os._exit(0))
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    found = since(synced, lambda: settle.settle('coll', 'a', f'{proj.path}/coll', 'a'))
+    found = since(synced, lambda: recover.recover('coll', 'a', f'{proj.path}/coll', 'a'))
     assert found == ['a']
     assert proj.get('coll', 'a').entry.error_type == 'Interrupted'
 
@@ -167,7 +167,7 @@ def test_storage_that_cannot_be_walked_through(opened, synced, monkeypatch, erro
         raise error
 
     proj = opened(durable=True)
-    monkeypatch.setattr(syncing, '_walk', walk)
+    monkeypatch.setattr(durability, '_walk', walk)
     monkeypatch.setattr(os, 'sync', lambda: synced.append('everything'))
     found = since(synced, lambda: proj.fetch('coll', 'a', {'stores': True}))
     assert found[found.index(RUN) :] == [RUN, 'result', *LOGS, 'everything', 'a', *FINAL]
@@ -175,8 +175,8 @@ def test_storage_that_cannot_be_walked_through(opened, synced, monkeypatch, erro
 
 def test_a_removal_that_is_durable(opened, synced, monkeypatch):
     """The status is gone from the disk before anything that it stood for goes; else nothing is waited for."""
-    clear = diskio.clear_folder
-    monkeypatch.setattr(diskio, 'clear_folder', lambda *a, **k: (synced.append(RUN), clear(*a, **k)))
+    clear = fileops.clear_folder
+    monkeypatch.setattr(fileops, 'clear_folder', lambda *a, **k: (synced.append(RUN), clear(*a, **k)))
     for durable in True, False:
         proj = opened(durable=durable)
         proj.fetch('coll', 'a', {'stores': True})

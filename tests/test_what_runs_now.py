@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import HANG, await_that
 
-from hadrosaur import stacks
+from hadrosaur import stack_dump
 
 PROGRAM = """
     import os, sys, time
@@ -85,7 +85,7 @@ def test_ps_says_that_nothing_runs(proj, tmp_path):
     assert json.loads(hadrosaur(tmp_path, 'ps', 'base', '--json').stdout) == []
 
 
-@pytest.mark.skipif(not stacks.IS_POSSIBLE, reason='Linux only')
+@pytest.mark.skipif(not stack_dump.IS_POSSIBLE, reason='Linux only')
 def test_the_stack_of_a_running_resource(running, tmp_path):
     """The function's own frames, innermost first, with their lines; the run goes on unharmed."""
     running('processes')

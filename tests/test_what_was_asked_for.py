@@ -149,9 +149,9 @@ def test_the_policies_hold_for_a_run_that_was_waited_for(proj, others, monkeypat
     monkeypatch.setattr(type(proj._fetcher), '_await', lambda *given: (others.touch(), waits(*given))[1])
     if way in ('many', 'background'):
         others.touch() if way == 'background' else None
-        batch_waits = hadrosaur.runner.batch.Batch._poll_elsewhere
+        batch_waits = hadrosaur.engine.batch.Batch._poll_elsewhere
         monkeypatch.setattr(
-            hadrosaur.runner.batch.Batch,
+            hadrosaur.engine.batch.Batch,
             '_poll_elsewhere',
             lambda *given: (others.touch(), batch_waits(*given))[1],
         )

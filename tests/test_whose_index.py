@@ -299,11 +299,11 @@ def test_what_a_killed_rebuilding_left_is_swept_away(base):
 
 def test_temporary_folders_of_killed_readers_are_swept_away(base, tmp_path, monkeypatch):
     """Those whose maker lives stay, and those of other programs do."""
-    from hadrosaur.index import Index, _reading
+    from hadrosaur.index import Index, _readonly
 
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
-    monkeypatch.setattr(_reading, 'YOUNG', -1.0)
-    left, other = tmp_path / f'{_reading.PREFIX}left', tmp_path / 'hadrosaur-of-others'
+    monkeypatch.setattr(_readonly, 'YOUNG', -1.0)
+    left, other = tmp_path / f'{_readonly.PREFIX}left', tmp_path / 'hadrosaur-of-others'
     left.mkdir()
     (left / 'index.sqlite3').write_text('left')
     other.mkdir()
@@ -313,6 +313,6 @@ def test_temporary_folders_of_killed_readers_are_swept_away(base, tmp_path, monk
     assert first.count() == second.count() == {}
     assert not left.exists()
     assert other.exists()
-    assert len(list(tmp_path.glob(f'{_reading.PREFIX}*'))) == 2
+    assert len(list(tmp_path.glob(f'{_readonly.PREFIX}*'))) == 2
     first.close()
     second.close()

@@ -26,29 +26,29 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    'status': Verb('Look', 'overview', 'Count resources by status, with rate and time to go.'),
-    'ps': Verb('Look', 'living', 'Show what runs now: where, since when, how far, and its last line.'),
-    'query': Verb('Look', 'rows', 'List resources that match filters.'),
-    'show': Verb('Look', 'one', 'Show all about one resource.'),
-    'logs': Verb('Look', 'one', 'Print what one resource printed.'),
-    'diff': Verb('Look', 'one', 'Show in what two attempts of a resource differ.'),
-    'errors': Verb('Look', 'overview', 'Group failures by cause.'),
-    'explain': Verb('Look', 'one', 'Say whether a resource would be computed, and why.'),
-    'stack': Verb('Look', 'living', 'Show where a running resource is in its code.'),
-    'du': Verb('Look', 'keeping', 'Show what takes space on the disk.'),
-    'metrics': Verb('Look', 'keeping', 'Print counts and durations for Prometheus.'),
+    'status': Verb('Look', 'status', 'Count resources by status, with rate and time to go.'),
+    'ps': Verb('Look', 'ps', 'Show what runs now: where, since when, how far, and its last line.'),
+    'query': Verb('Look', 'query', 'List resources that match filters.'),
+    'show': Verb('Look', 'show', 'Show all about one resource.'),
+    'logs': Verb('Look', 'show', 'Print what one resource printed.'),
+    'diff': Verb('Look', 'show', 'Show in what two attempts of a resource differ.'),
+    'errors': Verb('Look', 'status', 'Group failures by cause.'),
+    'explain': Verb('Look', 'show', 'Say whether a resource would be computed, and why.'),
+    'stack': Verb('Look', 'ps', 'Show where a running resource is in its code.'),
+    'du': Verb('Look', 'housekeeping', 'Show what takes space on the disk.'),
+    'metrics': Verb('Look', 'housekeeping', 'Print counts and durations for Prometheus.'),
     'web': Verb('Look', 'web', 'Show a base directory in a browser.'),
-    'sql': Verb('Look', 'rows', 'Run a SELECT on the index.'),
-    'run': Verb('Compute', 'running', 'Compute many resources in parallel.'),
-    'retry': Verb('Compute', 'running', 'Compute those that ended in error again.'),
-    'reproduce': Verb('Compute', 'reproducing', 'Run one resource again here, in a scratch copy.'),
-    'cancel': Verb('Compute', 'stopping', 'Stop what another process computes.'),
-    'check': Verb('Mend', 'mending', 'Find where index and directories disagree.'),
-    'reindex': Verb('Mend', 'mending', 'Make the index agree with the directories.'),
-    'rm': Verb('Mend', 'mending', 'Delete resources.'),
-    'gc': Verb('Mend', 'keeping', 'Delete what is old, or too much.'),
-    'db': Verb('Mend', 'database', "Show or upgrade the index's revision."),
-    'completion': Verb('Mend', 'completion', 'Print the script that completes words in a shell.'),
+    'sql': Verb('Look', 'query', 'Run a SELECT on the index.'),
+    'run': Verb('Compute', 'run', 'Compute many resources in parallel.'),
+    'retry': Verb('Compute', 'run', 'Compute those that ended in error again.'),
+    'reproduce': Verb('Compute', 'reproduce', 'Run one resource again here, in a scratch copy.'),
+    'cancel': Verb('Compute', 'cancel', 'Stop what another process computes.'),
+    'check': Verb('Maintain', 'maintenance', 'Find where index and directories disagree.'),
+    'reindex': Verb('Maintain', 'maintenance', 'Make the index agree with the directories.'),
+    'rm': Verb('Maintain', 'maintenance', 'Delete resources.'),
+    'gc': Verb('Maintain', 'housekeeping', 'Delete what is old, or too much.'),
+    'db': Verb('Maintain', 'db', "Show or upgrade the index's revision."),
+    'completion': Verb('Maintain', 'completion', 'Print the script that completes words in a shell.'),
 }
 
 _EPILOG = """\b
@@ -56,7 +56,7 @@ Examples:
   hadrosaur status base                       how far is it?
   hadrosaur query base --status error         which ones failed?
   hadrosaur logs base books moby-dick         what did that one print?
-  hadrosaur retry jobs:proj books             once the function is mended
+  hadrosaur retry jobs:proj books             once the function is fixed
 
 \b
 Exit codes:
@@ -99,7 +99,7 @@ class Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> None:
         """Run the verb; what goes wrong becomes a message and an exit code."""
-        from .ending import exit_code_of
+        from .exit_codes import exit_code_of
 
         run = super().invoke
         ctx.exit(exit_code_of(lambda: run(ctx)))
@@ -132,6 +132,6 @@ def main() -> None:
     try:
         app(prog_name='hadrosaur')
     except OSError as error:  # the help and the version, which no verb says
-        from .ending import refuse_system_error
+        from .exit_codes import refuse_system_error
 
         raise SystemExit(refuse_system_error(error))

@@ -9,7 +9,7 @@ import click
 
 from .. import filters as parse
 from ..records import STATUSES
-from . import names
+from . import completion_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,12 +101,14 @@ class Comparison(Type):
 
 BASE = click.argument('base', type=click.Path(file_okay=False))
 TARGET = click.argument('target', metavar='MODULE:PROJ', type=click.Path())
-COLL = click.argument('collection', type=Name(), metavar='COLL', shell_complete=names.collections)
+COLL = click.argument('collection', type=Name(), metavar='COLL', shell_complete=completion_values.collections)
 SOME_COLL = click.argument(
-    'collection', type=Name(), metavar='[COLL]', required=False, shell_complete=names.collections
+    'collection', type=Name(), metavar='[COLL]', required=False, shell_complete=completion_values.collections
 )
-IDENT = click.argument('ident', type=Name(), metavar='IDENT', shell_complete=names.idents)
-IDENTS = click.argument('idents', type=Name(), metavar='[IDENT]…', nargs=-1, shell_complete=names.idents)
+IDENT = click.argument('ident', type=Name(), metavar='IDENT', shell_complete=completion_values.idents)
+IDENTS = click.argument(
+    'idents', type=Name(), metavar='[IDENT]…', nargs=-1, shell_complete=completion_values.idents
+)
 IDENTS_FROM = click.option(
     '--idents-from',
     'source',

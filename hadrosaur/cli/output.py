@@ -16,11 +16,11 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from ..shown import lately as lately
-from ..shown import local as local
-from ..shown import seconds as seconds
-from ..shown import utc as utc
-from ..shown import visible
+from ..sanitize import lately as lately
+from ..sanitize import local as local
+from ..sanitize import printable
+from ..sanitize import seconds as seconds
+from ..sanitize import utc as utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -48,7 +48,7 @@ _STATUS_STYLES = {'completed': 'green', 'error': 'red', 'pending': 'yellow'}
 
 def note(text: str) -> None:
     """Say something about the data, on stderr."""
-    print(visible(text), file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
@@ -103,7 +103,7 @@ def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Non
 
 
 def _cell(value: Any) -> str:
-    return '' if value is None else visible(str(value))
+    return '' if value is None else printable(str(value))
 
 
 def terminal() -> Console:
@@ -162,9 +162,9 @@ def _widths(
 
     spaces = [max([cell_len(columns[each].title), *(cell_len(row[each]) for row in texts)]) for each in kept]
     flexible = [place for place, each in enumerate(kept) if columns[each].cut or columns[each].folded]
-    room = width - 2 * (len(kept) - 1)
+    layer_of = width - 2 * (len(kept) - 1)
     for places, least in ((flexible, LEAST_CUT), (range(len(kept)), LEAST)):
-        while sum(spaces) > room:
+        while sum(spaces) > layer_of:
             widest = max(places, key=spaces.__getitem__, default=None)
             if widest is None or spaces[widest] <= least:
                 break
@@ -181,10 +181,10 @@ def write_blocks(blocks: Iterable[tuple[str, list[str], str]]) -> None:
     for number, (title, lines, command) in enumerate(blocks):
         if number:
             console.print()
-        console.print(Text(visible(title), style='bold', overflow='fold'))
+        console.print(Text(printable(title), style='bold', overflow='fold'))
         for line in lines:
-            console.print(Padding(Text(visible(line), overflow='fold'), (0, 0, 0, 4)))
-        console.print(Text(f'    {visible(command)}'), soft_wrap=True)
+            console.print(Padding(Text(printable(line), overflow='fold'), (0, 0, 0, 4)))
+        console.print(Text(f'    {printable(command)}'), soft_wrap=True)
 
 
 def _styled(column: Column, text: str) -> Text:
@@ -199,7 +199,7 @@ def write_fields(fields: Iterable[tuple[str, Any]]) -> None:
     known = [(name, str(value)) for name, value in fields if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
-        print(f'{name:{width}}  {visible(value)}')
+        print(f'{name:{width}}  {printable(value)}')
 
 
 # --- for programs ----------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def write_csv(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     import csv
 
     table = csv.writer(_Lines())
-    shown = visible if is_terminal() else str
+    shown = printable if is_terminal() else str
     table.writerow([inert(title) for title in titles])
     for row in rows:
         table.writerow([inert(shown(value)) if isinstance(value, str) else value for value in row])

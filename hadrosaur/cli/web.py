@@ -10,7 +10,7 @@ import click
 from ..errors import HadrosaurError, ProjectError
 from . import output
 from .arguments import BASE
-from .projects import loaded, opened
+from .loading import loaded, opened
 
 if TYPE_CHECKING:
     from ..project import Project

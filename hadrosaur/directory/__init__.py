@@ -5,7 +5,7 @@ The directory is the truth about a resource; the index can be rebuilt from it. T
 * status.json says what may be believed, and it is switched last. The moment it says completed, the
   result, the record and the logs are there.
 * Only the holder of the directory's lock (a `Claim`, in claim.py) writes into it.
-* Whatever is cut off half way is told from what is on the disk: see settle.py.
+* Whatever is cut off half way is told from what is on the disk: see recover.py.
 
 A reader needs no lock. It may meet a status.json in the middle of being switched (157 of 10 million
 reads against a racing writer did); a state is therefore a document with exactly the three keys and
@@ -25,7 +25,7 @@ from datetime import UTC
 from json.encoder import encode_basestring
 from typing import Any, Literal
 
-from .. import canonical, diskio
+from .. import canonical, fileops
 from ..errors import InvalidArgs, InvalidIdent
 from ..records import COLUMNS, STATUSES, Entry, Status, format_time, parse_time
 from ._cells import bases_text as bases_text
@@ -104,7 +104,7 @@ def parse_status(data: bytes) -> Status | None:
 def is_completed(folder: int) -> bool:
     """Is status.json, byte for byte, what we write for a completed resource? The quick first question."""
     try:
-        fd = os.open(STATUS, diskio.READ, dir_fd=folder)
+        fd = os.open(STATUS, fileops.READ, dir_fd=folder)
     except OSError:
         return False
     try:
@@ -122,11 +122,11 @@ def read_status(folder: int) -> State:
     """
     for reading in range(_READINGS):
         try:
-            status = parse_status(diskio.read(STATUS, folder, STATUS_MOST))
+            status = parse_status(fileops.read(STATUS, folder, STATUS_MOST))
         except FileNotFoundError:
             return 'absent'
         except OSError as error:
-            if diskio.is_no_file(error):  # a folder or a link of that name: not ours to follow
+            if fileops.is_no_file(error):  # a folder or a link of that name: not ours to follow
                 return 'damaged'
             raise
         if status:
@@ -160,12 +160,12 @@ def parse_result(data: bytes) -> Any:
 def read_result(folder: int) -> bytes | None:
     """The bytes of result.json, where they parse; else None. Raises OSError as `read_status` does."""
     try:
-        data = diskio.read(RESULT, folder)
+        data = fileops.read(RESULT, folder)
         parse_result(data)
     except (FileNotFoundError, ValueError):
         return None
     except OSError as error:
-        if diskio.is_no_file(error):
+        if fileops.is_no_file(error):
             return None
         raise
     return data
@@ -195,11 +195,11 @@ def record_data(folder: int) -> bytes | None:
 def data_of(name: str, folder: int, most: int | None = None) -> bytes | None:
     """The bytes of a file: None where there is none, b'' where it is no file of ours."""
     try:
-        return diskio.read(name, folder, most)
+        return fileops.read(name, folder, most)
     except FileNotFoundError:
         return None
     except OSError as error:
-        if diskio.is_no_file(error):
+        if fileops.is_no_file(error):
             return b''
         raise
 
@@ -228,7 +228,7 @@ def _is_torn(document: dict[str, Any], text: str) -> bool:
     return known not in (canonical.args_hash(written), canonical.args_hash(recorded_args(document) or ''))
 
 
-def believed(state: State, record: dict[str, Any] | None, folder: int) -> State:
+def effective_status(state: State, record: dict[str, Any] | None, folder: int) -> State:
     """What a directory is in truth while nobody holds its lock; only looks.
 
     A valid final status stands. Pending or damaged means that someone was cut off: a final record
@@ -246,7 +246,7 @@ def believed(state: State, record: dict[str, Any] | None, folder: int) -> State:
 def last_error_line(folder: int) -> str | None:
     """The last line of error.log that says something."""
     try:
-        tail = diskio.read_tail(ERROR, folder, 4096).decode(errors='replace')
+        tail = fileops.read_tail(ERROR, folder, 4096).decode(errors='replace')
     except OSError:
         return None
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
@@ -433,9 +433,9 @@ def sweep(folder: int) -> None:
         for name in filter(is_litter, os.listdir(folder)):
             with contextlib.suppress(OSError):
                 try:
-                    diskio.remove(name, folder)
+                    fileops.remove(name, folder)
                 except OSError:
-                    diskio.remove_tree(name, folder)
+                    fileops.remove_tree(name, folder)
 
 
 # --- finding ---------------------------------------------------------------------------------------

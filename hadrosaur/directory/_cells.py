@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from .. import canonical, diskio
+from .. import canonical, fileops
 from ..records import INDEXED_RESULT
 
 if TYPE_CHECKING:
@@ -68,6 +68,6 @@ def indexed_result(name: str, folder: int, record: dict[str, Any]) -> str | None
     if type(most) is not int or most <= 0:
         return None
     try:
-        return result_text(diskio.read(name, folder, most), most)
+        return result_text(fileops.read(name, folder, most), most)
     except OSError:
         return None

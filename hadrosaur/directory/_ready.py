@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 
-from .. import diskio
+from .. import fileops
 from . import ERROR, FILES, RESULT, STORAGE, is_litter
 
 
@@ -38,11 +38,11 @@ class Ready:
             self._is_folder = {entry.name: entry.is_dir(follow_symlinks=False) for entry in found}
         for name in FILES:
             if self._is_folder.get(name):
-                diskio.refuse_full(name, self._folder)
+                fileops.refuse_full(name, self._folder)
         if STORAGE in self._is_folder:
             self._refuse_link()
         if ERROR in self._is_folder:
-            self._error = diskio.open_ours(ERROR, self._folder, os.O_WRONLY)
+            self._error = fileops.open_ours(ERROR, self._folder, os.O_WRONLY)
             if self._error is not None:
                 self._emptied.append(self._error)
         spares: list[int] = []
@@ -55,7 +55,7 @@ class Ready:
 
     def _refuse_link(self) -> None:
         if self._is_folder[STORAGE]:
-            os.close(diskio.open_folder(STORAGE, within=self._folder))  # may it be read and emptied?
+            os.close(fileops.open_folder(STORAGE, within=self._folder))  # may it be read and emptied?
             return
         raise OSError(
             errno.ENOTDIR,
@@ -65,8 +65,8 @@ class Ready:
 
     def write_beside(self, name: str, data: bytes, *, durable: bool) -> int:
         """Write a file that is to be `put` in the place of another; returns its descriptor."""
-        written = diskio.beside(name)
-        fd = diskio.create(written, data, self._folder, durable=durable)
+        written = fileops.beside(name)
+        fd = fileops.create(written, data, self._folder, durable=durable)
         self._beside[name] = written
         return fd
 
@@ -75,13 +75,13 @@ class Ready:
         flags = os.O_WRONLY | os.O_APPEND
         if name not in self._is_folder:
             self._new.append(name)
-            return diskio.open_new(name, self._folder, flags)
-        fd = diskio.open_ours(name, self._folder, flags)
+            return fileops.open_new(name, self._folder, flags)
+        fd = fileops.open_ours(name, self._folder, flags)
         if fd is not None:
             self._emptied.append(fd)
             return fd
-        written = diskio.beside(name)
-        fd = diskio.open_new(written, self._folder, flags)
+        written = fileops.beside(name)
+        fd = fileops.open_new(written, self._folder, flags)
         self._beside[name] = written
         return fd
 
@@ -94,7 +94,7 @@ class Ready:
         written = self._beside.pop(name, None)
         if written is None:
             return False
-        diskio.put(written, name, self._folder)
+        fileops.put(written, name, self._folder)
         return True
 
     def close(self) -> None:
@@ -106,22 +106,22 @@ class Ready:
         """Remove what was made so far, and is not yet put in its place."""
         for name in (*self._beside.values(), *self._new):
             with contextlib.suppress(OSError):
-                diskio.remove(name, self._folder)
+                fileops.remove(name, self._folder)
 
     def clear(self, *, keep_storage: bool) -> None:
         """Empty what the last run left, and what a process left that was killed in the middle of a write."""
         if RESULT in self._is_folder:
-            diskio.remove(RESULT, self._folder)  # not emptied: it may be read at this moment
+            fileops.remove(RESULT, self._folder)  # not emptied: it may be read at this moment
         if ERROR in self._is_folder and self._error is None:
-            diskio.remove(ERROR, self._folder)
+            fileops.remove(ERROR, self._folder)
         for log in self._emptied:
             os.ftruncate(log, 0)
         for name in list(self._beside):
             self.put(name)
         for name, is_folder in self._is_folder.items():
             if is_litter(name):
-                (diskio.remove_tree if is_folder else diskio.remove)(name, self._folder)
+                (fileops.remove_tree if is_folder else fileops.remove)(name, self._folder)
         if STORAGE not in self._is_folder:
-            diskio.make_folder(STORAGE, self._folder)
+            fileops.make_folder(STORAGE, self._folder)
         elif not keep_storage:
-            diskio.clear_folder(STORAGE, self._folder)
+            fileops.clear_folder(STORAGE, self._folder)

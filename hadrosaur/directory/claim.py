@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from .. import diskio, syncing
+from .. import durability, fileops
 from ..records import Status
 from . import (
     ERROR,
@@ -33,7 +33,7 @@ from . import (
 from ._ready import Ready
 
 _APPEND = os.O_WRONLY | os.O_APPEND
-_BEGUN = (RECORD, STATUS, STORAGE, STDOUT, STDERR)  # what a first run begins with, in this order
+_BEGUN = (RECORD, STATUS, STORAGE, STDOUT, STDERR)  # what a first run begins with, in this job
 _SPARE = 16  # descriptors that a run needs beyond its own files: for capture, for emptying storage/
 _TRIES = 1000  # to lock a folder that others remove and make; no more where inode numbers are made up
 
@@ -47,9 +47,25 @@ class Claim:
         has_begun: Something of a run has been written: the directory is no longer what it was.
     """
 
-    __slots__ = ('_durable', '_has_result', '_is_trusted', '_lock', '_record', '_record_bytes',
-                 '_record_stat', '_status', '_status_stat', '_was_completed', 'collection_path', 'folder',
-                 'folder_stat', 'has_begun', 'logs', 'name', 'was_made')  # fmt: skip
+    __slots__ = (
+        '_durable',
+        '_has_result',
+        '_is_trusted',
+        '_lock',
+        '_record',
+        '_record_bytes',
+        '_record_stat',
+        '_status',
+        '_status_stat',
+        '_was_completed',
+        'collection_path',
+        'created',
+        'folder',
+        'folder_stat',
+        'has_begun',
+        'logs',
+        'name',
+    )  # fmt: skip
 
     def __init__(self, collection_path: str, name: str, folder: int, lock: int, *, durable: bool) -> None:
         self._record = self._status = -1
@@ -63,7 +79,7 @@ class Claim:
         self._record_bytes = b''
         self._was_completed = self._has_result = False
         self._is_trusted = True  # no function of a user's has run, which might close our descriptors
-        self.was_made = self.has_begun = False
+        self.created = self.has_begun = False
 
     @property
     def path(self) -> str:
@@ -86,10 +102,10 @@ class Claim:
         Raises FileNotFoundError where it is not there and not to be made, and OSError where a symlink
         stands in its place.
         """
-        parent = diskio.open_folder(collection_path, diskio.LOOK)
+        parent = fileops.open_folder(collection_path, fileops.LOOK)
         try:
             for _ in range(_TRIES):
-                made = make and diskio.make_folder(name, parent)
+                made = make and fileops.make_folder(name, parent)
                 try:
                     claim = cls._locked(collection_path, name, parent, lock, durable, patience)
                 except FileNotFoundError:
@@ -108,9 +124,9 @@ class Claim:
                 elif claim._shares_its_lock():
                     claim.release()
                 else:
-                    claim.was_made = made
+                    claim.created = made
                     if durable and make:
-                        syncing.sync_above(collection_path)
+                        durability.sync_above(collection_path)
                     return claim
             raise OSError(errno.ESTALE, 'it is another folder each time it is looked at')
         finally:
@@ -120,24 +136,24 @@ class Claim:
     def _locked(
         cls, path: str, name: str, parent: int, lock: str, durable: bool, patience: float
     ) -> Claim | None:
-        held = folder = diskio.open_folder(name, within=parent)
+        held = folder = fileops.open_folder(name, within=parent)
         try:
             if lock != 'folder':
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                held = diskio.out_of_reach(os.open(LOCK, flags, 0o666, dir_fd=folder))
+                held = fileops.out_of_reach(os.open(LOCK, flags, 0o666, dir_fd=folder))
                 if not stat.S_ISREG(os.fstat(held).st_mode):
                     raise OSError(errno.ENODEV, f'{LOCK} is no file: remove it')
-            is_locked = diskio.lock_within(held, patience)
+            is_locked = fileops.lock_within(held, patience)
             if is_locked and held != folder:
                 is_locked = cls._folder_too(folder, patience)
         except BaseException:
-            diskio.unlock(held)
+            fileops.unlock(held)
             if held != folder:
                 os.close(folder)
             raise
         if is_locked:
             return cls(path, name, folder, held, durable=durable)
-        diskio.unlock(held)
+        fileops.unlock(held)
         if held != folder:
             os.close(folder)
         return None
@@ -146,7 +162,7 @@ class Claim:
     def _folder_too(folder: int, patience: float) -> bool:
         """Lock the folder beside the file: some process here may not know yet that files are locked."""
         try:
-            return diskio.lock_within(folder, patience)
+            return fileops.lock_within(folder, patience)
         except OSError:  # the file system has no locks of folders, and then nobody locks them
             return True
 
@@ -159,8 +175,8 @@ class Claim:
             return False
         if self._lock == self.folder:
             return True
-        try:  # by its name too: whoever settled or removed the folder may have unlinked what we opened
-            return diskio.is_same(self._lock, os.stat(LOCK, dir_fd=self.folder, follow_symlinks=False))
+        try:  # by its name too: whoever recovered or removed the folder may have unlinked what we opened
+            return fileops.is_same(self._lock, os.stat(LOCK, dir_fd=self.folder, follow_symlinks=False))
         except FileNotFoundError:
             return False
 
@@ -171,7 +187,7 @@ class Claim:
         """
         if self._lock == self.folder or os.fstat(self._lock).st_nlink == 1:
             return False
-        diskio.replace(LOCK, b'', self.folder)
+        fileops.replace(LOCK, b'', self.folder)
         return True
 
     def begin(
@@ -181,7 +197,7 @@ class Claim:
 
         Where it was made for this run: record.json, then status.json. Otherwise status.json says pending
         *first*, so that from then on nobody believes the old result; then the record says begun, and only
-        then is what the last run left emptied. Cut off anywhere, it is settled as the old result or as
+        then is what the last run left emptied. Cut off anywhere, it is recovered as the old result or as
         interrupted. All that is needed is opened before the first step. Raises OSError; where `has_begun`
         is false then, the directory is as it was.
 
@@ -192,7 +208,7 @@ class Claim:
             keep_storage: Leave what stands in storage/.
         """
         self._was_completed = was_completed
-        if self.was_made and state == 'absent':
+        if self.created and state == 'absent':
             self._begin_first(record)
         else:
             self._begin_again(record, state, keep_storage)
@@ -202,14 +218,14 @@ class Claim:
         """Raises FileExistsError, and leaves what is there, where somebody was here before we locked it."""
         folder, pending, made = self.folder, STATUS_BYTES['pending'], 0
         try:
-            fd = diskio.create(RECORD, record, folder, durable=self._durable, replaces=False)
+            fd = fileops.create(RECORD, record, folder, durable=self._durable, replaces=False)
             self._keep_record(fd, record)
             made = 1
-            self._keep_status(diskio.create(STATUS, pending, folder, durable=self._durable, replaces=False))
+            self._keep_status(fileops.create(STATUS, pending, folder, durable=self._durable, replaces=False))
             made = len(_BEGUN)
-            diskio.make_folder(STORAGE, folder)
-            self.logs = (diskio.open_new(STDOUT, folder, _APPEND),)
-            self.logs += (diskio.open_new(STDERR, folder, _APPEND),)
+            fileops.make_folder(STORAGE, folder)
+            self.logs = (fileops.open_new(STDOUT, folder, _APPEND),)
+            self.logs += (fileops.open_new(STDERR, folder, _APPEND),)
         except BaseException:
             self._remove_begun(made)
             raise
@@ -220,7 +236,7 @@ class Claim:
         self._close_files()
         try:
             for name in reversed(_BEGUN[:made]):  # an empty folder is removed too
-                diskio.remove(name, self.folder)
+                fileops.remove(name, self.folder)
         except OSError:
             self.has_begun = True
 
@@ -248,14 +264,14 @@ class Claim:
     def _say(self, ready: Ready, record: bytes, state: State) -> None:
         if state == 'absent':
             if self._is_synced:  # a status.json that was deleted by hand is gone from the disk too
-                diskio.sync_folder(self.folder)
+                fileops.sync_folder(self.folder)
             self._say_begun(ready, record)
             self._say_pending(ready)
             return
         if state != 'pending' or ready.replaces(STATUS):
             self._say_pending(ready)
         elif self._is_synced:  # a recompute that was queued has said so, and did not wait for the disk
-            diskio.sync_data(self._status)
+            fileops.sync_data(self._status)
         self._say_begun(ready, record)
 
     @property
@@ -267,13 +283,13 @@ class Claim:
         """Open it to be rewritten in place; else, or if it must never be torn, write one beside it."""
         with contextlib.suppress(FileNotFoundError):
             try:
-                ready.old_record = diskio.read(RECORD, self.folder, RECORD_MOST)
+                ready.old_record = fileops.read(RECORD, self.folder, RECORD_MOST)
             except OSError as error:
-                if not diskio.is_no_file(error) and not isinstance(error, PermissionError):
+                if not fileops.is_no_file(error) and not isinstance(error, PermissionError):
                     raise
         fd = None
         if ready.old_record is not None and not self._durable:
-            fd = diskio.open_ours(RECORD, self.folder, os.O_RDWR)
+            fd = fileops.open_ours(RECORD, self.folder, os.O_RDWR)
         if fd is None:
             fd = ready.write_beside(RECORD, record, durable=self._is_synced)
             self._keep_record(fd, record)
@@ -282,7 +298,7 @@ class Claim:
 
     def _open_status(self, ready: Ready | None = None) -> None:
         """Open it to be switched in place; else, where there is a ``ready``, write one beside it."""
-        fd = diskio.open_ours(STATUS, self.folder, os.O_RDWR)
+        fd = fileops.open_ours(STATUS, self.folder, os.O_RDWR)
         if fd is not None and os.fstat(fd).st_size != STATUS_LENGTH:
             os.close(fd)
             fd = None
@@ -302,7 +318,7 @@ class Claim:
         if not ready.put(STATUS):
             self._switch('pending', sync=self._is_synced)
         elif self._is_synced:
-            diskio.sync_folder(self.folder)
+            fileops.sync_folder(self.folder)
 
     def _say_begun(self, ready: Ready, record: bytes) -> None:
         is_put = ready.put(RECORD)
@@ -310,54 +326,54 @@ class Claim:
             self._rewrite_record(record)
         ready.is_record_changed = True
         if is_put and self._is_synced:
-            diskio.sync_folder(self.folder)
+            fileops.sync_folder(self.folder)
 
     def _take_back(self, ready: Ready, state: State) -> None:
         """Make the directory what it was, as far as that goes; else it has begun."""
         try:
             ready.undo()
             if ready.is_record_changed and ready.old_record is not None:
-                diskio.replace(RECORD, ready.old_record, self.folder)
+                fileops.replace(RECORD, ready.old_record, self.folder)
             elif ready.is_record_changed:
-                diskio.remove(RECORD, self.folder)
+                fileops.remove(RECORD, self.folder)
             if ready.is_status_changed and state == 'absent':
-                diskio.remove(STATUS, self.folder)
+                fileops.remove(STATUS, self.folder)
             elif ready.is_status_changed and state in STATUS_BYTES:
                 self.set_status(state)
         except OSError:
-            # A status that says pending is settled by the record: by the old one to what it was.
+            # A status that says pending is recovered by the record: by the old one to what it was.
             self.has_begun = ready.is_record_changed
 
     def _close_files(self) -> None:
         """Those that the function has not closed, whose numbers may be of files of its own by now."""
         ours = [fd for fd in (self._record, self._status) if self._is_ours(fd)]
         for fd in (*ours, *self.logs):
-            diskio.close_quietly(fd)
+            fileops.close_quietly(fd)
         self.logs, self._record, self._status = (), -1, -1
 
     def finish(self, status: Status, record: bytes, *, result: bytes | None = None, error: str = '') -> int:
         """Write what came of the run, status.json last. Returns its time in nanoseconds.
 
-        Raises OSError; then status.json still says pending, and the next to look settles it.
+        Raises OSError; then status.json still says pending, and the next to look recovers it.
         """
         sync = self._is_synced
         if result is not None:
-            os.close(diskio.create(RESULT, result, self.folder, durable=sync))
+            os.close(fileops.create(RESULT, result, self.folder, durable=sync))
             self._has_result = True
         if error:
             text = error.encode(errors='backslashreplace')
             with contextlib.suppress(OSError):  # on a full disk: the record says it in one line
-                os.close(diskio.create(ERROR, text, self.folder, durable=self._durable))
+                os.close(fileops.create(ERROR, text, self.folder, durable=self._durable))
         # What the record tells of is on the disk before it: from then on a run that is cut off is believed.
         if self._durable:
             for log in self.logs:
-                diskio.sync_data(log)
-            syncing.sync_storage(STORAGE, self.folder, self.path)
+                fileops.sync_data(log)
+            durability.sync_storage(STORAGE, self.folder, self.path)
         if sync:
-            diskio.sync_folder(self.folder)  # the result's name
+            fileops.sync_folder(self.folder)  # the result's name
         self.write_record(record)
         if result is None and self._has_result:  # written, but then its record or its status could not be
-            diskio.remove(RESULT, self.folder)
+            fileops.remove(RESULT, self.folder)
         return self._switch(status, sync=sync)
 
     def write_record(self, record: bytes) -> None:
@@ -365,17 +381,17 @@ class Claim:
         if not self._durable and self._is_in_place(self._record, RECORD):
             self._rewrite_record(record)
         else:
-            diskio.replace(RECORD, record, self.folder, durable=self._is_synced)
+            fileops.replace(RECORD, record, self.folder, durable=self._is_synced)
 
     def _rewrite_record(self, record: bytes) -> None:
         before = self._record_bytes
         try:
-            self._record_bytes = diskio.overwrite(self._record, record, before, durable=self._is_synced)
+            self._record_bytes = fileops.overwrite(self._record, record, before, durable=self._is_synced)
         except OSError:
             # The args that were asked for stand there and nowhere else: what is torn is put back whole.
             with contextlib.suppress(OSError):
-                if diskio.read(RECORD, self.folder) != before:
-                    diskio.replace(RECORD, before, self.folder)
+                if fileops.read(RECORD, self.folder) != before:
+                    fileops.replace(RECORD, before, self.folder)
             raise
 
     def set_status(self, status: Status) -> int:
@@ -392,27 +408,27 @@ class Claim:
         data = STATUS_BYTES[status]
         if self._is_in_place(self._status, STATUS):
             try:
-                diskio.write_all(self._status, data)
+                fileops.write_all(self._status, data)
                 if sync:
-                    diskio.sync_data(self._status)
+                    fileops.sync_data(self._status)
             except OSError:  # nobody is to believe what the disk may not have
                 with contextlib.suppress(OSError):
-                    diskio.write_all(self._status, STATUS_BYTES['pending'])
+                    fileops.write_all(self._status, STATUS_BYTES['pending'])
                 raise
             return os.fstat(self._status).st_mtime_ns
-        diskio.replace(STATUS, data, self.folder, durable=sync)
+        fileops.replace(STATUS, data, self.folder, durable=sync)
         return os.stat(STATUS, dir_fd=self.folder, follow_symlinks=False).st_mtime_ns
 
     def _is_ours(self, fd: int) -> bool:
         """Is it open, and still the file that we opened?"""
-        return fd >= 0 and (self._is_trusted or diskio.is_same(fd, self._opened_as(fd)))
+        return fd >= 0 and (self._is_trusted or fileops.is_same(fd, self._opened_as(fd)))
 
     def _opened_as(self, fd: int) -> os.stat_result:
         return self._record_stat if fd == self._record else self._status_stat
 
     def _is_in_place(self, fd: int, name: str) -> bool:
         """May the file be written in place? It is ours, under that name and no other."""
-        return self._is_ours(fd) and diskio.is_alone(self._opened_as(fd), name, self.folder)
+        return self._is_ours(fd) and fileops.is_alone(self._opened_as(fd), name, self.folder)
 
     def remade(self, lock: str) -> Claim | None:
         """The directory made anew, where the function removed it or closed our descriptors."""
@@ -420,7 +436,7 @@ class Claim:
 
     def is_intact(self) -> bool:
         """After a function has run: are our descriptors still ours, and is the directory in its place?"""
-        if not diskio.is_same(self.folder, self.folder_stat):
+        if not fileops.is_same(self.folder, self.folder_stat):
             return False
         self._is_trusted = False
         self._is_trusted = all(fd < 0 or self._is_ours(fd) for fd in (self._record, self._status))
@@ -432,10 +448,10 @@ class Claim:
 
     def remove(self) -> None:
         """Remove the directory and all that is in it. Cut off anywhere, the next claim completes that."""
-        with diskio.opened(self.collection_path, diskio.LOOK) as parent:
+        with fileops.opened(self.collection_path, fileops.LOOK) as parent:
             self._empty(parent)
             for name in (REMOVED, LOCK):  # the lock last: from then on the folder may be somebody else's
-                diskio.remove(name, self.folder)
+                fileops.remove(name, self.folder)
             try:
                 os.rmdir(self.name, dir_fd=parent)
             except OSError as error:
@@ -446,9 +462,9 @@ class Claim:
         """Remove what is left where somebody was killed while removing the directory; False where not."""
         if not is_removed(self.folder):
             return False
-        with diskio.opened(self.collection_path, diskio.LOOK) as parent:
+        with fileops.opened(self.collection_path, fileops.LOOK) as parent:
             self._empty(parent)
-        diskio.remove(REMOVED, self.folder)
+        fileops.remove(REMOVED, self.folder)
         return True
 
     def _empty(self, parent: int) -> None:
@@ -457,19 +473,19 @@ class Claim:
             os.rename(STATUS, REMOVED, src_dir_fd=self.folder, dst_dir_fd=self.folder)
         except FileNotFoundError:
             if not is_removed(self.folder):
-                os.close(diskio.open_new(REMOVED, self.folder))
+                os.close(fileops.open_new(REMOVED, self.folder))
         if self._durable:  # or a power cut brings the status back, without what it stood for
-            diskio.sync_folder(self.folder)
-        diskio.clear_folder(self.name, parent, kept=(REMOVED, LOCK))
+            fileops.sync_folder(self.folder)
+        fileops.clear_folder(self.name, parent, kept=(REMOVED, LOCK))
 
     def unmake(self) -> None:
         """Remove the directory again where `take` made it, and nothing was put into it since."""
-        if not self.was_made:
+        if not self.created:
             return
         with contextlib.suppress(OSError):
             if self._lock != self.folder:
-                diskio.remove(LOCK, self.folder)
-            with diskio.opened(self.collection_path, diskio.LOOK) as parent:
+                fileops.remove(LOCK, self.folder)
+            with fileops.opened(self.collection_path, fileops.LOOK) as parent:
                 os.rmdir(self.name, dir_fd=parent)
 
     def __del__(self) -> None:
@@ -482,6 +498,6 @@ class Claim:
             return
         self._close_files()
         if self._lock != self.folder:
-            diskio.unlock(self._lock)
-        diskio.unlock(self.folder)
+            fileops.unlock(self._lock)
+        fileops.unlock(self.folder)
         self.folder = -1

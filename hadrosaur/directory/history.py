@@ -11,7 +11,7 @@ import contextlib
 import os
 from typing import Any
 
-from .. import diskio
+from .. import fileops
 from ..errors import Interrupted
 from . import ERROR, RECORD, RESULT, STDERR, STDOUT, recorded_attempt
 from ._cells import history_text
@@ -45,13 +45,13 @@ def keep(folder: int, record: dict[str, Any] | None, most: int) -> None:
     if not record or record.get('state') == 'queued':
         return
     number = recorded_attempt(record) or 1
-    diskio.make_folder(ATTEMPTS, folder)
-    with diskio.opened(ATTEMPTS, within=folder) as attempts:
-        diskio.make_folder(str(number), attempts)
-        with diskio.opened(str(number), within=attempts) as kept:
+    fileops.make_folder(ATTEMPTS, folder)
+    with fileops.opened(ATTEMPTS, within=folder) as attempts:
+        fileops.make_folder(str(number), attempts)
+        with fileops.opened(str(number), within=attempts) as kept:
             for name in KEPT:
                 with contextlib.suppress(FileNotFoundError, FileExistsError):
                     os.link(name, name, src_dir_fd=folder, dst_dir_fd=kept, follow_symlinks=False)
-        numbers = sorted(int(name) for name in diskio.list_folders(attempts) if name.isdecimal())
+        numbers = sorted(int(name) for name in fileops.list_folders(attempts) if name.isdecimal())
         for old in numbers[: max(0, len(numbers) - most)]:
-            diskio.remove_tree(str(old), attempts)
+            fileops.remove_tree(str(old), attempts)

@@ -1,6 +1,6 @@
 """The contract of all executors, and how a function travels to another process.
 
-An executor takes orders and tells, through callbacks, what came of them. It knows neither project nor
+An executor takes jobs and tells, through callbacks, what came of them. It knows neither project nor
 index. Every one keeps the same promises, which tests/contracts/ checks for each: it keeps going, it
 blames exactly the resource that failed, logs stay apart, the same files are left.
 """
@@ -16,8 +16,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ExecutorFault, warn
-from ..records import Outcome, WorkOrder
-from ..setups import Prepared
+from ..records import Job, RunResult
+from ..worker_setup import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -30,22 +30,22 @@ LARGE_FUNCTION = 10_000_000  # bytes; above it, shipping the function is felt, a
 class Listener(NamedTuple):
     """Whom an executor tells. Called from any thread of the calling process, never from two at once."""
 
-    deliver: Callable[[list[Outcome]], None]
+    on_results: Callable[[list[RunResult]], None]
     """Outcomes, many at a time where they come many at a time."""
-    started: Callable[[list[WorkOrder]], None]
-    """Orders whose function has been running for a second."""
-    dropped: Callable[[list[WorkOrder]], None]
-    """Orders that were cancelled before they were begun."""
+    started: Callable[[list[Job]], None]
+    """Jobs whose function has been running for a second."""
+    dropped: Callable[[list[Job]], None]
+    """Jobs that were cancelled before they were begun."""
     failed: Callable[[BaseException], None]
     """The executor itself has failed and will tell nothing more."""
 
 
 class Executor(ABC):
-    """Carries out orders.
+    """Carries out jobs.
 
     Attributes:
-        capacity: How many orders it likes to have at hand; the runner keeps it supplied with those.
-        runs_at_once: An order runs as soon as it is submitted, so it need not be shown as queued.
+        capacity: How many jobs it likes to have at hand; the engine keeps it supplied with those.
+        runs_at_once: A job runs as soon as it is submitted, so it need not be shown as queued.
         runs_here: Functions run in the caller's own process.
         is_stepped: Nothing happens but in `step`: who waits without stepping would wait for ever.
     """
@@ -56,7 +56,7 @@ class Executor(ABC):
     is_stepped: bool = False
 
     @abstractmethod
-    def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
+    def submit(self, jobs: Sequence[Job], function: Function, *, delay: float = 0.0) -> None:
         """Take orders of one task, to be begun in ``delay`` seconds or later; returns at once."""
 
     def step(self) -> bool:
@@ -68,7 +68,7 @@ class Executor(ABC):
 
     @abstractmethod
     def cancel(self, runs: Collection[str]) -> None:
-        """Drop those orders that are not begun, and kill those that are (error ``Cancelled``)."""
+        """Drop those jobs that are not begun, and kill those that are (error ``Cancelled``)."""
 
     @abstractmethod
     def interrupt(self) -> None:
@@ -98,11 +98,11 @@ def is_packing() -> bool:
 
 
 class Packed(NamedTuple):
-    """A function as bytes, which only a slot opens."""
+    """A function as bytes, which only a worker opens."""
 
     digest: str
     payload: bytes
-    path: list[str]  # where the caller finds modules of its own, for a slot on another machine
+    path: list[str]  # where the caller finds modules of its own, for a worker on another machine
     settings: dict[str, Any]  # of the caller's interpreter
 
 
@@ -111,14 +111,14 @@ def pack(function: Function) -> Packed:
 
     Raises ExecutorFault, naming the function, where it holds something that cannot be pickled.
     """
-    from . import _generators, _settings, _source
+    from . import _function_source, _random_state, _settings
 
     global _packing
     name = getattr(function, '__qualname__', repr(function))
     try:
         with _guard:
             _packing = True
-            payload, folders = _source.dumps(function)
+            payload, folders = _function_source.dumps(function)
     except Exception as error:  # reducers are other people's code and raise what they like
         raise ExecutorFault(
             f'the function {name} cannot be sent to another process: {error}',
@@ -127,7 +127,7 @@ def pack(function: Function) -> Packed:
     finally:
         _packing = False
     for part in (function.function, function.setup) if isinstance(function, Prepared) else (function,):
-        _generators.warn_of(part)
+        _random_state.warn_of(part)
     if len(payload) > LARGE_FUNCTION:
         warn(
             f'the function {name} drags {len(payload) / 1e6:.0f} MB along to every worker; '

@@ -1,9 +1,9 @@
 """A Dask cluster: ``executor=Client(…)`` or ``executor='dask:tcp://host:port'`` (extra ``dask``).
 
-Dask is the engine beyond one machine. Its tasks are hosts of slots (see `_host`), so a function that
+Dask is the engine beyond one machine. Its tasks are hosts of workers (see `_host`), so a function that
 kills its process never kills a Dask worker. The base directory must be seen by every worker under the
 same absolute path; one that does not see it says so at once. Dask runs a task up to three times when
-its worker dies; the run id in each order makes that harmless.
+its worker dies; the run id in each job makes that harmless.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExecutorUnavailable
-from . import _host
+from . import _chunk_host
 from .futures import FuturesExecutor
 
 if TYPE_CHECKING:
-    from ._host import Chunk
+    from ._chunk_host import Chunk
     from .base import Listener
 
 PATIENCE = 5  # seconds to reach a scheduler
@@ -41,7 +41,7 @@ class DaskExecutor(FuturesExecutor):
 
     def _send(self, chunk: Chunk) -> Any:
         # pure=False: the same orders again are other work, not a cached result.
-        return self._foreign.submit(_host.run_chunk, chunk, pure=False)
+        return self._foreign.submit(_chunk_host.run_chunk, chunk, pure=False)
 
     def _withdrawn(self, future: Any) -> bool:
         return False  # cancelling a dask future forgets it, and does not stop what runs

@@ -7,8 +7,8 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
-from ..records import WorkOrder
-from . import _here
+from ..records import Job
+from . import _inline_cancel
 from .base import Executor, Listener
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class InlineExecutor(Executor):
-    """Runs an order at each `step`."""
+    """Runs a job at each `step`."""
 
     runs_at_once = True
     runs_here = True
@@ -26,26 +26,26 @@ class InlineExecutor(Executor):
 
     def __init__(self, listener: Listener, workers: int | None = None) -> None:
         self._tell = listener
-        self._waiting: list[tuple[float, int, WorkOrder, Function]] = []
+        self._waiting: list[tuple[float, int, Job, Function]] = []
         self._count = itertools.count()
 
-    def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
-        """Take orders; they run when the caller steps."""
+    def submit(self, jobs: Sequence[Job], function: Function, *, delay: float = 0.0) -> None:
+        """Take jobs; they run when the caller steps."""
         moment = time.monotonic() + delay if delay else 0.0
-        for order in orders:
-            heapq.heappush(self._waiting, (moment, next(self._count), order, function))
+        for job in jobs:
+            heapq.heappush(self._waiting, (moment, next(self._count), job, function))
 
     def step(self) -> bool:
-        """Run one order whose time has come. Raises KeyboardInterrupt, once it is written down."""
+        """Run one job whose time has come. Raises KeyboardInterrupt, once it is written down."""
         if not self._waiting or self._waiting[0][0] > time.monotonic():
             return False
-        moment, _, order, function = heapq.heappop(self._waiting)
+        moment, _, job, function = heapq.heappop(self._waiting)
         if moment:  # a retry that was waiting for its time
-            self._tell.started([order])
-        outcome = _here.carry_out(order, function)
-        self._tell.deliver([outcome])
-        if outcome.exception is not None:
-            raise outcome.exception
+            self._tell.started([job])
+        run_result = _inline_cancel.carry_out(job, function)
+        self._tell.on_results([run_result])
+        if run_result.exception is not None:
+            raise run_result.exception
         return True
 
     def cancel(self, runs: Collection[str]) -> None:
@@ -55,7 +55,7 @@ class InlineExecutor(Executor):
         heapq.heapify(self._waiting)
         if dropped:
             self._tell.dropped(dropped)
-        _here.cancel(lambda order: order.run in runs)
+        _inline_cancel.cancel(lambda job: job.run in runs)
 
     def interrupt(self) -> None:
         """Drop everything: Ctrl-C itself has reached the function already."""

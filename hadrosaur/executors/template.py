@@ -33,10 +33,10 @@ import threading
 import time
 from typing import Any
 
-from .. import capture, diskio, lastwords
-from ..lastwords import LastWords
+from .. import capture, fileops, unfinished_line
+from ..unfinished_line import LastWords
 
-IS_USED = sys.platform == 'linux' and hasattr(socket, 'send_fds') and lastwords.IS_POSSIBLE
+IS_USED = sys.platform == 'linux' and hasattr(socket, 'send_fds') and unfinished_line.IS_POSSIBLE
 """Is forking a process that has only imported modules safe here?"""
 
 IDLE = 5.0  # seconds without a worker, after which a template ends
@@ -51,8 +51,8 @@ _PROGRAM = (  # looks for modules where its program does, from the first import 
 _AT_START = ('LD_', 'PYTHON', 'LC_', 'LANG', 'MALLOC_', 'GLIBC_', 'ASAN_')
 """Environment variables with these prefixes are looked at only when a process starts."""
 _WARM = (
-    'hadrosaur.executors._slot',
-    'hadrosaur.executors._source',
+    'hadrosaur.executors._worker_main',
+    'hadrosaur.executors._function_source',
     'hadrosaur.fingerprint',
     'cloudpickle',
     'logging',
@@ -113,7 +113,7 @@ class ForkedProcess:
 
     def close(self) -> None:
         """Give the descriptor back; the process may go on."""
-        diskio.close(self._status)
+        fileops.close(self._status)
         if self.last_words is not None:
             self.last_words.close()
 
@@ -139,7 +139,7 @@ class _Template:
         except BaseException:
             self._control.close()
             raise
-        diskio.close_in_children(self._control)
+        fileops.close_in_children(self._control)
         self._control.settimeout(_ANSWERS_WITHIN)
 
     def fork(self, connection: socket.socket, environment: dict[bytes, bytes]) -> ForkedProcess:
@@ -149,9 +149,9 @@ class _Template:
         home = words = -1
         status = open(reading, 'rb', buffering=0)  # noqa: SIM115
         try:
-            home = os.open('.', diskio.LOOK)
+            home = os.open('.', fileops.LOOK)
             with contextlib.suppress(OSError):  # files may not be so long here (RLIMIT_FSIZE)
-                words = lastwords.create()
+                words = unfinished_line.create()
             last_words = LastWords(words) if words >= 0 else None
             data = marshal.dumps({**state, 'words': words >= 0})
             fds = [connection.fileno(), writing, home, words if words >= 0 else home]
@@ -172,12 +172,12 @@ class _Template:
         if number:
             status.close()
             raise OSError(number, f'a worker process cannot be started: {os.strerror(number)}')
-        diskio.close_in_children(status)
+        fileops.close_in_children(status)
         return ForkedProcess(pid, status, last_words)
 
     def end(self) -> None:
         """Let it end, once its workers have."""
-        diskio.close(self._control)
+        fileops.close(self._control)
         _ended.append(self._process)  # collected when it has ended
 
 
@@ -293,9 +293,9 @@ def main(descriptor: int) -> None:
     fds = _serve(socket.socket(fileno=descriptor))
     if fds is None:
         os._exit(0)  # nothing of ours is to be flushed or finalised
-    from . import _slot
+    from . import _worker_main
 
-    _slot.main(*fds)
+    _worker_main.main(*fds)
 
 
 def _serve(control: socket.socket) -> tuple[int, int] | None:

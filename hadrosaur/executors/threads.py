@@ -13,11 +13,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from .. import basedir, compute, setups
+from .. import basedir, compute, worker_setup
+from ..cpu_count import processors
 from ..errors import ExecutorFault
-from ..processors import processors
-from ..records import WorkOrder
-from ._clock import LONG_RUN, Clock, wanted_cancelled
+from ..records import Job
+from ._ticker import LONG_RUN, Clock, wanted_cancelled
 from .base import Executor, Listener
 
 if TYPE_CHECKING:
@@ -37,28 +37,28 @@ class ThreadsExecutor(Executor):
         self._tell = listener
         self._guard = threading.Condition()
         self._telling = threading.Lock()
-        self._waiting: list[tuple[float, int, WorkOrder, Function]] = []
-        self._running: dict[str, WorkOrder] = {}
+        self._waiting: list[tuple[float, int, Job, Function]] = []
+        self._running: dict[str, Job] = {}
         self._since: dict[str, float] = {}  # when runs began that are not told of as running, monotonic
         self._threads: list[threading.Thread] = []
         self._count = itertools.count()
         self._closing = False
         self._clock = Clock(self._look)
 
-    def submit(self, orders: Sequence[WorkOrder], function: Function, *, delay: float = 0.0) -> None:
+    def submit(self, jobs: Sequence[Job], function: Function, *, delay: float = 0.0) -> None:
         """Take orders of one task. Raises ExecutorFault where it has a timeout."""
-        if orders[0].task.needs_process:
-            task = orders[0].task
-            why = 'has a timeout' if task.timeout is not None else 'has runs_per_worker'
-            why = why if task.memory is None else 'has a limit of memory'
+        if jobs[0].spec.needs_process:
+            spec = jobs[0].spec
+            why = 'has a timeout' if spec.timeout is not None else 'has runs_per_worker'
+            why = why if spec.memory is None else 'has a limit of memory'
             raise ExecutorFault(
-                f'{orders[0].collection!r} {why}, and a thread cannot be stopped or be a process of its own',
+                f'{jobs[0].collection!r} {why}, and a thread cannot be stopped or be a process of its own',
                 hint="use executor='processes'",
             )
         moment = time.monotonic() + delay if delay else 0.0
         with self._guard:
-            for order in orders:
-                heapq.heappush(self._waiting, (moment, next(self._count), order, function))
+            for job in jobs:
+                heapq.heappush(self._waiting, (moment, next(self._count), job, function))
             self._guard.notify_all()
             while len(self._threads) < min(self.workers, len(self._waiting) + len(self._running)):
                 thread = threading.Thread(target=self._work, name='hadrosaur-worker', daemon=True)
@@ -74,31 +74,31 @@ class ThreadsExecutor(Executor):
 
     def _work(self) -> None:
         while (item := self._next()) is not None:
-            order, function = item
+            job, function = item
             try:
                 try:
-                    outcome = compute.carry_out(order, function)
+                    run_result = compute.carry_out(job, function)
                 finally:
                     with self._guard:
-                        del self._running[order.run]
-                        self._since.pop(order.run, None)
+                        del self._running[job.run]
+                        self._since.pop(job.run, None)
                         self._guard.notify_all()
                 with self._telling:
-                    self._tell.deliver([outcome._replace(exception=None)])
+                    self._tell.on_results([run_result._replace(exception=None)])
             except BaseException as error:  # told to whoever waits, who would wait for ever
                 self._tell.failed(error)
-        setups.end()
+        worker_setup.end()
 
-    def _next(self) -> tuple[WorkOrder, Function] | None:
-        """The next order whose time has come, or None at the end."""
+    def _next(self) -> tuple[Job, Function] | None:
+        """The next job whose time has come, or None at the end."""
         with self._guard:
             while not self._closing:
                 wait = self._waiting[0][0] - time.monotonic() if self._waiting else None
                 if wait is not None and wait <= 0:
-                    _, _, order, function = heapq.heappop(self._waiting)
-                    self._running[order.run] = order
-                    self._since[order.run] = time.monotonic()
-                    return order, function
+                    _, _, job, function = heapq.heappop(self._waiting)
+                    self._running[job.run] = job
+                    self._since[job.run] = time.monotonic()
+                    return job, function
                 self._guard.wait(wait)
         return None
 
@@ -107,20 +107,20 @@ class ThreadsExecutor(Executor):
         with self._guard:
             waiting = [item[2] for item in self._waiting]
         if wanted := wanted_cancelled(waiting):
-            for order in wanted:
-                basedir.drop_cancel_request(order.task.base, order.path)
+            for job in wanted:
+                basedir.drop_cancel_request(job.spec.base, job.path)
             with contextlib.suppress(ExecutorFault):  # begun meanwhile
-                self.cancel({order.run for order in wanted})
+                self.cancel({job.run for job in wanted})
         with self._telling:
             with self._guard:
                 now = time.monotonic()
                 long = [run for run, since in self._since.items() if now - since >= LONG_RUN]
-                orders = [self._running[run] for run in long]
+                jobs = [self._running[run] for run in long]
                 for run in long:
                     del self._since[run]
                 is_needed = bool(self._waiting or self._since)
-            if orders:
-                self._tell.started(orders)
+            if jobs:
+                self._tell.started(jobs)
         return is_needed
 
     def cancel(self, runs: Collection[str]) -> None:
@@ -129,7 +129,7 @@ class ThreadsExecutor(Executor):
             dropped = [item[2] for item in self._waiting if item[2].run in runs]
             self._waiting = [item for item in self._waiting if item[2].run not in runs]
             heapq.heapify(self._waiting)
-            running = [order for run, order in self._running.items() if run in runs]
+            running = [job for run, job in self._running.items() if run in runs]
         if dropped:
             with self._telling:
                 self._tell.dropped(dropped)

@@ -27,7 +27,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from .. import diskio
+from .. import fileops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ class WorkerState:
 
     def __init__(self) -> None:
         self._handlers = [_getsignal(number) for number in _SIGNALS]
-        self._home = os.open('.', diskio.LOOK)
+        self._home = os.open('.', fileops.LOOK)
         self._home_path = _folder()
         self._umask = os.umask(0o22)
         os.umask(self._umask)

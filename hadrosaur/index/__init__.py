@@ -20,25 +20,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IndexFault
-from ..paths import parse
+from ..json_paths import parse
 from ..records import Entry, ErrorGroup
-from . import _asking, _summary, _writing
+from . import _sql, _summary, _writes
 from ._connection import close_kept_later, transaction
-from ._connections import Connections
 from ._entries import entries, entry, text
-from ._finding import ALL, ONE
-from ._gate import gate
-from ._opening import BareFile, IndexFile
+from ._filters import ALL, ONE
+from ._fork_guard import fork_guard
+from ._opening import IndexFile, IndexUnderConstruction
+from ._pool import ConnectionPool
 from ._query import Query
-from ._writing import Key
+from ._writes import Key
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from ._examining import Owner
-    from ._finding import Moment, Several
-    from ._writing import Row, Statement
+    from ._filters import Moment, Several
+    from ._validate import Owner
+    from ._writes import Row, Statement
 
 __all__ = ['Index', 'Query']
 
@@ -89,7 +89,7 @@ class Index:
             on_good=on_good,
             read_only=read_only,
         )
-        self._connections = Connections(self._file)
+        self._connections = ConnectionPool(self._file)
 
     @classmethod
     def _of_new_file(cls, path: str) -> Index:
@@ -97,7 +97,7 @@ class Index:
         index = cls.__new__(cls)
         index.session = None
         index._file = None
-        index._connections = Connections(BareFile(path))
+        index._connections = ConnectionPool(IndexUnderConstruction(path))
         return index
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Index:
 
     def __del__(self) -> None:
         if hasattr(self, '_connections'):
-            gate.once_free(self._connections.close)
+            fork_guard.once_free(self._connections.close)
 
     @property
     def is_read_only(self) -> bool:
@@ -122,14 +122,14 @@ class Index:
 
         A row that is pending already stays as it is, unless it belongs to nobody.
         """
-        return self._put(_writing.QUEUE, _writing.pending_rows(entries, self.session))
+        return self._put(_writes.QUEUE, _writes.pending_rows(entries, self.session))
 
     def start(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Mark pending rows as running: (collection, ident), and since when, on which host, in which process.
 
         Where the latter are not given, or not known, they run since now, somewhere.
         """
-        now, statement, values = _writing.now(), _writing.START, []
+        now, statement, values = _writes.now(), _writes.START, []
         for of, named, *begun in rows:
             since, host, pid = begun or (None, None, None)
             values.append(
@@ -139,9 +139,9 @@ class Index:
             )
         self._write(statement.text, values)
 
-    def disown(self, keys: Sequence[Key]) -> None:
+    def release_ownership(self, keys: Sequence[Key]) -> None:
         """Pending rows of this session belong to nobody: it turned out that others compute them."""
-        self._touch(_writing.DISOWN, keys, {'now': _writing.now(), 'mine': self.session})
+        self._touch(_writes.DISOWN, keys, {'now': _writes.now(), 'mine': self.session})
 
     def finish(self, entries: Sequence[Entry]) -> None:
         """Write rows of resources that are done; dropped where the stored row is of a later run.
@@ -151,7 +151,7 @@ class Index:
         for each in entries:
             if each.status == 'pending':
                 raise ValueError(f'{each.collection}/{each.ident} is pending, not done')
-        self._put(_writing.FINISH, _writing.final_rows(entries))
+        self._put(_writes.FINISH, _writes.final_rows(entries))
 
     def merge(
         self, changes: Sequence[tuple[Entry, str | None]], removed: Sequence[tuple[str, str, str]] = ()
@@ -166,20 +166,20 @@ class Index:
         Returns:
             Numbers of rows that were added, updated and removed.
         """
-        new = _writing.rows(entry for entry, was in changes if was is None)
+        new = _writes.rows(entry for entry, was in changes if was is None)
         moved = [
-            _writing.UPDATE.values(**_writing.cells(entry), was=was, of=entry.collection, named=entry.ident)
+            _writes.UPDATE.values(**_writes.cells(entry), was=was, of=entry.collection, named=entry.ident)
             for entry, was in changes
             if was is not None
         ]
-        gone = [_writing.REMOVE.values(of=of, named=named, was=was) for of, named, was in removed]
+        gone = [_writes.REMOVE.values(of=of, named=named, was=was) for of, named, was in removed]
 
         def write(driver: sqlite3.Connection) -> tuple[int, int, int]:
             with transaction(driver):
                 return (
-                    _changed(driver, _writing.ADD.text, new),
-                    _changed(driver, _writing.UPDATE.text, moved),
-                    _changed(driver, _writing.REMOVE.text, gone),
+                    _changed(driver, _writes.ADD.text, new),
+                    _changed(driver, _writes.UPDATE.text, moved),
+                    _changed(driver, _writes.REMOVE.text, gone),
                 )
 
         return self._connections.write(write)
@@ -337,7 +337,7 @@ class Index:
         query: str,
         params: Sequence[Any] | Mapping[str, Any] = (),
         *,
-        seconds: float = _asking.SECONDS,
+        seconds: float = _sql.SECONDS,
     ) -> list[dict[str, Any]]:
         """Rows that a statement of SQLite's own SQL gives; it reads only, and for a limited time.
 
@@ -345,14 +345,14 @@ class Index:
             HadrosaurError: It is no SQL, would do more than read, or takes longer.
         """
         return self._connections.ask(
-            lambda driver: list(chain.from_iterable(_asking.ask(driver, query, params, seconds)))
+            lambda driver: list(chain.from_iterable(_sql.ask(driver, query, params, seconds)))
         )
 
     def sql_rows(
         self, query: str, params: Sequence[Any] | Mapping[str, Any] = ()
     ) -> Iterator[dict[str, Any]]:
         """`sql`, a thousand rows at a time."""
-        asked = self._connections.ask_on(lambda driver: _asking.ask(driver, query, params, _asking.SECONDS))
+        asked = self._connections.ask_on(lambda driver: _sql.ask(driver, query, params, _sql.SECONDS))
         return chain.from_iterable(asked)
 
     def pending_sessions(self) -> list[str | None]:

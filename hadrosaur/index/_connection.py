@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..locks import patience, start_without_signals
-from ._gate import gate, let_go_in_children
+from ._fork_guard import fork_guard, let_go_in_children
 from ._lock import IndexLock
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ _PRAGMAS = (
     'PRAGMA trusted_schema = ON',
 )
 
-_kept_open: list[Held] = []
+_kept_open: list[PooledConnection] = []
 """Connections that may not be closed while somebody replaces the index."""
 
-Mark = tuple[Any, ...]
+FileSignature = tuple[Any, ...]
 """What tells one state of the index files from another."""
 
 
-class Held:
+class PooledConnection:
     """An open connection and what it takes to use it.
 
     Attributes:
@@ -72,7 +72,7 @@ class Held:
     def __init__(
         self,
         driver: sqlite3.Connection,
-        look: Callable[[], Mark],
+        look: Callable[[], FileSignature],
         *,
         lock: IndexLock | None = None,
         is_writable: bool = False,
@@ -143,9 +143,9 @@ def close_kept_later() -> None:
     """The same in a moment: a thread for each that must wait, which ends with the replacing."""
     close_kept()
     with contextlib.suppress(IndexError):
-        while held := _kept_open.pop(0):
+        while pooled := _kept_open.pop(0):
             start_without_signals(
-                threading.Thread(target=held._close_once_free, name='index-closer', daemon=True)
+                threading.Thread(target=pooled._close_once_free, name='index-closer', daemon=True)
             )
 
 
@@ -164,7 +164,7 @@ class _Opened:
         self._left: list[sqlite3.Connection] = []
         let_go_in_children(self)
 
-    def let_go(self) -> None:
+    def close_after_fork(self) -> None:
         """In a forked child: close the copies of the parent's connections.
 
         One within a transaction stays open, since closing would roll that back.
@@ -181,7 +181,7 @@ class _Opened:
 _opened = _Opened()
 
 
-def inodes(path: str) -> Mark:
+def inodes(path: str) -> FileSignature:
     """(device, inode) of the three files of an index that is written; never opens them.
 
     Closing any descriptor of an index file would drop the locks that SQLite holds on it.
@@ -193,7 +193,7 @@ def inodes(path: str) -> Mark:
     return (main.st_dev, main.st_ino, wal.st_dev, wal.st_ino, shm.st_dev, shm.st_ino)
 
 
-def main_inode(path: str) -> Mark:
+def main_inode(path: str) -> FileSignature:
     """(device, inode) of the index file, () where there is none."""
     if path.startswith(MEMORY):
         return (path,)
@@ -204,12 +204,12 @@ def main_inode(path: str) -> Mark:
     return (main.st_dev, main.st_ino)
 
 
-def contents(path: str) -> Mark:
+def contents(path: str) -> FileSignature:
     """What changes when the index or its -wal is written by anybody, for readers of a copy."""
     return tuple(_content(path + side) for side in ('', '-wal'))
 
 
-def _content(path: str) -> Mark:
+def _content(path: str) -> FileSignature:
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -227,7 +227,7 @@ def connect(path: str, mode: str) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: As the driver raises it.
     """
-    with gate:
+    with fork_guard:
         seconds, uri = busy_seconds(), uri_of(path, mode)
         driver = sqlite3.connect(uri, seconds, isolation_level=None, check_same_thread=False, uri=True)
         _opened.drivers.add(driver)
@@ -239,7 +239,7 @@ def opened(path: str, mode: str) -> Iterator[sqlite3.Connection]:
     """`connect`, inside the gate, and closed at the end."""
     driver = connect(path, mode)
     try:
-        with gate:
+        with fork_guard:
             yield driver
     finally:
         close(driver)
@@ -247,7 +247,7 @@ def opened(path: str, mode: str) -> Iterator[sqlite3.Connection]:
 
 def close(driver: sqlite3.Connection) -> None:
     """Close a driver connection; what is committed is safe, whatever SQLite says."""
-    with gate, contextlib.suppress(sqlite3.Error):
+    with fork_guard, contextlib.suppress(sqlite3.Error):
         _opened.drivers.discard(driver)
         driver.close()
 
@@ -274,9 +274,9 @@ def _close_what_was_closed(driver: sqlite3.Connection) -> None:
 
 def configure(driver: sqlite3.Connection) -> None:
     """Set what SQLite does not keep in the file."""
-    from ._finding import FUNCTIONS
+    from ._filters import FUNCTIONS
 
-    with gate:
+    with fork_guard:
         for pragma in _PRAGMAS:
             driver.execute(pragma)
         for name, (function, arguments) in FUNCTIONS.items():

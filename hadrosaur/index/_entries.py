@@ -12,7 +12,7 @@ from typing import Any
 from .. import canonical
 from ..errors import InvalidIdent
 from ..records import COLUMNS, STATUSES, Entry
-from ._examining import Altered
+from ._validate import Altered
 
 _TEXT = frozenset({str, type(None)})
 _NUMBER = frozenset({int, type(None)})

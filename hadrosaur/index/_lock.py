@@ -15,10 +15,10 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from .. import diskio
+from .. import fileops
 from ..errors import IndexBusy
 from ..locks import patience
-from ._gate import let_go_in_children
+from ._fork_guard import let_go_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +36,8 @@ class IndexLock:
         folder, name = os.path.split(path)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
-        with diskio.opened(folder, diskio.LOOK) as hidden:  # a link that was put there leads nowhere
-            self._fd = diskio.out_of_reach(os.open(name, _FLAGS, 0o666, dir_fd=hidden))
+        with fileops.opened(folder, fileops.LOOK) as hidden:  # a link that was put there leads nowhere
+            self._fd = fileops.out_of_reach(os.open(name, _FLAGS, 0o666, dir_fd=hidden))
         let_go_in_children(self)
         found = os.fstat(self._fd)
         self._file = (found.st_dev, found.st_ino)
@@ -124,7 +124,7 @@ class IndexLock:
         if fd >= 0 and not is_lost:
             os.close(fd)
 
-    def let_go(self) -> None:
+    def close_after_fork(self) -> None:
         """Close, never unlock: a child shares the opening, and unlocking would take the parent's lock."""
         self.close()
 

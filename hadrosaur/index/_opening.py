@@ -1,7 +1,7 @@
 """Opening an index that may be missing, old, newer, damaged, somebody else's, or out of reach.
 
 Who opens shares the index lock, and looks. What is good is opened. What is missing, old or damaged is
-mended under the exclusive lock, after another look: of eight processes that find nothing, one builds
+fixed under the exclusive lock, after another look: of eight processes that find nothing, one builds
 and seven open what it built. What is newer or not ours is refused and left as it is. Where nothing can
 be written, reading goes on (`_reading`).
 
@@ -19,11 +19,11 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import IndexFault, IndexTooNew, NotOurIndex, UpgradeFailed, log, warn
-from . import _building
+from . import _rebuild
 from ._connection import (
     PARTS,
     SIDES,
-    Held,
+    PooledConnection,
     busy_seconds,
     close,
     close_kept,
@@ -33,11 +33,14 @@ from ._connection import (
     main_inode,
     opened,
 )
-from ._examining import (
+from ._fork_guard import fork_guard
+from ._lock import IndexLock
+from ._readonly import ReadOnlyFile
+from ._validate import (
     FAULTS,
     Fault,
+    OpenProblem,
     Place,
-    Trouble,
     examine,
     is_altered,
     is_busy,
@@ -49,18 +52,15 @@ from ._examining import (
     named,
     told,
 )
-from ._gate import gate
-from ._lock import IndexLock
-from ._reading import ReadOnlyFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ._connection import Mark
-    from ._examining import Owner
+    from ._connection import FileSignature
+    from ._validate import Owner
 
 TRIES = 5
-"""How often an index is mended before opening it is given up: one is enough unless someone breaks it."""
+"""How often an index is fixed before opening it is given up: one is enough unless someone breaks it."""
 
 
 PACE = 20.0
@@ -71,36 +71,36 @@ class _Unreachable(Exception):
     """The index cannot be written here and now."""
 
 
-class BareFile:
+class IndexUnderConstruction:
     """An index that nobody else can know of yet: the one that is being built."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def open(self, *, writing: bool) -> Held:
+    def open(self, *, writing: bool) -> PooledConnection:
         """A connection that reads and writes."""
         driver = connect(self._path, 'rw')
         configure(driver)
-        return Held(driver, lambda: main_inode(self._path), is_writable=True)
+        return PooledConnection(driver, lambda: main_inode(self._path), is_writable=True)
 
     is_shown_otherwise = False
 
-    def open_to_ask(self) -> Held:
+    def open_to_ask(self) -> PooledConnection:
         """A connection that only reads."""
         driver = connect(self._path, 'ro')
-        return Held(driver, lambda: main_inode(self._path))
+        return PooledConnection(driver, lambda: main_inode(self._path))
 
-    def lost(self, held: Held) -> None:
+    def lost(self, pooled: PooledConnection) -> None:
         """Somebody deleted it."""
         raise IndexFault(f'{self._path} was deleted while it was built')
 
-    def failed(self, held: Held, fault: Fault) -> None:
+    def failed(self, pooled: PooledConnection, fault: Fault) -> None:
         """Whoever builds deals with it."""
         raise fault
 
 
 class IndexFile:
-    """The index file of a base directory: opens it, mends it, replaces it.
+    """The index file of a base directory: opens it, repairs it, replaces it.
 
     Args:
         path: The file; absolute.
@@ -146,7 +146,7 @@ class IndexFile:
 
     # --- what `Connections` asks for ---------------------------------------------------------------
 
-    def open(self, *, writing: bool) -> Held:
+    def open(self, *, writing: bool) -> PooledConnection:
         """A new connection to a good index.
 
         Raises:
@@ -159,51 +159,51 @@ class IndexFile:
                 raise IndexFault(f'{self.path} was opened for reading only')
             return self.reader.open()
         try:
-            held = self._open()
+            pooled = self._open()
             if self.is_shown_otherwise and not writing:
-                self.reader.adapt(held)
-                held.is_writable = False
-            return held
+                self.reader.adapt(pooled)
+                pooled.is_writable = False
+            return pooled
         except _Unreachable as fault:
             if writing:
                 refused = IndexFault(f'{self.path} cannot be written: {fault}', hint=_way_out(self.path))
-                refused.is_lasting = _building.is_too_long(self.path)
+                refused.is_lasting = _rebuild.is_too_long(self.path)
                 raise refused
             return self.reader.open()
 
-    def open_to_ask(self) -> Held:
+    def open_to_ask(self) -> PooledConnection:
         """A connection that only reads, from wherever `open` would."""
-        held = self.open(writing=False)
-        if not held.is_writable:
-            return held
-        held.close()
+        pooled = self.open(writing=False)
+        if not pooled.is_writable:
+            return pooled
+        pooled.close()
         try:
-            held = BareFile(self.path).open_to_ask()
+            pooled = IndexUnderConstruction(self.path).open_to_ask()
         except sqlite3.Error:
             return self.reader.open()
         try:
-            with gate:  # where no -shm can be made, it is the first statement that fails
-                held.driver.execute('SELECT 1 FROM sqlite_master').fetchone()
-            self.reader.adapt(held)
+            with fork_guard:  # where no -shm can be made, it is the first statement that fails
+                pooled.driver.execute('SELECT 1 FROM sqlite_master').fetchone()
+            self.reader.adapt(pooled)
         except FAULTS:
-            held.close()
+            pooled.close()
             return self.reader.open()
-        return held
+        return pooled
 
-    def lost(self, held: Held) -> None:
+    def lost(self, pooled: PooledConnection) -> None:
         """Build a new index, unless somebody did since ``held`` was opened.
 
         The file is gone; or it is there and its -wal or -shm is gone, and with it what was committed.
         """
-        if not held.is_writable:
+        if not pooled.is_writable:
             return
         with self._owned():
             found = main_inode(self.path)
-            if found in ((), held.mark[:2]):
+            if found in ((), pooled.mark[:2]):
                 with contextlib.suppress(_Unreachable):  # who opens it next is told
                     self._rebuild(None)
 
-    def failed(self, held: Held, fault: Fault) -> None:
+    def failed(self, pooled: PooledConnection, fault: Fault) -> None:
         """Build a new index where the old one proved damaged; else raise.
 
         Raises:
@@ -212,34 +212,35 @@ class IndexFile:
         """
         if is_moved(fault):
             return
-        if held.is_writable and not held.is_current():  # deleted in mid-transaction: whatever came of that
-            self.lost(held)
+        # Deleted in mid-transaction: whatever came of that.
+        if pooled.is_writable and not pooled.is_current():
+            self.lost(pooled)
         elif is_damage(fault) or is_read_only_by_its_header(fault, self.path):
-            self._replace_damaged(held, fault)
-        elif is_busy(fault) or is_unreachable(fault) or not is_altered(held.driver):
+            self._replace_damaged(pooled, fault)
+        elif is_busy(fault) or is_unreachable(fault) or not is_altered(pooled.driver):
             raise told(fault, self.path, _way_out(self.path)) from fault
         else:
-            self._replace_damaged(held, fault)
+            self._replace_damaged(pooled, fault)
 
-    def _replace_damaged(self, held: Held, fault: Fault) -> None:
-        if not held.is_writable:
-            self.reader.distrust(str(fault))
+    def _replace_damaged(self, pooled: PooledConnection, fault: Fault) -> None:
+        if not pooled.is_writable:
+            self.reader.mark_corrupt(str(fault))
             return
         with self._owned():
-            if main_inode(self.path) == held.mark[:2]:
+            if main_inode(self.path) == pooled.mark[:2]:
                 try:
                     self._set_aside('damaged', str(fault))
                 except _Unreachable:
-                    self.reader.distrust(str(fault))
+                    self.reader.mark_corrupt(str(fault))
 
     # --- opening -----------------------------------------------------------------------------------
 
-    def _open(self) -> Held:
+    def _open(self) -> PooledConnection:
         close_kept()
         try:
             lock = IndexLock(self._lock_path)
             try:
-                held = self._open_or_mend(lock)
+                pooled = self._open_or_mend(lock)
             except BaseException:
                 lock.close()
                 raise
@@ -249,49 +250,49 @@ class IndexFile:
             if is_unreachable(fault):
                 raise _Unreachable(fault) from fault
             raise told(fault, self.path, _way_out(self.path)) from fault
-        held.lock = lock
+        pooled.lock = lock
         if self._on_good is not None:
             on_good, self._on_good = self._on_good, None
             on_good()
-        return held
+        return pooled
 
-    def _open_or_mend(self, lock: IndexLock) -> Held:
+    def _open_or_mend(self, lock: IndexLock) -> PooledConnection:
         for _ in range(TRIES):
             with lock.shared():
                 if not self._is_swept:
                     self._is_swept = True
-                    _building.sweep(self.path)
+                    _rebuild.sweep(self.path)
                 found = self._look()
-            if isinstance(found, Held):
+            if isinstance(found, PooledConnection):
                 self._name(found, lock)
                 return found
             with lock.owned():
                 found = self._look()
-                if isinstance(found, Held):  # another process was faster
+                if isinstance(found, PooledConnection):  # another process was faster
                     found.close()
                 else:
                     self._mend(found)
         raise IndexFault(f'{self.path} is broken again and again while it is opened')
 
-    def _name(self, held: Held, lock: IndexLock) -> None:
+    def _name(self, pooled: PooledConnection, lock: IndexLock) -> None:
         """Give an index of an earlier release the number of its base; next time, where that cannot be."""
         if self._is_named or self._owner is None:
             return
         self._is_named = True
-        with gate, contextlib.suppress(OSError, *FAULTS):
-            number = named(held.driver)
+        with fork_guard, contextlib.suppress(OSError, *FAULTS):
+            number = named(pooled.driver)
             if number and self._owner.identity() == number:
                 return
             if lock.try_own():
                 try:
                     if mine := self._owner.identify(number if self._place.is_own else 0):
-                        held.driver.execute('PRAGMA busy_timeout = 0')  # somebody may write for a minute
-                        held.driver.execute(f'PRAGMA user_version = {mine}')
+                        pooled.driver.execute('PRAGMA busy_timeout = 0')  # somebody may write for a minute
+                        pooled.driver.execute(f'PRAGMA user_version = {mine}')
                 finally:
-                    held.driver.execute(f'PRAGMA busy_timeout = {int(busy_seconds() * 1000)}')
+                    pooled.driver.execute(f'PRAGMA busy_timeout = {int(busy_seconds() * 1000)}')
                     lock.release()
 
-    def _look(self) -> Held | Trouble:
+    def _look(self) -> PooledConnection | OpenProblem:
         """The index, open, or what is wrong with it."""
         trouble = self._place.look()
         if trouble is not None:
@@ -303,28 +304,28 @@ class IndexFile:
         driver: sqlite3.Connection | None = None
         try:
             driver = connect(self.path, 'rw')
-            with gate:
+            with fork_guard:
                 found = examine(driver, self._place) or _wal_trouble(driver)
             if found is None:
                 configure(driver)
-                held = Held(driver, lambda: inodes(self.path), is_writable=True)
+                pooled = PooledConnection(driver, lambda: inodes(self.path), is_writable=True)
                 driver = None
-                return held
+                return pooled
             return found
         except FAULTS as fault:
             if is_damage_at_opening(fault):
-                return Trouble('damaged', str(fault))
+                return OpenProblem('damaged', str(fault))
             if is_unreachable(fault) and self._inodes() != before:  # SQLite met files as they were deleted
-                return Trouble('moved')
+                return OpenProblem('moved')
             raise
         finally:
             if driver is not None:
                 close(driver)
 
-    def _inodes(self) -> list[Mark]:
+    def _inodes(self) -> list[FileSignature]:
         return [main_inode(self.path + side) for side in SIDES]
 
-    def _mend(self, trouble: Trouble) -> None:
+    def _mend(self, trouble: OpenProblem) -> None:
         if trouble.kind in ('missing', 'linked'):  # a file that has another name keeps that one
             self._rebuild(None)
         elif trouble.kind == 'damaged' and not self._place.is_ours():
@@ -339,10 +340,10 @@ class IndexFile:
 
     def _bring_to_head(self, stored: str) -> None:
         if self._upgrade is None:
-            self._rebuild(_building.aside(self.path, 'old'))
+            self._rebuild(_rebuild.quarantine(self.path, 'old'))
             return
         try:
-            with gate:  # Alembic opens a connection of its own
+            with fork_guard:  # Alembic opens a connection of its own
                 self._upgrade(self.path, stored)
         except UpgradeFailed as fault:
             self._set_aside('old', str(fault))
@@ -379,7 +380,7 @@ class IndexFile:
             return 'other'
         except sqlite3.Error:  # busy, or out of reach for SQLite: it has a name all the same
             return 'other'
-        if isinstance(found, Held):
+        if isinstance(found, PooledConnection):
             found.close()
             return ''
         if found.kind == 'damaged' and not self._place.is_ours():
@@ -387,24 +388,24 @@ class IndexFile:
         return {'damaged': 'damaged', 'foreign': 'foreign'}.get(found.kind, '')
 
     def _set_aside(self, why: str, reason: str) -> None:
-        aside = _building.aside(self.path, why)
-        self._rebuild(aside)
+        quarantine = _rebuild.quarantine(self.path, why)
+        self._rebuild(quarantine)
         warn(
-            f'{self.path} was {_WAS.get(why, why)} and is now {os.path.basename(aside)} ({reason}); '
+            f'{self.path} was {_WAS.get(why, why)} and is now {os.path.basename(quarantine)} ({reason}); '
             'a new index was built from the directories',
         )
 
-    def _rebuild(self, aside: str | None) -> None:
+    def _rebuild(self, quarantine: str | None) -> None:
         """Build and place; the caller owns the index lock."""
         if self._refusal is not None and time.monotonic() < self._refusal[0]:
             raise _Unreachable(self._refusal[1])
-        new = _building.workplace(self.path)
+        new = _rebuild.workplace(self.path)
         self._builder = threading.get_ident()
         begun = time.monotonic()
         try:
             number = self._owner.identify() if self._owner is not None else 0
-            _building.build(new, self._fill, number or 0)
-            _building.place(new, self.path, aside=aside)
+            _rebuild.build(new, self._fill, number or 0)
+            _rebuild.place(new, self.path, quarantine=quarantine)
         except (OSError, sqlite3.Error) as fault:
             if not isinstance(fault, OSError) and not is_unreachable(fault):
                 raise told(fault, new, 'try again') from fault
@@ -434,7 +435,7 @@ _WAS = {
 
 
 def _way_out(path: str) -> str:
-    if _building.is_too_long(path):
+    if _rebuild.is_too_long(path):
         return (
             f'the path is too long for SQLite ({len(os.fsencode(path))} bytes): put the index elsewhere, '
             "Project(base, index='/a/shorter/path/index.sqlite3')"
@@ -448,6 +449,6 @@ def _is_denied(path: str) -> bool:
     return before != () and not os.access(path, os.W_OK) and main_inode(path) == before
 
 
-def _wal_trouble(driver: sqlite3.Connection) -> Trouble | None:
+def _wal_trouble(driver: sqlite3.Connection) -> OpenProblem | None:
     (mode,) = driver.execute('PRAGMA journal_mode').fetchone()
-    return None if mode == 'wal' else Trouble('not wal')
+    return None if mode == 'wal' else OpenProblem('not wal')

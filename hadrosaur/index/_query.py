@@ -8,21 +8,21 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
 from ..errors import warn
-from ..paths import MISSING
+from ..json_paths import MISSING
 from ..records import Entry
 from . import _summary
 from ._connection import transaction
 from ._entries import entries
-from ._finding import after as follows
-from ._finding import chosen_text, conditions, count_text, ids_text, order, rows_text
-from ._parts import asked_parts, left_out, why_nothing
+from ._filters import after as follows
+from ._filters import chosen_text, conditions, count_text, ids_text, order, rows_text
+from ._json_filters import asked_parts, left_out, why_nothing
 from ._shape import Shape
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
-    from ._connections import Connections
+    from ._pool import ConnectionPool
 
 WINDOW = 1000
 """Rows that are read at once and kept: half a megabyte, 5 ms; a page of anything a person looks at."""
@@ -47,7 +47,7 @@ class Query(Sequence[Entry]):
 
     def __init__(
         self,
-        connections: Connections,
+        connections: ConnectionPool,
         filters: Mapping[str, Any],
         *,
         order_by: str | None = None,
@@ -143,7 +143,7 @@ class Query(Sequence[Entry]):
                 results, parts such as ``'args.C'`` and ``'result.model.depth'``, and names that the
                 collection declares (``columns=``). Results too long for the index are read from the disk.
         """
-        from ..frames import to_pandas
+        from ..dataframes import to_pandas
 
         return to_pandas(self, results, self.result_of, self.named)
 
@@ -152,7 +152,7 @@ class Query(Sequence[Entry]):
 
         ``results`` is as for `to_pandas`.
         """
-        from ..frames import to_polars
+        from ..dataframes import to_polars
 
         return to_polars(self, results, self.result_of, self.named)
 
@@ -170,7 +170,7 @@ class Query(Sequence[Entry]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first rows, and how many there are."""
-        from ..shown import html_table
+        from ..sanitize import html_table
 
         names = ('collection', 'ident', 'status', 'finished_at', 'duration', 'error_type', 'error')
         rows = [[entry.raw(name) for name in names] for entry in self[:SHOWN_IN_NOTEBOOK]]

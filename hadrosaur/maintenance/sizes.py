@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .. import diskio, walking
+from .. import fileops, scan
 from ..directory import STORAGE
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def resources(base: str, only: str | None) -> Iterator[tuple[str, str, tuple[str
 
     ``only``: the name of a collection.
     """
-    for folder in walking.walk(base):
+    for folder in scan.walk(base):
         if folder.entry is not None and only in (None, folder.collection):
             above, _, name = folder.name.rpartition('/')
             yield folder.collection, folder.entry.ident, (f'{base}/{above}', name)
@@ -29,10 +29,10 @@ def disk_usage(collection_path: str, name: str) -> tuple[int, int]:
     """Bytes on the disk of all in a resource's folder, and of its storage; each file once, links not."""
     seen: set[tuple[int, int]] = set()
     try:
-        with diskio.opened_below(collection_path, name, diskio.FOLDER) as folder:
+        with fileops.opened_below(collection_path, name, fileops.FOLDER) as folder:
             inner = _sum(folder, seen, but=STORAGE)
             try:
-                with diskio.opened(STORAGE, within=folder) as storage:
+                with fileops.opened(STORAGE, within=folder) as storage:
                     of_storage = _sum(storage, seen)
             except OSError:  # none, or a link
                 of_storage = 0
@@ -50,7 +50,7 @@ def _sum(folder: int, seen: set[tuple[int, int]], but: str = '') -> int:
                 continue
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    with diskio.opened(entry.name, within=folder) as inner:
+                    with fileops.opened(entry.name, within=folder) as inner:
                         total += _sum(inner, seen)
                     continue
                 stat = entry.stat(follow_symlinks=False)

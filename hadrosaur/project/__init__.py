@@ -12,16 +12,16 @@ from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 from .. import context, directory, locks, reindex
+from ..args_idents import Ident, named
 from ..basedir import BaseDirectory, request_cancel
+from ..dead_sessions import recover_all
+from ..engine import Background, Batch, check_executor
 from ..errors import InvalidIdent, ProjectError
-from ..executors import _here
+from ..executors import _inline_cancel
 from ..fetcher import Asked, Fetcher, not_found
 from ..handle import Resource, failure, free_frames
-from ..naming import Ident, named
 from ..records import Counts, Entry, seconds
-from ..recovery import recover
 from ..registry import Collection, Registry
-from ..runner import Background, Batch, check_executor
 from ..store import Store
 from .collection import Collection as BoundCollection
 from .keeping import Keeping
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Unpack
 
-    from ..records import WorkOrder
-    from ..runner.dispatcher import Dispatcher
+    from ..engine.dispatcher import Dispatcher
+    from ..records import Job
     from .collection import FetchOptions
 
 
@@ -67,7 +67,7 @@ class Project(Registering, Keeping):
         self._base = BaseDirectory(given, context.bases.get(given) if context.in_worker else None)
         self._durable = durable
         self._index_path = os.path.abspath(os.fsdecode(index)) if index is not None else None
-        self._computes = create  # else it was opened to look, or to mend
+        self._computes = create  # else it was opened to look, or to repair
         self._make_parts()
         if context.in_worker:
             return
@@ -81,13 +81,13 @@ class Project(Registering, Keeping):
         self._store = Store(
             self._base,
             self._open_index,
-            recover,
+            recover_all,
             self._is_sent_off,
             lambda store: reindex.reindex(store, changed_only=True),
             self._registry.functions,
         )
         self._background = Background(self._store)
-        self._fetcher = Fetcher(self._base, self._registry, self._store, self._send_off, self._pause)
+        self._fetcher = Fetcher(self._base, self._registry, self._store, self._submit_background, self._pause)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._exit_hook: Callable[[], None] | None = None
         self._exit_pid = 0
@@ -113,7 +113,7 @@ class Project(Registering, Keeping):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: counts by collection."""
-        from ..shown import html_table
+        from ..sanitize import html_table
 
         names = ('total', 'completed', 'error', 'pending')
         rows = [(name, *(counts[key] for key in names)) for name, counts in self.stats().items()]
@@ -298,23 +298,23 @@ class Project(Registering, Keeping):
 
     # --- background --------------------------------------------------------------------------------
 
-    def _send_off(self, collection: Collection, order: WorkOrder, args: str | None) -> None:
+    def _submit_background(self, collection: Collection, job: Job, args: str | None) -> None:
         self._register_exit()
-        self._background.send_off(collection, order, args)
+        self._background.submit_background(collection, job, args)
 
     def _is_sent_off(self, collection: str, ident: str) -> bool:
         """What an inline batch has at hand is not on its way: only its loop goes on, and it may be ours."""
         return self._is_flying(collection, ident, even_stepped=False)
 
     def _is_flying(self, collection: str, ident: str, *, even_stepped: bool = True) -> bool:
-        found = [each for each in self._dispatchers() if each.flying(collection, ident)]
+        found = [each for each in self._dispatchers() if each.in_flight(collection, ident)]
         return any(even_stepped or not each.executor.is_stepped for each in found)
 
     def _pause(self, collection: str, ident: str, seconds: float) -> None:
         """Wait so long; no longer than a resource is on its way, where that is so."""
         for dispatcher in self._dispatchers():
-            if dispatcher.flying(collection, ident):
-                dispatcher.await_none(collection, ident, seconds)
+            if dispatcher.in_flight(collection, ident):
+                dispatcher.wait_idle(collection, ident, seconds)
                 return
         time.sleep(seconds)
 
@@ -392,7 +392,7 @@ class Project(Registering, Keeping):
         for entry in rows:
             if entry is not None and entry.status == 'pending' and entry.session != session:
                 with contextlib.suppress(InvalidIdent):  # a row of no resource
-                    path = f'{known.task.folder}/{directory.find_folder(known.task.path, entry.ident)}'
+                    path = f'{known.spec.folder}/{directory.find_folder(known.spec.path, entry.ident)}'
                     request_cancel(self._base.path, path, entry.raw('queued_at') or '')
                     count += 1
         return count
@@ -409,7 +409,7 @@ class Project(Registering, Keeping):
         """
         self._refuse_inside()
         self._background.close(cancel=cancel)
-        _here.rest()
+        _inline_cancel.rest()
         for batch in list(self._batches):
             batch.close()
         locks.await_enders()

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Unpack
 
+    from ..args_idents import Ident
+    from ..engine import Batch
     from ..handle import Resource
     from ..index import Query
-    from ..naming import Ident
     from ..records import Counts, ErrorGroup
-    from ..runner import Batch
     from . import Project
 
 

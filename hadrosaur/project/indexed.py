@@ -8,11 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import context, directory, locks, mounts, reindex, settle
+from .. import context, directory, locks, mounts, recover, reindex
+from ..args_idents import Ident, named
 from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
-from ..naming import Ident, named
-from ..paths import MISSING
+from ..json_paths import MISSING
 from ..records import CheckReport, Entry, ErrorGroup, Explanation, ReindexReport
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Indexed:
 
         Args:
             collection: Its name.
-            filters: Those of `query`, with its order; without one, in the order of the idents.
+            filters: Those of `query`, with its job; without one, in the order of the idents.
         """
         order_by = filters.pop('order_by', 'ident')
         rows = self.query(collection, **{'status': 'completed', **filters}, order_by=order_by)
@@ -185,7 +185,7 @@ class Indexed:
         """The user's own place in the code stands in the record of the example."""
         try:
             known = self._registry.get_any(group.collection)
-            folder = directory.find_folder(known.task.path, group.example)
+            folder = directory.find_folder(known.spec.path, group.example)
         except (UnknownCollection, InvalidIdent):  # a row that was written by hand
             return group
         frame = (self._store.record(known, folder) or {}).get('error_frame')
@@ -240,18 +240,18 @@ class Indexed:
                 ident=text,
                 hint='cancel it first',
             )
-        folder = directory.find_folder(known.task.path, text)
+        folder = directory.find_folder(known.spec.path, text)
         removed = False
-        if os.path.lexists(f'{known.task.path}/{folder}'):
-            # Pending, and ours: if we are killed half way, whoever opens the base next settles the row.
-            self._store.queue([self._store.order(known, text, None, folder, is_run=False)], running=True)
+        if os.path.lexists(f'{known.spec.path}/{folder}'):
+            # Pending, and ours: if we are killed half way, whoever opens the base next recovers the row.
+            self._store.queue([self._store.job(known, text, None, folder, is_run=False)], running=True)
         try:
-            task = known.task
-            removed = settle.remove(
-                known.name, text, task.path, folder, lock=task.lock, durable=task.durable, row=row
+            spec = known.spec
+            removed = recover.remove(
+                known.name, text, spec.path, folder, lock=spec.lock, durable=spec.durable, row=row
             )
         finally:
-            self._store.sync([(known.name, text, known.task, folder)])
+            self._store.sync([(known.name, text, known.spec, folder)])
         if not removed:
             raise not_found(self._base, known.name, text)
 
@@ -294,7 +294,7 @@ class Indexed:
         """In words, every way in which index and directories disagree.
 
         Args:
-            fix: Mend what can be mended.
+            fix: Repair what can be fixed.
             deep: Compare checksums too: lists results that were edited or damaged. Reads every result.
             progress: Called with the number of folders read so far.
         """

@@ -51,7 +51,7 @@ class Keeping(Indexed):
         names = self._registry.names() if collection is None else [collection]
         known = {name: self._registry.get_any(name) for name in names}
         index = self._index()
-        chosen = gc.choose(index, ((name, each.task.path) for name, each in known.items()), *wanted)
+        chosen = gc.choose(index, ((name, each.spec.path) for name, each in known.items()), *wanted)
         if told is not None:
             told(chosen)
         report = gc.GcReport([], [])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from .. import canonical, limits, retrying
-from ..paths import declared
-from ..records import INDEXED_RESULT, Task, number_of_bytes, seconds
+from .. import canonical, limits, retry_policy
+from ..json_paths import declared
+from ..records import INDEXED_RESULT, CollectionSpec, number_of_bytes, seconds
 from ..registry import Collection
-from ..setups import Prepared
+from ..worker_setup import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -106,7 +106,7 @@ class Registering:
         """
         if callable(name):
             raise TypeError(f'write @….resource(), with brackets, above {getattr(name, "__name__", name)!r}')
-        task = Task(
+        spec = CollectionSpec(
             collection='' if name is None else str.__str__(name),  # an Enum that is a str counts as its text
             folder='' if name is None else canonical.collection_folder(name),
             base=self._base.path,
@@ -121,24 +121,24 @@ class Registering:
             at_once=at_once,
             rate=limits.rate_of(seconds(rate)),
             runs_per_worker=runs_per_worker,
-            retry_on=retrying.names(retry_on),
+            retry_on=retry_policy.names(retry_on),
             keep_attempts=keep_attempts,
             index_result=0 if index_result is False else index_result,
         )
         parts = declared(columns)
 
         def register(function: Function) -> Function:
-            nonlocal task
+            nonlocal spec
             if name is None:
                 called = getattr(function, '__name__', '')
                 if not called.isidentifier():
                     raise ValueError(f'{function!r} has no name of its own: write resource(NAME)')
-                task = task._replace(collection=called, folder=canonical.collection_folder(called))
+                spec = spec._replace(collection=called, folder=canonical.collection_folder(called))
             self._registry.add(
                 Collection(
-                    task.collection,
+                    spec.collection,
                     function,
-                    task,
+                    spec,
                     background,
                     retries,
                     seconds(retry_delay),

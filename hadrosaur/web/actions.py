@@ -81,8 +81,8 @@ class Actions:
                 self._thread.start()
 
     def _work(self) -> None:
-        while (order := self._orders.get()) is not None:
-            name, idents, recompute = order
+        while (job := self._orders.get()) is not None:
+            name, idents, recompute = job
             batch = self._project.fetch_many(name, idents, recompute=recompute)
             for _ in batch:
                 if self._is_closed:

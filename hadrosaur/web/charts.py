@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from ..shown import seconds as in_words
+from ..sanitize import seconds as in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -63,19 +63,19 @@ def _bars(stacks: Sequence[tuple[list[tuple[str, int]], str, str | None]]) -> li
     """Bars side by side, each of parts (class, number) from below, with its title and link."""
     most = max((sum(number for _, number in parts) for parts, _, _ in stacks), default=0) or 1
     step = (WIDTH - LEFT - RIGHT) / max(1, len(stacks))
-    room = HEIGHT - TOP - BOTTOM
+    layer_of = HEIGHT - TOP - BOTTOM
     marks = []
     for place, (parts, title, href) in enumerate(stacks):
         x, y, inner = LEFT + place * step, float(HEIGHT - BOTTOM), []
         for kind, number in parts:
-            tall = room * number / most
+            tall = layer_of * number / most
             if number:
                 tall = max(tall, 1.5)
                 y -= tall
                 inner.append(_RECT.format(kind, x + 0.5, y, max(1.0, step - 1), tall))
         if inner:
             whole = Markup('<rect class="hit" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>').format(
-                x, TOP, step, room
+                x, TOP, step, layer_of
             )
             marks.append(_linked(Markup('').join([whole, *inner]), title, href))
     return marks

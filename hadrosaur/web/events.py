@@ -34,7 +34,7 @@ MOST_STREAMS = 32
 BEAT = 15.0  # seconds after which something is said in any case, so that who is gone is noticed
 
 
-class News:
+class Notifier:
     """Who listens, and what is told."""
 
     def __init__(self, project: Project) -> None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup, escape
 
-from .. import directory, diskio
+from .. import directory, fileops
 from ..errors import ResourceNotFound
-from ..shown import Harmless
+from ..sanitize import Harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,12 +87,12 @@ class Listed(NamedTuple):
 @contextlib.contextmanager
 def folder_of(project: Project, collection: str, ident: str) -> Iterator[int]:
     """The open folder of a resource. Raises ResourceNotFound, UnknownCollection or InvalidIdent."""
-    path = project._registry.get_any(collection).task.path
+    path = project._registry.get_any(collection).spec.path
     try:
-        with diskio.opened_below(path, directory.find_folder(path, ident), diskio.FOLDER) as folder:
+        with fileops.opened_below(path, directory.find_folder(path, ident), fileops.FOLDER) as folder:
             yield folder
     except OSError as error:
-        if not (isinstance(error, FileNotFoundError) or diskio.is_no_file(error)):
+        if not (isinstance(error, FileNotFoundError) or fileops.is_no_file(error)):
             raise
         raise ResourceNotFound(f'{collection}/{ident} has no such file', collection=collection, ident=ident)
 
@@ -104,8 +104,8 @@ def opened_file(folder: int, *names: str) -> Iterator[tuple[int, os.stat_result]
         raise FileNotFoundError(names)
     with contextlib.ExitStack() as stack:
         for name in names[:-1]:
-            folder = stack.enter_context(diskio.opened(name, within=folder))
-        fd = os.open(names[-1], diskio.READ, dir_fd=folder)
+            folder = stack.enter_context(fileops.opened(name, within=folder))
+        fd = os.open(names[-1], fileops.READ, dir_fd=folder)
         stack.callback(os.close, fd)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -116,7 +116,7 @@ def opened_file(folder: int, *names: str) -> Iterator[tuple[int, os.stat_result]
 def storage_of(folder: int) -> tuple[list[Listed], bool]:
     """The files in a resource's storage, in order, and whether there are more than are listed."""
     found: list[Listed] = []
-    with contextlib.suppress(OSError), diskio.opened(directory.STORAGE, within=folder) as storage:
+    with contextlib.suppress(OSError), fileops.opened(directory.STORAGE, within=folder) as storage:
         _list(storage, '', found, DEPTH)
     return found[:MOST_FILES], len(found) > MOST_FILES
 
@@ -132,7 +132,7 @@ def _list(folder: int, above: str, found: list[Listed], depth: int) -> None:
             if stat.S_ISREG(seen.st_mode):
                 found.append(Listed(above + name, seen.st_size, seen.st_mtime))
             elif stat.S_ISDIR(seen.st_mode) and depth:
-                with diskio.opened(name, within=folder) as inner:
+                with fileops.opened(name, within=folder) as inner:
                     _list(inner, f'{above}{name}/', found, depth - 1)
 
 
@@ -210,7 +210,7 @@ def tail_of(folder: int, log: str, since: tuple[int, int] | None = None, most: i
                 start = max(start, since[0])
             data = os.pread(fd, size - start, start)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) or diskio.is_no_file(error):
+        if isinstance(error, FileNotFoundError) or fileops.is_no_file(error):
             return None
         raise
     if start and (since is None or start != since[0]):  # begin with a whole line

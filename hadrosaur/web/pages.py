@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import activity
 from ..errors import HadrosaurError
-from ..paths import MISSING, leaves, parse
-from ..shown import seconds, size, utc
+from ..json_paths import MISSING, leaves, parse
+from ..sanitize import seconds, size, utc
 from . import charts, files
 from .addresses import address
 
@@ -104,17 +104,17 @@ def _number_running(project: Project, name: str) -> int:
 def _rows(project: Project, name: str, asked: Asked) -> tuple[list[Entry], str | None]:
     """A page of rows, and the address of the one that follows.
 
-    Those where the column of the order is not known come last, in pages of their own.
+    Those where the column of the job is not known come last, in pages of their own.
     """
-    rows = list(asked.query(project, name, order_by=asked.order, after=asked.after, limit=PAGE + 1))
+    rows = list(asked.query(project, name, order_by=asked.job, after=asked.after, limit=PAGE + 1))
     if len(rows) <= PAGE and asked.after is not None and asked.after[0] is not None:
         left = PAGE + 1 - len(rows)
-        rest = asked.query(project, name, order_by=asked.order, after=(None, '', ''), limit=left)
+        rest = asked.query(project, name, order_by=asked.job, after=(None, '', ''), limit=left)
         rows += list(rest)
     if len(rows) <= PAGE:
         return rows, None
     last = rows[PAGE - 1]
-    column = asked.order.removeprefix('-')
+    column = asked.job.removeprefix('-')
     named = project._named_parts(name)
     value = _raw(last, named.get(column, column))
     key = json.dumps([value, last.collection, last.ident])
@@ -143,13 +143,13 @@ def _columns(
     names = ['ident', 'status', 'finished_at', 'duration', *paths]
     if any(row.error for row in rows):
         names.append('error')
-    directions = {asked.order: 'descending' if asked.order.startswith('-') else 'ascending'}
+    directions = {asked.job: 'descending' if asked.job.startswith('-') else 'ascending'}
     shown = [
         {
             'name': column,
             'label': named.get(column, column.removesuffix('_at')),
             'sort': asked.sorted_by(column),
-            'order': directions.get(asked.order) if asked.order.removeprefix('-') == column else None,
+            'order': directions.get(asked.job) if asked.job.removeprefix('-') == column else None,
         }
         for column in dict.fromkeys(names)
     ]
@@ -293,7 +293,7 @@ def _last_lines(project: Project, group: Any) -> str:
 
 def gallery(project: Project, name: str, asked: Asked) -> dict[str, Any]:
     """Images of a collection's resources, the first of each; of those that were looked at on this page."""
-    rows = asked.query(project, name, order_by=asked.order, after=asked.after, limit=LOOKED_AT)
+    rows = asked.query(project, name, order_by=asked.job, after=asked.after, limit=LOOKED_AT)
     pictures: list[dict[str, Any]] = []
     last: Entry | None = None
     for row in rows:
@@ -309,7 +309,7 @@ def gallery(project: Project, name: str, asked: Asked) -> dict[str, Any]:
             source = address('file', name, row.ident, *found.name.split('/'))
             pictures.append({'ident': row.ident, 'status': row.status, 'image': found.name, 'source': source})
     is_more = last is not None and (len(pictures) == PICTURES or len(rows) == LOOKED_AT)
-    key = last and json.dumps([_raw(last, asked.order.removeprefix('-')), last.collection, last.ident])
+    key = last and json.dumps([_raw(last, asked.job.removeprefix('-')), last.collection, last.ident])
     following = asked.address(after=key) if is_more else None
     filters = [chip._asdict() for chip in asked.chips]
     return {'collection': name, 'filters': filters, 'pictures': pictures, 'next': following}

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ..records import moment
-from ..shown import lately, local, seconds, size, visible
+from ..sanitize import lately, local, printable, seconds, size
 from .addresses import address
 from .charts import share_bar
 
@@ -29,7 +29,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters.update(ago=ago, seconds=seconds, size=size, visible=_visible, tree=tree, value=value)
+    made.filters.update(ago=ago, seconds=seconds, size=size, printable=_printable, tree=tree, value=value)
     made.filters.update(percent=percent, number=number, time=time)
     made.globals.update(address=address, share_bar=share_bar, static=static)
     return made
@@ -46,8 +46,8 @@ def static(name: str) -> str:
     return resources('hadrosaur.web').joinpath('static', name).read_text('utf-8')
 
 
-def _visible(text: Any) -> str:
-    return '' if text is None else visible(str(text))
+def _printable(text: Any) -> str:
+    return '' if text is None else printable(str(text))
 
 
 def time(text: str | None) -> Markup:
@@ -91,13 +91,13 @@ def value(cell: Any, column: str = '') -> Any:
         return size(cell)
     if isinstance(cell, float):
         return f'{cell:.6g}'
-    return visible(cell) if isinstance(cell, str) else json.dumps(cell)
+    return printable(cell) if isinstance(cell, str) else json.dumps(cell)
 
 
 def tree(found: Any, depth: int = 0) -> Markup:
     """A JSON value that can be folded."""
     if isinstance(found, dict) and found:
-        items = [(visible(str(key)), each) for key, each in list(found.items())[:MOST_ITEMS]]
+        items = [(printable(str(key)), each) for key, each in list(found.items())[:MOST_ITEMS]]
     elif isinstance(found, list) and found:
         items = [(str(place), each) for place, each in enumerate(found[:MOST_ITEMS])]
     else:
@@ -121,6 +121,6 @@ def _branch(key: str, found: Any, depth: int) -> Markup:
 
 def _leaf(found: Any) -> Markup:
     kind = 'text' if isinstance(found, str) else 'number' if isinstance(found, (int, float)) else 'word'
-    text = visible(found) if isinstance(found, str) else json.dumps(found)
+    text = printable(found) if isinstance(found, str) else json.dumps(found)
     text = text if len(text) <= LONGEST else f'{text[:LONGEST]}… ({len(text)} characters)'
     return Markup('<span class="v-{}">{}</span>').format(kind, escape(text))

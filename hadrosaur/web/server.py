@@ -28,7 +28,7 @@ from ..errors import (
     ResourceNotFound,
     UnknownCollection,
 )
-from ..shown import visible
+from ..sanitize import printable
 from . import events, files, pages, render
 from .actions import Actions, Refused
 from .addresses import names_in
@@ -71,7 +71,7 @@ class Site:
     def __init__(self, project: Project, acting: Project | None) -> None:
         self._project = project
         self._actions = Actions(acting) if acting is not None else None
-        self._news = events.News(project)
+        self._news = events.Notifier(project)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -246,7 +246,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, HadrosaurError):
         return 'that cannot be read now' if not isinstance(error, FileNotFoundError) else 'it is not there'
     hint = getattr(error, 'hint', '')
-    return visible(f'{error}' + (f' ({hint})' if hint and hint not in str(error) else ''))
+    return printable(f'{error}' + (f' ({hint})' if hint and hint not in str(error) else ''))
 
 
 def _json(data: dict[str, Any]) -> bytes:

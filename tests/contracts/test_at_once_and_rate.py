@@ -122,7 +122,7 @@ def test_others_do_not_wait_with_it(proj):
     """While all places are taken elsewhere, background work of other collections goes on."""
     proj.resource('coll', at_once=2, background=True)(lambda ident, args, subdir: ident)
     proj.resource('other', background=True)(lambda ident, args, subdir: ident)
-    order = proj._store.order(proj._registry.get('coll'), 'x', None, 'x')
+    order = proj._store.job(proj._registry.get('coll'), 'x', None, 'x')
     taken = [limits.take_place(order) for _ in range(2)]
     assert limits.take_place(order) is None
     waiting = [proj.fetch('coll', n) for n in range(8)]
@@ -208,7 +208,7 @@ def test_any_stretch_of_time_counts(proj, monkeypatch):
 def proj_task(proj, rate):
     """The task of a collection with a rate."""
     proj.resource('coll')(begins)
-    return proj._registry.get('coll').task._replace(rate=rate)
+    return proj._registry.get('coll').spec._replace(rate=rate)
 
 
 @pytest.mark.parametrize(

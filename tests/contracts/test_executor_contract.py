@@ -569,20 +569,20 @@ def test_a_dask_address_nobody_answers(program, monkeypatch):
 
 def test_a_worker_that_cannot_see_the_base(tmp_path):
     """It says so at once, and makes no folders of its own there."""
-    from hadrosaur.executors import _host
+    from hadrosaur.executors import _chunk_host
     from hadrosaur.executors.base import pack
-    from hadrosaur.records import Task, WorkOrder
+    from hadrosaur.records import CollectionSpec, Job
 
     gone = str(tmp_path / 'only/on/the/caller')
-    order = WorkOrder(
-        Task('coll', 'coll', gone, gone), 'run', 'a', 'a', '{}', '', '2026-01-01T00:00:00.000000Z'
+    order = Job(
+        CollectionSpec('coll', 'coll', gone, gone), 'run', 'a', 'a', '{}', '', '2026-01-01T00:00:00.000000Z'
     )
     try:
-        result = _host.run_chunk(_host.Chunk([order], pack(in_module), 'owner'))
+        result = _chunk_host.run_chunk(_chunk_host.Chunk([order], pack(in_module), 'owner'))
     finally:
-        _host.close_hosts()
+        _chunk_host.close_hosts()
 
-    [outcome] = result.outcomes
+    [outcome] = result.run_results
     assert outcome.entry.status == 'error'
     assert f'the base {gone} cannot be seen from' in outcome.entry.error
     assert 'shared file system' in outcome.entry.error

@@ -218,7 +218,7 @@ def test_a_generator_goes_on_when_the_worker_ends(proj, executor, tmp_path):  # 
     proj.resource('coll', setup=generator_in(str(notes)))(finds)
     found = list(proj.fetch_many('coll', range(4), executor=executor, workers=1))
     if executor == 'inline':
-        hadrosaur.setups.end()  # which the end of a program calls
+        hadrosaur.worker_setup.end()  # which the end of a program calls
     workers = sorted({str(each.result) for each in found})  # an executor may have more than one of its own
     await_that(lambda: sorted(name.split('.')[1] for name in words(notes).get('closed', ())) == workers)
 

@@ -195,7 +195,7 @@ def places(session):
     hidden += [
         f'indexes/{os.uname().nodename}',
         'waiting',
-        'waiting/one',
+        'wait_graph/one',
         'waiting/.lock',
         'sessions/x.unwritten',
     ]

@@ -38,7 +38,7 @@ import pytest
 from harness import IS_FULL, chance, count
 from power import Mark, Recorder, lay_out
 
-from hadrosaur import HadrosaurWarning, Project, ResourceNotFound, compute, directory, syncing
+from hadrosaur import HadrosaurWarning, Project, ResourceNotFound, compute, directory, durability
 
 MOST = count(60, quick=0)  # states of each moment beyond the plainest, see `Recorder.states`
 WHOLE = 1 if IS_FULL else 8  # every so many are also computed again and checked
@@ -89,9 +89,9 @@ class Story:
         before = len(self.runs)
         if queued:
             known = self.proj._registry.get('c')
-            folder = directory.find_folder(known.task.path, 'x')
+            folder = directory.find_folder(known.spec.path, 'x')
             how = 'yes' if recompute else 'no'
-            order = self.proj._store.order(known, 'x', json.dumps(args), folder, recompute=how)
+            order = self.proj._store.job(known, 'x', json.dumps(args), folder, recompute=how)
             assert compute.enqueue(order)
             compute.carry_out(order, known.function)
         else:
@@ -181,8 +181,8 @@ def told(name, durable, place):
     story = Story(place, durable)
     is_one_call = 'recompute' in name  # by syncfs, or file by file
     with story.recorder.recording(), pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
-        patched.setattr(syncing, '_takes_one_call', lambda *_: is_one_call)
-        patched.setattr(syncing, '_sync_file_system', lambda _: story.recorder.synced_all() or True)
+        patched.setattr(durability, '_takes_one_call', lambda *_: is_one_call)
+        patched.setattr(durability, '_sync_file_system', lambda _: story.recorder.synced_all() or True)
         warnings.simplefilter('ignore', HadrosaurWarning)
         if name not in NEW:
             story.open(is_new=False)

@@ -1,0 +1,278 @@
+"""Many rows: ``query`` and ``sql``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from difflib import get_close_matches
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..args_idents import ident_of
+from ..dataframes import VALUES
+from ..errors import HadrosaurError
+from ..json_paths import MISSING, is_path, parse
+from ..records import PUBLIC_COLUMNS as COLUMNS
+from . import output
+from .arguments import BASE, FILTERS, SOME_COLL, STATUS, filters, together
+from .loading import opened
+from .output import Column
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import BinaryIO
+
+    from ..index import Query
+    from ..project import Project
+    from ..records import Entry
+
+MOST_NAMED = 10  # types or groups of failures that are named where none was found
+SCREEN = 50  # rows shown on a terminal, if nobody says how many
+
+_FORMS = together(
+    click.option('--json', 'form', flag_value='json', help='Write a JSON list of objects.'),
+    click.option('--csv', 'form', flag_value='csv', help='Write CSV, with all columns.'),
+)
+
+
+# --- query -----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur query base --status error
+  hadrosaur query base books --since 2h --error-type ValueError --error timeout
+  hadrosaur query base books --args year=1851 --order-by -duration --limit 10
+  hadrosaur query base fits --columns ident,args.C,result.score --order-by -result.score --limit 10
+  hadrosaur query base fits --result 'score>0.9' --result model.kind=svc --csv
+  hadrosaur query base books --status error --idents | hadrosaur run jobs:proj books --idents-from -
+"""
+)
+@BASE
+@SOME_COLL
+@STATUS
+@FILTERS
+@click.option('--offset', type=click.IntRange(min=0), metavar='N', help='Leave out so many first.')
+@click.option('--columns', metavar='NAME,…',
+              help='Columns, and parts of args and results: ident,args.C,result.score.')  # fmt: skip
+@_FORMS
+@click.option('--idents', 'form', flag_value='idents', help='Write idents alone, one a line.')
+def query(base: str, collection: str | None, form: str | None, columns: str | None, **given: Any) -> None:
+    """List resources that match filters.
+
+    A filter that is repeated takes either; different filters must all match. On a terminal the last 50
+    are shown, unless --limit says how many.
+
+    An ident that is no plain line is written by --idents as a JSON line, which --idents-from reads.
+    """
+    with opened(base) as project:
+        wanted = filters(given)
+        if columns and form != 'idents':
+            rows = found(project, collection, wanted)
+            _write_columns(rows, _columns_of(rows, columns), form)
+        elif form == 'json':
+            output.write_json_list(entry.as_json() for entry in found(project, collection, wanted))
+        elif form == 'csv':
+            _write_csv(found(project, collection, wanted))
+        elif form == 'idents':
+            rows = found(project, collection, wanted)
+            for entry in rows:
+                print(ident_line(entry.ident))
+            _note_if_none(rows, project, collection, wanted)
+        else:
+            _write_table(project, collection, wanted)
+
+
+def found(project: Project, collection: str | None, wanted: dict[str, Any]) -> Query:
+    """Rows that match; a filter that makes no sense is a mistake of usage."""
+    try:
+        return project.query(collection, **wanted)
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(str(error))
+
+
+def what_there_is(project: Project, collection: str | None, wanted: dict[str, Any]) -> str:
+    """What there is instead of the type or the group that filters name, where nothing has that; else ''."""
+    for name, label in (('error_type', 'type'), ('error_group', 'group')):
+        asked = wanted.get(name)
+        if not asked or found(project, collection, {name: asked, 'status': 'error', 'limit': 1}):
+            continue
+        known: Counter[str] = Counter()
+        for group in project.error_groups(collection):
+            known[getattr(group, label)] += group.count
+        there = ', '.join(f'{each} ({count})' for each, count in known.most_common(MOST_NAMED)) or 'none'
+        more = f', and {len(known) - MOST_NAMED} more' if len(known) > MOST_NAMED else ''
+        meant = get_close_matches(asked[0], known, n=1)
+        hint = f'; did you mean {meant[0]}?' if meant else ''
+        of = f' of {collection}' if collection else ''
+        return f'no failure{of} has the {label} {" or ".join(asked)}; there is: {there}{more}{hint}'
+    return ''
+
+
+def ident_line(ident: str) -> str:
+    """An ident as one line that `idents_of` reads as the same ident."""
+    if ident.isprintable() and not ident.startswith(('[', '{')):
+        return ident
+    return output.json_text([ident])
+
+
+def asked_for(idents: Iterable[str], source: BinaryIO | None) -> Iterator[tuple[Any, Any]]:
+    """(ident, args or None) of what a command names on its line and in a file; UsageError for nothing."""
+    if not idents and source is None:
+        raise click.UsageError('which ones? Give IDENT …, or --idents-from FILE')
+    return chain(((ident, None) for ident in idents), idents_of(source))
+
+
+def idents_of(source: BinaryIO | None) -> Iterator[tuple[Any, Any]]:
+    """(ident, args or None) from each line of a file; what is no text is refused by its name later."""
+    for number, data in enumerate(source or ()):
+        text = data.decode('utf-8', 'surrogateescape').rstrip('\r\n')
+        if number == 0:
+            text = text.removeprefix('\ufeff')
+        if text:
+            yield _item(text)
+
+
+def _item(text: str) -> tuple[Any, Any]:
+    if not text.startswith(('[', '{')):
+        return text, None
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError):
+        return text, None
+    if isinstance(parts, dict):
+        with contextlib.suppress(HadrosaurError):  # else it is refused later, as one of many
+            return ident_of(parts), parts
+        return parts, None
+    if len(parts) in (1, 2) and isinstance(parts[0], (str, int)):
+        return parts[0], parts[1] if len(parts) == 2 else None
+    return text, None
+
+
+def _columns_of(rows: Query, text: str) -> tuple[str, ...]:
+    """The names between commas: of columns, of parts, and those that the collection declares."""
+    names = tuple(filter(None, map(str.strip, text.split(','))))
+    for name in names:
+        try:
+            if is_path(name):
+                parse(name)
+            elif name not in COLUMNS and name not in rows.named:
+                there = ', '.join((*rows.named, *COLUMNS))
+                raise ValueError(
+                    f'there is no column {name!r}; there is {there}, and parts such as result.{name}'
+                )
+        except ValueError as error:
+            raise click.UsageError(f'--columns: {error}')
+    return names
+
+
+def _write_columns(rows: Query, names: tuple[str, ...], form: str | None) -> None:
+    """The columns and parts that were asked for; a result that is too long for the index comes from disk."""
+    parts = {name: parse(rows.named.get(name, name)) for name in names if name not in COLUMNS}
+    reads = any(path.column == 'result' for path in parts.values())
+
+    def cells(entry: Entry, *, plain: bool) -> list[Any]:
+        result = rows.result_of(entry) if reads else MISSING
+        found = []
+        for name in names:
+            value = parts[name].of(entry, result) if name in parts else entry.raw(name)
+            if plain and name in VALUES:
+                value = entry[name]
+            elif not plain and isinstance(value, (dict, list, bool)):
+                value = output.json_text(value)
+            found.append(None if value is MISSING else value)
+        return found
+
+    if form == 'json':
+        output.write_json_list(dict(zip(names, cells(entry, plain=True), strict=True)) for entry in rows)
+    elif form == 'csv':
+        output.write_csv(names, (cells(entry, plain=False) for entry in rows))
+    else:
+        shown = rows[:SCREEN] if output.is_terminal() and rows.limit is None else rows
+        output.write_table(
+            [Column(name, folded=True) for name in names], (cells(entry, plain=False) for entry in shown)
+        )
+        if len(shown) < len(rows):
+            output.note(f'{len(rows) - len(shown)} more; --limit {len(rows)} shows all')
+
+
+def _write_csv(rows: Iterable[Entry]) -> None:
+    from ..records import PUBLIC_COLUMNS
+
+    output.write_csv(PUBLIC_COLUMNS, ([entry.raw(name) for name in PUBLIC_COLUMNS] for entry in rows))
+
+
+_COLUMNS = {
+    'collection': Column('collection', folded=True),
+    'ident': Column('ident', folded=True),
+    'status': Column('status'),
+    'finished_at': Column('finished', output.lately, spare=True),
+    'duration': Column('took', output.seconds, right=True, spare=True),
+    'error_type': Column('error type', folded=True),
+    'error': Column('error', cut=True),
+}
+
+
+def _write_table(project: Project, collection: str | None, wanted: dict[str, Any]) -> None:
+    if not output.is_terminal():
+        rows = found(project, collection, wanted)
+        cells = ([entry.raw(name) for name in _COLUMNS] for entry in rows)
+        output.write_table([Column(name) for name in _COLUMNS], cells)
+        _note_if_none(rows, project, collection, wanted)
+        return
+    shown = list(found(project, collection, {'limit': SCREEN, **wanted}))
+    names = [name for name in _COLUMNS if name != 'collection' or collection is None]
+    output.write_table(
+        [_COLUMNS[name] for name in names], ([entry[name] for name in names] for entry in shown)
+    )
+    _note_if_none(shown, project, collection, wanted)
+    if len(shown) == SCREEN and 'limit' not in wanted:
+        total = len(found(project, collection, wanted))
+        if total > SCREEN:
+            output.note(f'{total - SCREEN} more; --limit {total} shows all')
+
+
+def _note_if_none(
+    rows: Sequence[Entry], project: Project, collection: str | None, wanted: dict[str, Any]
+) -> None:
+    if not rows:
+        output.note(what_there_is(project, collection, wanted) or 'nothing matches')
+
+
+# --- sql -------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur sql base "select error_type, count(*) from errors group by 1"
+  hadrosaur sql base "select * from slowest limit 10" --csv
+"""
+)
+@BASE
+@click.argument('statement', metavar='"select …"')
+@_FORMS
+def sql(base: str, statement: str, form: str | None) -> None:
+    """Run a SELECT on the index.
+
+    The table is `resources`; the views are `errors`, `error_groups`, `status_counts`, `attempts`, `running`
+    and `slowest`. The index cannot be changed by it.
+    """
+    with opened(base) as project:
+        rows = project.sql_rows(statement)
+        first = next(rows, None)
+        titles = list(first or ())
+        every = chain(() if first is None else (first,), rows)
+        if form == 'json':
+            output.write_json_list(every)
+        elif form == 'csv':
+            output.write_csv(titles, (list(row.values()) for row in every))
+        elif first is not None:
+            columns = [Column(title, folded=True) for title in titles]
+            output.write_table(columns, (list(row.values()) for row in every))
+        else:
+            output.note('no rows')

@@ -1,0 +1,291 @@
+"""Compute: ``run`` and ``retry``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from ..engine import check_executor
+from ..row_writer import LAST
+from ..sanitize import printable
+from . import output
+from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, TARGET, filters, together
+from .exit_codes import DONE, FAILED, UNUSABLE
+from .loading import loaded, registered
+from .output import Column
+from .query import asked_for, found, what_there_is
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
+
+    from ..handle import Resource
+    from ..project import Project
+    from ..records import Counts
+
+_HOW = together(
+    click.option('-j', '--workers', type=click.IntRange(min=1), metavar='N',
+                 help='Computed at once.  [default: as many as there are processors]'),
+    click.option('--executor', metavar='NAME', default='processes', show_default=True,
+                 help="Where they are computed: 'processes', 'inline', …"),
+    click.option('-n', '--dry-run', is_flag=True, help='Say for each what would be done, and do nothing.'),
+    click.option('--json', 'as_json', is_flag=True, help='Write one JSON document.'),
+)  # fmt: skip
+
+
+REFUSED = frozenset({'InvalidIdent', 'InvalidArgs', 'ResourceError'})
+"""What is told of resources that were refused; nothing of it is stored."""
+
+
+class How(NamedTuple):
+    """How a set of resources is computed, as the options say."""
+
+    workers: int | None
+    executor: str
+    dry_run: bool
+    as_json: bool
+    args: dict[str, Any] | None = None
+    recompute: bool = False
+
+
+# --- run -------------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur run jobs:proj books moby-dick emma
+  hadrosaur run path/to/jobs.py:proj books --idents-from idents.txt -j 8
+  seq 1000 | hadrosaur run jobs:proj numbers --idents-from - --args '{"base": 10}'
+  echo '["emma", {"year": 1815}]' | hadrosaur run jobs:proj books --idents-from -
+"""
+)
+@TARGET
+@COLL
+@IDENTS
+@IDENTS_FROM
+@ARGS
+@click.option('--recompute', is_flag=True, help='Those that are completed too.')
+@_HOW
+def run(
+    target: str, collection: str, idents: tuple[str, ...], source: BinaryIO | None, **options: Any
+) -> int:
+    """Compute many resources in parallel.
+
+    MODULE:PROJ names the Project: a module in the current directory (jobs:proj) or a file
+    (path/to/jobs.py:proj). What is completed is not computed again; a failed one is.
+
+    A line of --idents-from is an ident, a JSON list of an ident and its args, or a JSON object of args, which
+    name the resource. Lines are read as they
+    are needed. --args are for those that bring none; without them, a resource gets what it had before.
+
+    Exit code: 1 if some ended in error, 5 if not all could be written down, 130 after Ctrl-C; the same
+    command then goes on from there.
+    """  # fmt: skip
+    items: Iterable[Any] = asked_for(idents, source)
+    total = _total(idents, source)
+    if total is not None:
+        items = Known(items, total)
+    with loaded(target) as project:
+        return _compute(project, collection, items, How(**options))
+
+
+# --- retry -----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur retry jobs:proj books
+  hadrosaur retry jobs:proj books --error-type ConnectionError --since 2h -j 2
+  hadrosaur retry jobs:proj books --group f1:342252dc289c3479
+  hadrosaur retry jobs:proj books --ident 'a*' -n
+"""
+)
+@TARGET
+@COLL
+@FILTERS
+@_HOW
+def retry(
+    target: str,
+    collection: str,
+    workers: int | None,
+    executor: str,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Compute those that ended in error again.
+
+    All of a collection, or those that match the filters, with the args that they had.
+    """
+    with loaded(target) as project:
+        registered(project, collection)
+        wanted = {**filters(given), 'status': 'error'}
+        # Listed before the first one runs: running them changes what matches.
+        items = [(entry.ident, None) for entry in found(project, collection, wanted)]
+        if not items:
+            output.note(what_there_is(project, collection, wanted) or 'nothing to retry')
+        return _compute(project, collection, items, How(workers, executor, dry_run, as_json))
+
+
+class Known:
+    """Items to be read once, of which it is known how many there are."""
+
+    def __init__(self, items: Iterable[Any], total: int) -> None:
+        self._items, self._total = items, total
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return self._total
+
+
+def _total(idents: tuple[str, ...], source: BinaryIO | None) -> int | None:
+    """How many are asked for; None where that is known only once a pipe was read."""
+    if source is None:
+        return len(idents)
+    try:
+        if not source.seekable():
+            return None
+        start = source.tell()
+        lines = sum(1 for line in source if line.strip())
+        source.seek(start)
+    except OSError:
+        return None
+    return len(idents) + lines
+
+
+# --- both ------------------------------------------------------------------------------------------
+
+
+def _compute(project: Project, collection: str, items: Iterable[Any], how: How) -> int:
+    registered(project, collection)
+    check_executor(how.executor, how.workers)
+    if how.dry_run:
+        return _say_what_would_be_done(project, collection, items, how)
+    started = time.monotonic()
+    batch = project.fetch_many(
+        collection,
+        items,
+        how.args,
+        workers=how.workers,
+        executor=how.executor,
+        recompute=how.recompute,
+        progress=True,
+    )
+    if not output.is_terminal(sys.stderr):
+        setattr(batch.progress, 'says_end', False)  # noqa: B010  a line now and then; the end is told below
+    failures = Failures()
+    try:
+        for resource in batch:
+            failures.add(resource)
+    except KeyboardInterrupt:
+        output.note(f'interrupted: {batch.summary()}; the same command goes on from there')
+        raise
+    _report(project, collection, batch.counts, failures, how, time.monotonic() - started)
+    if not _is_usable(project):
+        return UNUSABLE
+    return FAILED if batch.counts.error else DONE
+
+
+def _is_usable(project: Project) -> bool:
+    """Could everything be written down? If not, that is said."""
+    if not project._store.rows.flush(LAST):
+        output.note(
+            f'the index of {project.base!r} could not be brought up to date: {project._store.rows.fault}'
+        )
+        return False
+    try:
+        project._base.try_to_write()
+    except OSError as error:
+        output.note(f'{project.base!r} cannot be written any more: {error.strerror}')
+        return False
+    return True
+
+
+class Failures:
+    """Failed resources by the type of their error: how many, and the first of them."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[str, dict[str, Any]] = {}
+
+    def add(self, resource: Resource) -> None:
+        """Count a resource, if it failed."""
+        if resource.status != 'error':
+            return
+        entry = resource.entry
+        kind = entry.error_type or 'Error'
+        first = {'type': kind, 'count': 0, 'example': resource.ident, 'message': entry.error}
+        self._by_type.setdefault(kind, first)['count'] += 1
+
+    def most_frequent_first(self) -> list[dict[str, Any]]:
+        """Type, count, an example's ident and its message."""
+        return sorted(self._by_type.values(), key=lambda failure: -failure['count'])
+
+
+def _sentence(counts: Counts) -> str:
+    before = f' ({counts.reused} of them before)' if counts.reused else ''
+    pending = f', {counts.pending} not finished' if counts.pending else ''
+    return f'{counts.completed} completed{before}, {counts.error} failed{pending}'
+
+
+def _report(
+    project: Project, collection: str, counts: Counts, failures: Failures, how: How, took: float
+) -> None:
+    listed = failures.most_frequent_first()
+    if how.as_json:
+        output.write_json({**counts._asdict(), 'seconds': round(took, 3), 'failures': listed})
+        return
+    print(f'{_sentence(counts)}; {output.seconds(took)}')
+    if listed:
+        columns = [
+            Column('count', right=True),
+            Column('type'),
+            Column('example', folded=True),
+            Column('message', cut=True),
+        ]
+        order = ('count', 'type', 'example', 'message')
+        output.write_table(columns, ([failure[name] for name in order] for failure in listed))
+    if not REFUSED.issuperset(failure['type'] for failure in listed):
+        output.note(f'see: hadrosaur errors {shlex.quote(project.base)} {shlex.quote(collection)}')
+
+
+def _say_what_would_be_done(project: Project, collection: str, items: Iterable[Any], how: How) -> int:
+    """A line for each, as they come."""
+    tally = {'compute': 0, 'leave': 0, 'refuse': 0}
+
+    def plans() -> Iterator[dict[str, str]]:
+        for item in items:
+            plan = _plan(project, collection, item, how)
+            tally[plan['action']] += 1
+            yield plan
+
+    if how.as_json:
+        output.write_json_list(plans())
+    else:
+        for plan in plans():
+            cells = (plan['action'], plan['ident'], plan['reason'])
+            print('\t'.join(map(printable, cells)))
+    output.note(', '.join(f'{action} {count}' for action, count in tally.items() if count))
+    return DONE
+
+
+def _plan(project: Project, collection: str, item: Any, how: How) -> dict[str, str]:
+    from ..errors import HadrosaurError
+
+    ident, args = item
+    try:
+        given = args if args is not None else how.args
+        found = project.explain(collection, ident, given, recompute=how.recompute)
+    except HadrosaurError as error:
+        return {'action': 'refuse', 'ident': str(ident), 'reason': str(error)}
+    # What another process has only queued is computed by whoever comes first.
+    computes = found.computes or found.code == 'queued'
+    action = 'compute' if computes else 'refuse' if found.refused else 'leave'
+    return {'action': action, 'ident': str(ident), 'reason': found.reason}

@@ -1,0 +1,76 @@
+"""What is told of a job whose directory tells nothing: its run never began, or could not be written."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from .records import Entry, Job, RunResult, format_time
+
+
+def not_started(job: Job, error_type: str, error: str, traceback: str = '') -> RunResult:
+    """The outcome of a job whose run never began: its folder, and so its row, are as they were.
+
+    Args:
+        job: The job.
+        error_type: Why it could not begin,
+        error: and the same in one line.
+        traceback: What error.log would say.
+    """
+    run_result = unsaved(job, error_type, error)
+    traceback = traceback or f'{error_type}: {error}\n'
+    return run_result._replace(fresh=False, not_started=True, traceback=traceback)
+
+
+class Unloadable(NamedTuple):
+    """Stands for a function that could not be loaded in this process. Its resources are not begun."""
+
+    error_type: str
+    summary: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Unloadable:
+        """Because of an exception."""
+        from traceback import format_exception
+
+        from . import fingerprint
+
+        kind, message = fingerprint.type_name(error), fingerprint.summary(error)
+        try:
+            text = ''.join(format_exception(error))
+        except Exception:  # formatting runs the exception's own code, which may fail in any way
+            text = f'{kind}: {message}\n'
+        return cls(kind, f'the function could not be loaded in its worker: {message}', text)
+
+
+def unsaved(job: Job, error_type: str, error: str) -> RunResult:
+    """The outcome of a run that had begun and could not be written down, not even as failed."""
+    from . import fingerprint  # its patterns take 3 ms to compile, which a worker need not wait for
+
+    entry = entry_of_order(job, 'error').change(
+        error_type=error_type,
+        error=error,
+        error_group=fingerprint.fingerprint(error_type, error, None),
+        finished_at=format_time(time.time()),
+    )
+    return RunResult(job.run, entry, fresh=True)
+
+
+def entry_of_order(job: Job, status: str, **more: Any) -> Entry:
+    """A row that knows no more than the job."""
+    return Entry.make(
+        **{
+            'collection': job.spec.collection,
+            'ident': job.ident,
+            'status': status,
+            'args': job.args,
+            'args_hash': job.args_hash,
+            'attempt': job.attempt,
+            'queued_at': job.queued_at,
+            'version': job.spec.version,
+            'provenance': job.provenance,
+            'path': job.path,
+            **more,
+        }
+    )
