@@ -109,7 +109,7 @@ class Fetcher:
             return self.pending(collection, ident, folder) if is_queued else None
         what = None
         if found.state == 'damaged':
-            what = f'{directory.STATUS} is damaged, and cannot be mended'
+            what = f'{directory.STATUS} is damaged, and cannot be repaired'
         elif found.damage is not None:
             self._live.warn_of_damage(collection, ident, folder, found.damage)
             what = f'{directory.RESULT} is damaged: {found.damage}'
@@ -169,7 +169,7 @@ class Fetcher:
                     pass
                 elif state in ('pending', 'damaged') and _cannot_be_changed(job):
                     return self.get(collection, ident) or self.pending(collection, ident, folder, asked)
-                elif isinstance(store, FilesOnly) or not (asked.background or collection.needs_slot):
+                elif isinstance(store, FilesOnly) or not (asked.background or collection.needs_worker):
                     run_result = self._compute_here(store, collection, job, asked.echo)
                     if run_result is not None and (run_result.fresh or run_result.not_started):
                         return store.resource_of(collection, job, run_result)

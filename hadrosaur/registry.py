@@ -68,7 +68,7 @@ class Collection(NamedTuple):
         return self.spec.version is not None or self.spec.expires_after is not None
 
     @property
-    def needs_slot(self) -> bool:
+    def needs_worker(self) -> bool:
         """Does computing it need a process that can be killed, or somebody who waits meanwhile?"""
         return self.spec.needs_process or bool(self.retries and self.retry_delay)
 

@@ -253,7 +253,7 @@ class _Checking:
             what = f'the row says {row.status}, no folder does'
             self._note('missing-folder', row.collection, row.ident, what)
         if fix and self._findings:
-            self._mend()
+            self._repair()
         return CheckReport(scanned, self._findings)
 
     def _examine(self, found: Folder) -> None:
@@ -330,7 +330,7 @@ class _Checking:
     def _note(self, problem: str, collection: str, ident: str, detail: str) -> None:
         self._findings.append(Finding(problem, collection, ident, detail))
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Recover, have records tell of their own resource, and look again: what is found no more was fixed.
 
         A folder that had to be recovered may show only then that its record tells of another.

@@ -148,7 +148,7 @@ MUTANTS = {
         Mutant(
             'nobody looks for requests to cancel what runs inline',
             'executors/_inline_cancel.py',
-            '    _ticker.wind()\n    before',
+            '    _clock.wind()\n    before',
             '    before',
             f'{INLINE_CANCEL}a_function_that_goes_on_is_interrupted_again',
         ),
@@ -176,7 +176,7 @@ MUTANTS = {
         Mutant(
             'the thread that looks for requests is there when a program forks',
             'executors/_inline_cancel.py',
-            'os.register_at_fork(before=_ticker.rest, ',
+            'os.register_at_fork(before=_clock.rest, ',
             'os.register_at_fork(',
             f'{INLINE_CANCEL}no_thread_looks_where_nothing_runs',
         ),
@@ -1096,8 +1096,8 @@ MUTANTS = {
         Mutant(
             "a batch takes somebody else's run for its own",
             'engine/batch.py',
-            'if not (run_result.fresh or run_result.not_started) and self',
-            'if False and self',
+            '        if is_served and self',
+            '        if False and self',
             f'{ASKED}the_policies_hold_for_a_run_that_was_waited_for[args-recompute-many]',
         ),
         Mutant(
@@ -1224,7 +1224,7 @@ MUTANTS = {
         Mutant(
             'fetch_many inside a function waits in silence',
             'engine/batch.py',
-            '        if running is None or not self._elsewhere:',
+            '        if running is None or not self._held_by_others:',
             '        if True:',
             f'{ALIKE}of_a_ring_exactly_one_ends_in_a_cycle_error[2-processes-many]',
         ),
@@ -2112,7 +2112,7 @@ MUTANTS = {
         Mutant(
             'no slot is made without the other',
             'executors/_scheduler.py',
-            '            if not self._slots:\n                raise',
+            '            if not self._workers_alive:\n                raise',
             '            if True:\n                raise',
             f'{HARD}fewer_worker_processes_than_wanted',
         ),
@@ -2504,8 +2504,9 @@ MUTANTS = {
         Mutant(
             'a cancelled order that comes back is run',
             'executors/_scheduler.py',
-            '        self._put_back(work_items)\n        self._slots.remove(worker)',
-            '        self._waiting.extendleft(reversed(work_items))\n        self._slots.remove(worker)',
+            '        self._put_back(work_items)\n        self._workers_alive.remove(worker)',
+            '        self._waiting.extendleft(reversed(work_items))\n'
+            '        self._workers_alive.remove(worker)',
             f'{HARD}what_was_cancelled_behind_a_slot_that_retires_is_not_run',
         ),
         Mutant(
@@ -2713,7 +2714,7 @@ MUTANTS = {
         Mutant(
             'what waited behind a dead one is lost',
             'executors/_scheduler.py',
-            'work_item for work_item in reversed(work_items) if not work_item.is_cancelled',
+            'item for item in reversed(work_items) if not item.is_cancelled',
             '()',
             f'{MANY}test_a_death_costs_exactly_its_own_resource',
         ),

@@ -42,7 +42,7 @@ Examples:
 """
 )
 @BASE
-@click.option('--fix', is_flag=True, help='Mend what can be mended.')
+@click.option('--fix', is_flag=True, help='Repair what can be repaired.')
 @click.option('--deep', is_flag=True, help='Compare checksums too; reads every result.')
 @JSON
 def check(base: str, fix: bool, deep: bool, as_json: bool) -> int:
@@ -57,14 +57,14 @@ def check(base: str, fix: bool, deep: bool, as_json: bool) -> int:
         output.write_json({'scanned': report.scanned, 'findings': findings})
     else:
         _write_findings(report)
-    if not fix and any(map(_can_be_mended, report.remaining)):
-        output.note(f'hadrosaur check {shlex.quote(base)} --fix mends what can be mended')
+    if not fix and any(map(_can_be_fixed, report.remaining)):
+        output.note(f'hadrosaur check {shlex.quote(base)} --fix repairs what can be repaired')
     elif report.remaining:
         output.note('only a person, or a new run (hadrosaur run … --recompute), can tell what is right')
     return DISAGREE if report.remaining else DONE
 
 
-def _can_be_mended(found: Finding) -> bool:
+def _can_be_fixed(found: Finding) -> bool:
     return found.problem != 'checksum' and not found.detail.startswith('result.json')
 
 

@@ -83,7 +83,7 @@ class Batch(Iterator[Resource]):
         self._ender: Ender | None = None
         self._ready: deque[Resource] = deque()
         self._in_flight: set[str] = set()  # idents, to merge repeats
-        self._elsewhere: list[Submission] = []
+        self._held_by_others: list[Submission] = []
         self._process = os.getpid()
         self._name = new_batch()  # what the run ids of its jobs begin with
         self._met: set[str] = set()  # idents that someone else has computed for it
@@ -124,8 +124,8 @@ class Batch(Iterator[Resource]):
         """Stop: what is not begun is as if never asked for, what runs ends in error ``Cancelled``."""
         with self._steering:
             self._exhausted = self._cancelled = True
-            self._tally['total'] -= len(self._elsewhere)
-            self._elsewhere.clear()
+            self._tally['total'] -= len(self._held_by_others)
+            self._held_by_others.clear()
             if self._dispatcher is None:
                 self._ended = True
                 return
@@ -189,7 +189,7 @@ class Batch(Iterator[Resource]):
 
     def _is_over(self) -> bool:
         dispatcher = self._dispatcher
-        if not self._exhausted or self._elsewhere:
+        if not self._exhausted or self._held_by_others:
             return False
         return dispatcher is None or not (len(dispatcher) or dispatcher.finished)
 
@@ -203,7 +203,7 @@ class Batch(Iterator[Resource]):
             return  # the user's iterable is slow: look for results, then pull on
         if self._closes_a_ring():
             return
-        moments = [submission.next_poll for submission in self._elsewhere]
+        moments = [submission.next_poll for submission in self._held_by_others]
         if dispatcher.next_retry is not None:
             moments.append(dispatcher.next_retry)
         if tick := getattr(self.progress, 'tick', None):  # a display goes on where nothing ends for a while
@@ -222,9 +222,9 @@ class Batch(Iterator[Resource]):
             if run_result.entry.status == 'pending' and self._cancelled:
                 self._tally['total'] -= 1  # someone else computes it, and nobody here waits for that
             elif run_result.entry.status == 'pending' or not self._land(submission, run_result):
-                self._elsewhere.append(submission)
+                self._held_by_others.append(submission)
                 submission.next_poll = time.monotonic() + submission.pause
-        if self._elsewhere and not self._ended:
+        if self._held_by_others and not self._ended:
             self._poll_elsewhere(time.monotonic())
 
     def _land(self, submission: Submission, run_result: RunResult) -> bool:
@@ -351,7 +351,7 @@ class Batch(Iterator[Resource]):
         self._in_flight.add(ident)
         if found.state == 'pending' and self._store.is_in_progress(collection, ident, folder):
             self._started_dispatcher()
-            self._elsewhere.append(submission)
+            self._held_by_others.append(submission)
             return None
         return submission
 
@@ -437,14 +437,16 @@ class Batch(Iterator[Resource]):
     def _closes_a_ring(self) -> bool:
         """Inside a function: say what is waited for. What waits for that function ends in CycleError."""
         running = context.current()
-        if running is None or not self._elsewhere:
+        if running is None or not self._held_by_others:
             return False
         chain = context.chain_of(running)
         if self._waits is None:
             self._waits = wait_graph.Waits(self._store.base.hidden, chain)
-        closing = self._waits.publish(submission.job.step for submission in self._elsewhere)
-        for submission in [submission for submission in self._elsewhere if submission.job.step in closing]:
-            self._elsewhere.remove(submission)
+        closing = self._waits.publish(submission.job.step for submission in self._held_by_others)
+        for submission in [
+            submission for submission in self._held_by_others if submission.job.step in closing
+        ]:
+            self._held_by_others.remove(submission)
             self._forget(submission)
             job = submission.job
             self._refuse(job.ident, wait_graph.ring(chain, job.step), job.folder)
@@ -453,13 +455,13 @@ class Batch(Iterator[Resource]):
     def _poll_elsewhere(self, now: float) -> None:
         again: list[Submission] = []
         still: list[Submission] = []
-        for submission in self._elsewhere:
+        for submission in self._held_by_others:
             if submission.next_poll > now:
                 still.append(submission)
             elif not self._is_done_elsewhere(submission, now):
                 (again if self._is_given_up(submission, now) else still).append(submission)
         with self._steering:
-            self._elsewhere = still if not self._cancelled else []
+            self._held_by_others = still if not self._cancelled else []
         for submission in again:
             self._submit([submission])
 

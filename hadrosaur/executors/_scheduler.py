@@ -406,7 +406,7 @@ class Scheduler:
             ]
             worker = min(free, key=lambda s: len(s.queue), default=None)
             if (worker is None or worker.queue) and len(self._workers_alive) < self._workers:
-                worker = self._new_slot(generation) or worker
+                worker = self._new_worker(generation) or worker
             if worker is None:
                 return
             self._supply(worker)
@@ -461,7 +461,7 @@ class Scheduler:
         with contextlib.suppress(KeyError, ValueError):  # it is dead, and will be buried
             self._selector.modify(worker.connection, events, worker)
 
-    def _new_slot(self, generation: int) -> WorkerProcess | None:
+    def _new_worker(self, generation: int) -> WorkerProcess | None:
         """None where no more processes can be started now and there are some; one of them will do."""
         try:
             worker = WorkerProcess(generation, self._environment())

@@ -240,7 +240,7 @@ class IndexFile:
         try:
             lock = IndexLock(self._lock_path)
             try:
-                pooled = self._open_or_mend(lock)
+                pooled = self._open_or_repair(lock)
             except BaseException:
                 lock.close()
                 raise
@@ -256,7 +256,7 @@ class IndexFile:
             on_good()
         return pooled
 
-    def _open_or_mend(self, lock: IndexLock) -> PooledConnection:
+    def _open_or_repair(self, lock: IndexLock) -> PooledConnection:
         for _ in range(TRIES):
             with lock.shared():
                 if not self._is_swept:
@@ -271,7 +271,7 @@ class IndexFile:
                 if isinstance(found, PooledConnection):  # another process was faster
                     found.close()
                 else:
-                    self._mend(found)
+                    self._repair(found)
         raise IndexFault(f'{self.path} is broken again and again while it is opened')
 
     def _name(self, pooled: PooledConnection, lock: IndexLock) -> None:
@@ -325,7 +325,7 @@ class IndexFile:
     def _inodes(self) -> list[FileSignature]:
         return [main_inode(self.path + side) for side in SIDES]
 
-    def _mend(self, trouble: OpenProblem) -> None:
+    def _repair(self, trouble: OpenProblem) -> None:
         if trouble.kind in ('missing', 'linked'):  # a file that has another name keeps that one
             self._rebuild(None)
         elif trouble.kind == 'damaged' and not self._place.is_ours():

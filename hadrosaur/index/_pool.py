@@ -177,7 +177,9 @@ class ConnectionPool:
         except FAULTS as fault:
             if pooled in self._all:  # else it was closed by `let_go`
                 self._opener.failed(pooled, fault)
-            raise IndexFault('the index was mended, or the process forked, during a query', hint='ask again')
+            raise IndexFault(
+                'the index was repaired, or the process forked, during a query', hint='ask again'
+            )
         finally:  # which the collector may run, where a query is dropped in the middle
             fork_guard.once_free(partial(self._drop, pooled))
 
@@ -214,7 +216,9 @@ class ConnectionPool:
         except FAULTS as fault:
             if pooled in self._all:  # else it was closed by `let_go`
                 self.read(_raised_once(fault))
-            raise IndexFault('the index was mended, or the process forked, during a query', hint='ask again')
+            raise IndexFault(
+                'the index was repaired, or the process forked, during a query', hint='ask again'
+            )
         finally:
             fork_guard.once_free(lambda: self._drop(pooled))
 
