@@ -2742,7 +2742,7 @@ MUTANTS = {
         Mutant(
             'news before the waiting is missed',
             'engine/dispatcher.py',
-            '            self._told.wait_for(lambda: self.seen != seen, seconds)',
+            '            self._told.wait_for(lambda: self.version != seen, seconds)',
             '            self._told.wait(seconds)',
             f'{MANY}test_news_that_came_before_the_waiting_is_not_missed',
         ),

@@ -40,7 +40,7 @@ HEAVY = ('sqlalchemy', 'alembic', 'click', 'rich', 'cloudpickle')
 
 
 def module_name(path):
-    """``runner.batch`` for hadrosaur/engine/batch.py."""
+    """``engine.batch`` for hadrosaur/engine/batch.py."""
     parts = list(path.relative_to(PACKAGE).with_suffix('').parts)
     return '.'.join(parts[:-1] if parts[-1] == '__init__' and len(parts) > 1 else parts)
 

@@ -1550,13 +1550,15 @@ def test_what_runs_here_is_awaited_without_polling(proj, monkeypatch):
 def test_news_that_came_before_the_waiting_is_not_missed():
     """Several may wait, and none takes the news from another."""
     news = Notifier()
-    seen = news.seen
+    version = news.version
     heard = []
-    waiters = [threading.Thread(target=lambda: heard.append(news.wait(seen)), daemon=True) for _ in range(3)]
+    waiters = [
+        threading.Thread(target=lambda: heard.append(news.wait(version)), daemon=True) for _ in range(3)
+    ]
     for waiter in waiters[:2]:
         waiter.start()
     await_that(lambda: len(news._told._waiters) == 2)
-    news.tell()
+    news.notify()
     waiters[2].start()
     for waiter in waiters:
         waiter.join(HANG)

@@ -133,7 +133,7 @@ def test_an_index_that_may_not_grow(program, base, end):
         import resource, signal, sqlite3, sys, warnings
         from hadrosaur import Project, row_writer
 
-        rowwriter.LAST = 0.1
+        row_writer.LAST = 0.1
         warnings.simplefilter('ignore')
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         proj = Project(sys.argv[1])

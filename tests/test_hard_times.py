@@ -264,7 +264,7 @@ def test_the_driver_rests_while_a_killed_worker_takes_its_time(proj, tmp_path, m
     waiting.start()
     await_that((tmp_path / 'began').exists)
     crew = batch.dispatcher.executor._scheduler
-    worker = crew._slots[0]
+    worker = crew._workers_alive[0]
     kill = worker.kill
     worker.kill = lambda number=9: None
     batch.cancel()
@@ -536,17 +536,17 @@ def test_a_batch_that_ends_leaves_another_ones_workers_alone(proj, tmp_path):
 
 
 class TellsAtOnce(Executor):
-    """Another thread tells what came of an order before it is handed over to the end."""
+    """Another thread tells what came of a job before it is handed over to the end."""
 
     def __init__(self, listener, workers):
         self._tell = listener
         self.was_told = []
 
-    def submit(self, orders, function, *, delay=0.0):
-        failed = [RunResult(order.run, _failed(order), fresh=True) for order in orders]
-        telling = threading.Thread(target=self._tell.deliver, args=(failed,))
+    def submit(self, jobs, function, *, delay=0.0):
+        failed = [RunResult(job.run, _failed(job), fresh=True) for job in jobs]
+        telling = threading.Thread(target=self._tell.on_results, args=(failed,))
         telling.start()
-        if orders[0].attempt == 1:  # of a retry it is told by the thread that holds the lock of it
+        if jobs[0].attempt == 1:  # of a retry it is told by the thread that holds the lock of it
             telling.join(HANG)
             self.was_told.append(not telling.is_alive())
 
@@ -556,10 +556,10 @@ class TellsAtOnce(Executor):
     interrupt = close = lambda self: None
 
 
-def _failed(order):
+def _failed(job):
     from hadrosaur.not_started import not_started
 
-    return not_started(order, 'ValueError', 'bad').entry.change(attempt=order.attempt)
+    return not_started(job, 'ValueError', 'bad').entry.change(attempt=job.attempt)
 
 
 def test_an_outcome_may_be_told_while_orders_are_handed_over(proj, monkeypatch):

@@ -111,7 +111,7 @@ def test_why_a_function_could_not_be_loaded_is_told_in_full(proj):
     assert res.entry.error_type == 'TypeError'
     assert 'could not be loaded' in res.entry.error
     assert res.error.startswith('Traceback')
-    assert '_slot.py' in res.error
+    assert '_worker_main.py' in res.error
     assert pickle.loads(pickle.dumps(res)).error == res.error
 
 

@@ -161,7 +161,7 @@ def test_a_session_is_judged_by_its_own_host_alone(base, monkeypatch):
 def test_what_is_left_of_beginning_a_session_is_swept_away_only_if_its_maker_is_gone(base, monkeypatch):
     """A session that is swept away before it had its lock is simply begun again."""
     first = Project(base)
-    real, swept = basedir.diskio.try_lock, []
+    real, swept = basedir.fileops.try_lock, []
 
     def sweep(fd, **named):
         if not swept:
@@ -169,7 +169,7 @@ def test_what_is_left_of_beginning_a_session_is_swept_away_only_if_its_maker_is_
             os.unlink(base / '.hadrosaur/sessions' / swept[0][0])
         return real(fd, **named)
 
-    monkeypatch.setattr(basedir.diskio, 'try_lock', sweep)
+    monkeypatch.setattr(basedir.fileops, 'try_lock', sweep)
     session = first._base.session()
     assert swept[0] == [f'.{session}.new']
     assert os.listdir(base / '.hadrosaur/sessions') == [session]

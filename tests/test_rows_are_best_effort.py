@@ -180,7 +180,7 @@ def test_ctrl_c_is_heard_while_the_index_is_locked(program, base, held):
         import sys
         from hadrosaur import Project, row_writer
 
-        rowwriter.LAST = 0.1
+        row_writer.LAST = 0.1
         proj = Project(sys.argv[1])
         proj.resource('coll')(lambda ident, args, subdir: ident)
         number = 0
@@ -263,7 +263,7 @@ LEAVES_ROWS = """
     import os, signal, sys
     from hadrosaur import Project, row_writer
 
-    rowwriter.LAST = 0.1
+    row_writer.LAST = 0.1
     base, how = sys.argv[1:]
     proj = Project(base)
     proj.resource('coll')(lambda ident, args, subdir: ident)

@@ -46,7 +46,7 @@ def seen(proj, kind, **more):
 @pytest.mark.parametrize('kind', ['processes', 'futures'])
 def test_threads_of_libraries_are_divided_among_workers(kind, proj, monkeypatch):
     """Eight processors for two workers are four threads each; for twenty workers it is one each."""
-    for module in ('slots', 'futures'):
+    for module in ('processes', 'futures'):
         monkeypatch.setattr(f'hadrosaur.executors.{module}.processors', lambda: 8)
     monkeypatch.setattr(cpu_count, 'processors', lambda: 8)
 

@@ -148,6 +148,13 @@ def differences(one, other):
     return {key: cells for key, cells in found.items() if cells}
 
 
+def torn(record):
+    """Is it known by its hash that the args are another record's? Such a record tells nothing."""
+    args, known = record.get('args'), record.get('args_hash')
+    is_told = isinstance(args, dict) and isinstance(known, str)
+    return is_told and known != canonical.args_hash(canonical.args_json(args))
+
+
 class Life(RuleBasedStateMachine):
     """One project and everything that may happen to it."""
 
@@ -218,7 +225,7 @@ class Life(RuleBasedStateMachine):
             json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
         except ValueError:
             return None
-        return record[0].get(name) if record and isinstance(record[0], dict) else None
+        return record[0].get(name) if record and isinstance(record[0], dict) and not torn(record[0]) else None
 
     def attempts(self, key):
         """How many runs the folder tells of; what the index could not hold is not told."""

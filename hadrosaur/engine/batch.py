@@ -195,7 +195,7 @@ class Batch(Iterator[Resource]):
 
     def _work_or_wait(self) -> None:
         dispatcher = self._started_dispatcher()
-        seen = dispatcher.news.seen
+        seen = dispatcher.news.version
         dispatcher.check()
         if dispatcher.finished or dispatcher.executor.step() or self._is_over():
             return

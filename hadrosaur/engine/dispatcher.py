@@ -141,22 +141,23 @@ class Submission:
 
 
 class Notifier:
-    """Wakes everybody who waits; who has ``seen`` a number is not kept waiting where it is another by now."""
+    """A condition variable with a version counter, so that no wake-up is lost: `wait` returns at once if anything was
+    notified since the version that its caller has seen."""
 
     def __init__(self) -> None:
-        self.seen = 0
+        self.version = 0
         self._told = threading.Condition(threading.Lock())
 
     def notify(self) -> None:
-        """There is news."""
+        """Wake all who wait."""
         with self._told:
-            self.seen += 1
+            self.version += 1
             self._told.notify_all()
 
     def wait(self, seen: int, seconds: float | None = None) -> None:
-        """Wait for news since ``seen``, for so many seconds at most."""
+        """Wait until the version is another than ``seen``, for so many seconds at most."""
         with self._told:
-            self._told.wait_for(lambda: self.seen != seen, seconds)
+            self._told.wait_for(lambda: self.version != seen, seconds)
 
 
 class Dispatcher:
@@ -292,7 +293,7 @@ class Dispatcher:
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
-            seen = self.news.seen
+            seen = self.news.version
             if not self.in_flight(collection, ident):
                 return True
             self.check()

@@ -271,7 +271,7 @@ def test_ctrl_c_ends_the_wait_for_a_place(program, tmp_path):
 
         proj = hadrosaur.Project('base')
         proj.resource('coll', at_once=1)(lambda ident, args, subdir: ident)
-        place = limits.take_place(proj._store.order(proj._registry.get('coll'), 'x', None, 'x'))
+        place = limits.take_place(proj._store.job(proj._registry.get('coll'), 'x', None, 'x'))
         proj.stats()
         try:
             open('waits', 'w').close()
