@@ -782,7 +782,7 @@ MUTANTS = {
         Mutant(
             'a run after one that was cut off is not kept apart from it',
             'compute.py',
-            "    if look.effective_status == 'completed' or diskio",
+            "    if look.effective_status == 'completed' or fileops",
             "    if look.effective_status != 'completed':\n        return False\n    if diskio",
             f'{POWER}[status deleted, again-usual]',
         ),
@@ -1387,7 +1387,7 @@ MUTANTS = {
         Mutant(
             'a recompute that was queued is not taken for one of a completed resource',
             'compute.py',
-            "    if look.effective_status == 'completed' or diskio",
+            "    if look.effective_status == 'completed' or fileops",
             "    if look.on_disk != 'completed':\n        return False\n    if diskio",
             f'{DISK}a_recompute_that_was_queued_waits_for_the_disk_as_an_inline_one',
         ),

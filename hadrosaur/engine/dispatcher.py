@@ -141,8 +141,10 @@ class Submission:
 
 
 class Notifier:
-    """A condition variable with a version counter, so that no wake-up is lost: `wait` returns at once if anything was
-    notified since the version that its caller has seen."""
+    """A condition variable with a version counter, so that no wake-up is lost.
+
+    `wait` returns at once if anything was notified since the version that its caller has seen.
+    """
 
     def __init__(self) -> None:
         self.version = 0
