@@ -84,6 +84,7 @@ G = 'test_one_group_of_failures.py'
 R = 'test_results_as_columns.py::'
 
 SAFE, SHOWS = 'test_page_is_safe.py::test_', 'test_page_shows.py::test_'
+LIVE = 'test_page_is_live.py::test_'
 
 MUTANTS = {
     'the page': [
@@ -142,6 +143,20 @@ MUTANTS = {
             'autoescape=True',
             'autoescape=False',
             f'{SHOWS}any_ident_has_an_address[<script>alert(1)</script>]',
+        ),
+        Mutant(
+            'page: a log is told from its beginning whenever it grows',
+            'web/files.py',
+            'start = max(start, since[0])',
+            'pass',
+            f'{LIVE}a_log_is_followed_to_its_end',
+        ),
+        Mutant(
+            'page: what cannot be begun ends whatever is asked for later',
+            'web/actions.py',
+            'except Exception as error:',
+            'except OSError as error:',
+            f'{LIVE}what_cannot_be_begun_is_said_on_the_page',
         ),
     ],
     'cancelled inline': [

@@ -63,10 +63,15 @@ def made(base, number=30):
 class Browser:
     """A browser without a window: it keeps cookies and follows where it is sent."""
 
-    def __init__(self, app):
+    def __init__(self, app, site):
+        self._site = site
         self._client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url=HOST, follow_redirects=True
         )
+
+    def close(self):
+        """As where the server ends."""
+        self._site.close()
 
     def get(self, path, **more):
         return self.request('GET', path, **more)
@@ -80,7 +85,8 @@ class Browser:
 
 def client(project, token=True, **options):
     """A browser without a window, which has opened the printed address."""
-    found = Browser(make_app(project, TOKEN, **options))
+    app = make_app(project, TOKEN, **options)
+    found = Browser(app, app.state.site)
     if token:
         assert found.get(f'/?token={TOKEN}').status_code == 200
     return found

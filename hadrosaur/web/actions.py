@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HadrosaurError
+from ..sanitize import printable
 from .addresses import address
 from .asking import NotUnderstood
 
@@ -34,6 +35,7 @@ class Actions:
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
         self._is_closed = False
+        self.trouble = ''  # why what was asked for last could not be begun
 
     def plan(self, asked: dict[str, str]) -> dict[str, Any]:
         """What would be done, for who has to confirm it. Raises ValueError, UnknownCollection."""
@@ -82,16 +84,22 @@ class Actions:
 
     def _work(self) -> None:
         while (job := self._orders.get()) is not None:
-            name, idents, recompute = job
-            batch = self._project.fetch_many(name, idents, recompute=recompute)
-            for _ in batch:
-                if self._is_closed:
-                    batch.cancel()
+            try:
+                self._compute(*job)
+            except Exception as error:  # whatever it is: the page says it, and goes on
+                self.trouble = printable(f'{job[0]} cannot be computed: {type(error).__name__}: {error}')
+
+    def _compute(self, name: str, idents: list[str], recompute: bool) -> None:
+        self.trouble = ''
+        batch = self._project.fetch_many(name, idents, recompute=recompute)
+        for _ in batch:
+            if self._is_closed:
+                batch.cancel()
 
     def close(self) -> None:
         """Stop what was begun from here."""
         self._is_closed = True
         self._orders.put(None)
+        self._project.close(cancel=True)
         if self._thread is not None:
-            self._project.close(cancel=True)
             self._thread.join()

@@ -57,12 +57,10 @@ def make_app(
     """The application that shows ``project``, and acts through ``acting`` where that is given."""
     site = Site(project, acting)
     guard = Middleware(Guard, token=token, is_local=is_local, refused=lambda text: site.refusal(403, text))
-    methods = ['GET', 'HEAD', 'POST']
-    return Starlette(
-        routes=[Route('/{path:path}', site.answer, methods=methods)],
-        middleware=[guard],
-        lifespan=site.lifespan,
-    )
+    route = Route('/{path:path}', site.answer, methods=['GET', 'HEAD', 'POST'])
+    app = Starlette(routes=[route], middleware=[guard], lifespan=site.lifespan)
+    app.state.site = site
+    return app
 
 
 class Site:
@@ -80,9 +78,13 @@ class Site:
         try:
             yield
         finally:
-            self._news.close()
-            if self._actions is not None:
-                self._actions.close()
+            self.close()
+
+    def close(self) -> None:
+        """End what listens, and stop what was begun from here."""
+        self._news.close()
+        if self._actions is not None:
+            self._actions.close()
 
     async def answer(self, request: Request) -> Response:
         """Answer one request; what goes wrong in a way that is known is said on a page."""
@@ -150,6 +152,7 @@ class Site:
 
     def _page(self, template: str, data: dict[str, Any], status: int = 200) -> Response:
         about = {'base': self._project.base, 'acts': self._actions is not None, 'assets': _assets()}
+        about['trouble'] = self._actions.trouble if self._actions is not None else ''
         body = render.page(template, {**data, **about})
         return Response(body, status, media_type='text/html')
 
