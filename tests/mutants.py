@@ -85,8 +85,39 @@ R = 'test_results_as_columns.py::'
 
 SAFE, SHOWS = 'test_page_is_safe.py::test_', 'test_page_shows.py::test_'
 LIVE = 'test_page_is_live.py::test_'
+REPORT = 'test_report.py::test_'
 
 MUTANTS = {
+    'the report': [
+        Mutant(
+            'report: forms stay in it',
+            'web/report.py',
+            "_FORM.sub('', html[start:])",
+            'html[start:]',
+            f'{REPORT}nothing_is_fetched_and_nothing_runs',
+        ),
+        Mutant(
+            'report: links lead out of it',
+            'web/report.py',
+            'if found[1] in links else',
+            'if True else',
+            f'{REPORT}links_of_a_report_lead_to_a_place_in_it',
+        ),
+        Mutant(
+            'report: the policy names another style',
+            'web/report.py',
+            'sha256(style.encode())',
+            'sha256(style.strip().encode())',
+            f'{REPORT}nothing_is_fetched_and_nothing_runs',
+        ),
+        Mutant(
+            'report: half a file takes the place of the one before',
+            'cli/web.py',
+            "with open(part, 'xb') as file:",
+            "with open(path, 'wb') as file:",
+            f'{REPORT}the_command_writes_a_whole_file_or_none',
+        ),
+    ],
     'the page': [
         Mutant(
             'page: any name is taken for ours',

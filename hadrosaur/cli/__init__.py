@@ -38,6 +38,7 @@ VERBS = {
     'du': Verb('Look', 'housekeeping', 'Show what takes space on the disk.'),
     'metrics': Verb('Look', 'housekeeping', 'Print counts and durations for Prometheus.'),
     'web': Verb('Look', 'web', 'Show a base directory in a browser.'),
+    'report': Verb('Look', 'web', 'Write what a base directory holds as one HTML file.'),
     'sql': Verb('Look', 'query', 'Run a SELECT on the index.'),
     'run': Verb('Compute', 'run', 'Compute many resources in parallel.'),
     'retry': Verb('Compute', 'run', 'Compute those that ended in error again.'),

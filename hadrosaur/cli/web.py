@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import HadrosaurError, ProjectError
+from ..sanitize import printable, size
 from . import output
-from .arguments import BASE
+from .arguments import BASE, SOME_COLL
 from .loading import loaded, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
     from ..project import Project
+
+MB = 1 << 20
 
 
 @click.command(
@@ -35,13 +43,19 @@ def web(base: str, host: str, port: int, target: str | None, is_opened: bool) ->
     Until Ctrl-C. The address that is printed holds a key; who opens it may look. Without --app nothing can
     be changed from the page. Needs the extra web: pip install 'hadrosaur[web]'.
     """
-    try:
+    with _extra():
         from ..web.serving import serve
-    except ImportError as error:
-        raise HadrosaurError(f'the page needs {error.name}', hint="pip install 'hadrosaur[web]'")
     acting = None if target is None else _of_this_base(loaded(target), base)
     with opened(base) as project:
         serve(project, host, port, acting=acting, is_opened=is_opened, say=_say)
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise HadrosaurError(f'the page needs {error.name}', hint="pip install 'hadrosaur[web]'")
 
 
 def _say(address: str) -> None:
@@ -53,3 +67,60 @@ def _of_this_base(acting: Project, base: str) -> Project:
     if not os.path.samefile(acting.path, base):
         raise ProjectError(f'--app names the project of {acting.base!r}, not that of {base!r}')
     return acting
+
+
+# --- report ----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur report base -o report.html
+  hadrosaur report base thumbs -o thumbs.html --images 50
+"""
+)
+@BASE
+@SOME_COLL
+@click.option('-o', '--output', 'target', type=click.Path(dir_okay=False), default='report.html',
+              show_default=True, help='File to write; - is standard output.')  # fmt: skip
+@click.option('--images', type=click.IntRange(min=0), default=8, show_default=True, metavar='MB',
+              help='Most that images may take.')  # fmt: skip
+def report(base: str, collection: str | None, target: str, images: int) -> None:
+    """Write what a base directory holds as one HTML file.
+
+    It opens from disk without a network: counts, charts, failures by cause, some failures of each cause with
+    their logs, the rows that finished last, and images of 512 kB or less up to --images. What there was no
+    room for is said at its end. Needs the extra web: pip install 'hadrosaur[web]'.
+    """
+    with _extra():
+        from ..web.report import Report
+    with opened(base) as project:
+        made = Report(project, collection, images * MB)
+        with _written(target) as file:
+            for piece in made.parts():
+                file.write(piece.encode('utf-8', 'backslashreplace'))
+    if os.path.isfile(target):
+        output.note(f'{printable(target)}: {size(os.path.getsize(target))}')
+
+
+@contextlib.contextmanager
+def _written(target: str) -> Iterator[BinaryIO]:
+    """A file that is there once it is whole, and as it was before until then."""
+    if target == '-':
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = os.path.realpath(target)
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device
+        with open(path, 'wb') as file:
+            yield file
+        return
+    part = f'{path}.{os.getpid()}.part'
+    try:
+        with open(part, 'xb') as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
+from ..sanitize import printable
 from ..sanitize import seconds as in_words
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def _svg(title: str, marks: Iterable[Markup], height: float = HEIGHT, width: flo
 
 
 def _linked(inner: Markup, title: str, href: str | None) -> Markup:
+    title = printable(title)
     inner = Markup('<title>{}</title>{}').format(title, inner)
     if href is None:
         return Markup('<g>{}</g>').format(inner)
@@ -173,7 +175,7 @@ def timeline(
     marks, shown = [], lanes[:MOST_LANES]
     for row, (name, spans_of_it) in enumerate(shown):
         y = 6 + row * LANE
-        marks.append(_LABEL.format(left - 8, y + LANE - 5, 'r', name))
+        marks.append(_LABEL.format(left - 8, y + LANE - 5, 'r', printable(name)))
         marks.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(left, y + LANE - 1, width - 8))
         for start, end, label, status, href in spans_of_it:
             x = left + (start - low) * scale
