@@ -22,6 +22,9 @@
     │   │   └─ WorkerDied
     │   ├─ ResultNotSerializable(TypeError)
     │   └─ CycleError
+    ├─ TransferFault
+    │   ├─ BadArchive
+    │   └─ TransferConflict
     ├─ IndexFault
     │   ├─ IndexBusy
     │   ├─ IndexTooNew
@@ -190,6 +193,22 @@ class Cancelled(ResourceFailed):
 
 class WorkerDied(ResourceFailed):
     """The process that ran the function died; the message names the signal."""
+
+
+class TransferFault(HadrosaurError):
+    """Resources cannot be brought from one place to another."""
+
+
+class BadArchive(TransferFault):
+    """The file holds something that no export of ours does; nothing that it holds was believed."""
+
+    exit_code = 5
+
+
+class TransferConflict(TransferFault):
+    """Resources that are to come in are here already, and are others; the message names them."""
+
+    exit_code = 4
 
 
 class IndexFault(HadrosaurError):

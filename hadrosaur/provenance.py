@@ -119,6 +119,19 @@ def read(base: str, digest: Any) -> dict[str, Any] | None:
     return None
 
 
+def keep(base: str, digest: Any, told: Any) -> None:
+    """Have a note that came from another base; one of that name is left as it is."""
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest) or not isinstance(told, dict):
+        return
+    data = json.dumps(told, indent=1, ensure_ascii=False).encode(errors='backslashreplace') + b'\n'
+    with (
+        contextlib.suppress(OSError, BaseUnusable),
+        private_files.own_folder(base, HIDDEN, PROVENANCE, make=True) as folder,
+    ):
+        if len(data) <= private_files.LONGEST_NOTE and not fileops.is_there(f'{digest}.json', folder):
+            private_files.put_first(f'{digest}.json', data, folder)
+
+
 def names(base: str) -> list[str]:
     """The digests of the notes in a base."""
     with (

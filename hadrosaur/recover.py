@@ -258,6 +258,23 @@ def remove(
 _KEPT = ('capture', 'error_frame', 'result_size', 'result_sha256', 'index_result')
 
 
+def record_of(entry: Entry, folder: int, record: dict[str, Any]) -> bytes | None:
+    """The record of a final resource as that of an entry; None where its result is damaged.
+
+    Args:
+        entry: What the resource is.
+        folder: A descriptor of its directory.
+        record: The record that stands there, perhaps of another resource.
+    """
+    kept = {name: record[name] for name in _KEPT if isinstance(record.get(name), (str, int))}
+    if entry.status == 'completed' and 'result_sha256' not in kept:
+        data = directory.read_result(folder)
+        if data is None:
+            return None
+        kept.update(result_size=len(data), result_sha256=directory.checksum(data))
+    return directory.record_bytes(entry, entry.status, str(record.get('run', '')), **kept)
+
+
 class _Recovery(NamedTuple):
     claim: Claim
     collection: str
@@ -304,14 +321,9 @@ class _Recovery(NamedTuple):
             return
         directory.sweep(self.claim.folder)
         record = directory.read_record(self.claim.folder) or {}
-        kept = {name: record[name] for name in _KEPT if isinstance(record.get(name), (str, int))}
-        if state == 'completed' and 'result_sha256' not in kept:
-            data = directory.read_result(self.claim.folder)
-            if data is None:
-                return
-            kept.update(result_size=len(data), result_sha256=directory.checksum(data))
-        entry = self._entry(state, record)
-        self.claim.write_record(directory.record_bytes(entry, state, str(record.get('run', '')), **kept))
+        data = record_of(self._entry(state, record), self.claim.folder, record)
+        if data is not None:
+            self.claim.write_record(data)
 
     def _entry(self, state: Any, record: dict[str, Any] | None) -> Entry:
         path = f'{os.path.basename(self.claim.collection_path)}/{self.claim.name}'

@@ -48,6 +48,10 @@ VERBS = {
     'reindex': Verb('Maintain', 'maintenance', 'Make the index agree with the directories.'),
     'rm': Verb('Maintain', 'maintenance', 'Delete resources.'),
     'gc': Verb('Maintain', 'housekeeping', 'Delete what is old, or too much.'),
+    'export': Verb('Bring', 'transfer', 'Write resources into a tar file, with checksums.'),
+    'import': Verb('Bring', 'transfer', 'Bring in what `export` has written.'),
+    'merge': Verb('Bring', 'transfer', 'Bring in the resources of another base.'),
+    'backup': Verb('Bring', 'transfer', 'Copy what is finished into another base.'),
     'db': Verb('Maintain', 'db', "Show or upgrade the index's revision."),
     'completion': Verb('Maintain', 'completion', 'Print the script that completes words in a shell.'),
 }
@@ -78,7 +82,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f'{__name__}.{VERBS[cmd_name].module}')
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, 'import_' if cmd_name == 'import' else cmd_name)
         return command
 
     def resolve_command(

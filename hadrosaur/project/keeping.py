@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import json
+import os
+from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import ResourceError
+from .. import directory, fileops, private_files, reindex
+from ..basedir import HIDDEN, BaseDirectory
+from ..errors import BaseUnusable, ResourceError, TransferFault
 from ..maintenance import gc
 from .indexed import Indexed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import timedelta
 
     from ..maintenance.gc import Doomed, GcReport
+    from ..maintenance.parcels import Origin
+    from ..maintenance.transfer import Arrival, OnConflict, TransferReport
+
+BACKUP = 'backup.json'
+"""In ``.hadrosaur/``: marks a base as the backup of another."""
 
 
 class Keeping(Indexed):
     """Verbs for a base as a whole."""
+
+    _durable: bool
 
     def gc(
         self,
@@ -63,3 +75,175 @@ class Keeping(Indexed):
             except (ResourceError, OSError) as error:
                 report.refused.append(each._replace(refused=str(getattr(error, 'message', error))))
         return report
+
+    # --- out and in --------------------------------------------------------------------------------
+
+    def export(
+        self,
+        file: str | os.PathLike[str] | IO[bytes],
+        collection: str | None = None,
+        *,
+        overwrite: bool = False,
+        **filters: Any,
+    ) -> TransferReport:
+        """Write resources into a tar file: all their files, and the checksum of each.
+
+        Args:
+            file: Its path, or a binary stream; ``.tar``, ``.tar.gz``, ``.tar.xz``, ``.tar.bz2``, or
+                ``.tar.zst`` (Python 3.14, or ``pip install 'hadrosaur[zstd]'``); it appears when it is whole.
+            collection: Only of this one.
+            overwrite: Replace a file of that name.
+            filters: Those of `query`.
+
+        Returns:
+            A `TransferReport`. What is pending is left out, and so are links and devices in a storage, which
+            are named; nothing that is computed meanwhile is waited for, or torn.
+
+        Raises:
+            BadArchive: There is a file of that name, or no library for its end.
+        """
+        from ..maintenance import archive, parcels, transfer
+
+        self._settle_down()
+        if filters:
+            chosen = self._origins(collection, filters)
+        else:
+            if collection is not None:
+                self._registry.get_any(collection)
+            chosen = parcels.origins(self._base.path, collection)
+        if not isinstance(file, str | os.PathLike):
+            return transfer.write(chosen, file)
+        with archive.new_file(os.fspath(file), overwrite=overwrite) as stream:
+            return transfer.write(chosen, stream)
+
+    def _origins(
+        self, collection: str | None, filters: dict[str, Any]
+    ) -> Iterator[tuple[Origin | None, str]]:
+        from ..maintenance.parcels import Origin
+
+        for entry in self.query(collection, **filters):
+            known = self._registry.get_any(entry.collection)
+            folder = directory.find_folder(known.spec.path, entry.ident)
+            yield Origin(entry.collection, entry.ident, self._base.path, known.spec.path, folder), ''
+
+    def import_(
+        self, file: str | os.PathLike[str] | IO[bytes], *, on_conflict: OnConflict = 'refuse'
+    ) -> TransferReport:
+        """Bring in what `export` has written; what was cut off is begun again, and goes on.
+
+        Everything is checked before anything changes, and each resource appears whole or not at all. One that
+        is here already, with the same contents, is left as it is.
+
+        Args:
+            file: Its path, or a binary stream.
+            on_conflict: Of a resource of whose name there is another one: ``'refuse'`` to import anything,
+                ``'skip'`` it, ``'rename'`` it (``ident-2``), or have it ``'replace'`` the one that is here.
+
+        Raises:
+            BadArchive: It is damaged, or holds what no export does.
+            TransferConflict: Others of the same name are here; the message names them.
+        """
+        from ..maintenance import transfer
+
+        transfer.check_policy(on_conflict)
+        if isinstance(file, str | os.PathLike):
+            with open(file, 'rb') as opened:
+                return self._import(opened, os.fspath(file), on_conflict)
+        return self._import(file, str(getattr(file, 'name', '')), on_conflict)
+
+    def _import(self, file: IO[bytes], name: str, on_conflict: OnConflict) -> TransferReport:
+        from ..maintenance import archive
+
+        with self._arrival(on_conflict) as arrival:
+            if file.seekable():
+                start = file.tell()
+                arrival.inspect(archive.compressed(file, name, 'rb'))
+                file.seek(start)
+            arrival.read(archive.compressed(file, name, 'rb'))
+            return arrival.report()
+
+    @contextlib.contextmanager
+    def _arrival(self, on_conflict: OnConflict) -> Iterator[Arrival]:
+        from ..maintenance import transfer
+
+        self._index()
+        arrival = transfer.Arrival(
+            self._store, self._registry, durable=self._durable, on_conflict=on_conflict
+        )
+        try:
+            yield arrival
+        finally:
+            arrival.close()
+
+    def merge(
+        self,
+        other: str | os.PathLike[str],
+        collection: str | None = None,
+        *,
+        on_conflict: OnConflict = 'refuse',
+    ) -> TransferReport:
+        """Bring in the resources of another base, which stays as it is; as `import_` does.
+
+        Raises:
+            NotAProject: There is no project in ``other``.
+            TransferConflict: Others of the same name are here; the message names them.
+        """
+        from ..maintenance import parcels, transfer
+
+        transfer.check_policy(on_conflict)
+        base = BaseDirectory(os.fsdecode(other))
+        reindex.require_project(base)
+        self._refuse_overlap(base.path)
+        with self._arrival(on_conflict) as arrival:
+            arrival.refuse_conflicts(parcels.origins(base.path, collection))
+            arrival.copy(parcels.origins(base.path, collection))
+            return arrival.report()
+
+    def backup(self, target: str | os.PathLike[str]) -> TransferReport:
+        """Copy all that is finished into another base; the second time only what has changed.
+
+        Nothing that is computed meanwhile is waited for: a resource is copied as it was before, or is now,
+        and one that never was finished is left out. What was removed here stays there. The copy is a base
+        like any other, with an index of its own; to restore, use it as it is, or `merge` it.
+
+        Raises:
+            TransferFault: ``target`` holds something else than a backup of this base.
+        """
+        from ..maintenance import parcels
+
+        self._settle_down()
+        base = BaseDirectory(os.fsdecode(target))
+        self._refuse_overlap(base.path)
+        self._mark_backup(base)
+        copy: Any = type(self)(target, durable=self._durable)  # type: ignore[call-arg]
+        with copy, copy._arrival('replace') as arrival:
+            arrival.copy(parcels.origins(self._base.path), quickly=True)
+            copy._base.declare(self._base.columns())
+            report: TransferReport = arrival.report()
+        return report
+
+    def _refuse_overlap(self, other: str) -> None:
+        here, there = os.path.realpath(self._base.path), os.path.realpath(other)
+        if here == there or f'{here}/'.startswith(f'{there}/') or f'{there}/'.startswith(f'{here}/'):
+            raise TransferFault(f'{other!r} and {self._base.given!r} are one, or one lies in the other')
+
+    def _mark_backup(self, target: BaseDirectory) -> None:
+        """Mark a new or empty folder as a backup of this base; one that is marked must say so."""
+        mine = {'of': self._base.identity(), 'path': self._base.path}
+        target.make()
+        if not os.listdir(target.path):
+            target.prepare()
+            with fileops.opened(target.hidden) as hidden:
+                fileops.replace(BACKUP, json.dumps(mine).encode() + b'\n', hidden)
+            return
+        try:
+            with private_files.own_folder(target.path, HIDDEN) as hidden:
+                found = json.loads(private_files.read_note(BACKUP, hidden)[0])
+            is_ours = found['of'] == mine['of'] if mine['of'] else found['path'] == mine['path']
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, BaseUnusable):
+            is_ours = False
+        if not is_ours:
+            raise TransferFault(
+                f'{target.given!r} is not empty, and no backup of {self._base.given!r}',
+                hint='give a folder of its own, or use merge',
+            )

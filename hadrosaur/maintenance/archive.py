@@ -1,0 +1,325 @@
+"""Resources in a tar file: their files as they are, and behind those of each a list with the checksums.
+
+::
+
+    .hadrosaur-export/about.json            what this is, first
+    <collection>/<resource>/…               the files of a resource, under the names that it has in a base
+    .hadrosaur-export/<collection>/<resource>.json      the list of them, see parcels.py
+    .hadrosaur-export/end.json              how many resources there are; last, or the file is not whole
+
+Both ways stream. Whoever reads one believes nothing in it: a name leads nowhere, since folders follow from
+collection and ident alone; only plain files and folders are taken, each once, in the place where it belongs,
+and of no more bytes than there is room for; nothing counts before its list was read and agrees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import tarfile
+from typing import IO, TYPE_CHECKING, Any
+
+from .. import canonical, directory
+from ..errors import BadArchive, InvalidIdent
+from .parcels import DEEPEST, FORMAT, NEVER, Carrier, Hashed, Readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OWN = '.hadrosaur-export'
+ABOUT, END = f'{OWN}/about.json', f'{OWN}/end.json'
+LIST_MOST = 64 << 20  # bytes of a list: a storage of some 300 000 files
+_HEADER_MOST = 1 << 20  # bytes of what stands before a member, such as a long name
+_SHA256 = re.compile('[0-9a-f]{64}')
+_ENDINGS = {'.gz': 'gzip', '.tgz': 'gzip', '.zst': 'zstd', '.tzst': 'zstd', '.bz2': 'bz2', '.xz': 'lzma'}
+
+
+def compressed(file: IO[bytes], name: str, mode: str) -> IO[bytes]:
+    """The stream inside a file, by the end of its name. Raises BadArchive where a library is missing."""
+    kind = _ENDINGS.get(os.path.splitext(name)[1].lower())
+    if kind is None:
+        return file
+    if kind == 'zstd':
+        return _zstd().open(file, mode)  # type: ignore[no-any-return]
+    import importlib
+
+    return importlib.import_module(kind).open(file, mode)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def new_file(path: str, *, overwrite: bool) -> Iterator[IO[bytes]]:
+    """A stream into a new file, which has its name once it is whole. Raises BadArchive where there is one."""
+    if not overwrite and os.path.lexists(path):
+        raise BadArchive(f'{path!r} is there already', hint='choose another name, or say --force')
+    beside = f'{path}.{os.getpid()}.part'
+    try:
+        with open(beside, 'wb') as file:
+            stream = compressed(file, path, 'wb')
+            yield stream
+            if stream is not file:
+                stream.close()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _zstd() -> Any:
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise BadArchive(
+            '.zst takes a library that is not installed', hint="pip install 'hadrosaur[zstd]', or use .tar.gz"
+        ) from None
+    return zstd
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Carries resources into a tar stream."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._tar = tarfile.open(fileobj=stream, mode='w|', format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._place = ''
+        self.count = 0
+        self._add_document(ABOUT, {'format': FORMAT, 'what': 'resources of hadrosaur'})
+
+    def begin(self, collection: str, ident: str) -> None:
+        """The next resource."""
+        self._place = f'{canonical.collection_folder(collection)}/{canonical.folder_name(ident)}'
+        self._add_folder(self._place)
+
+    def _add_folder(self, name: str) -> None:
+        member = tarfile.TarInfo(name)
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
+        self._add(member)
+
+    def _add(self, member: tarfile.TarInfo, data: Any = None) -> None:
+        self._tar.addfile(member, data)
+        _forget(self._tar)
+
+    def folder(self, path: str) -> None:
+        """A folder in it."""
+        self._add_folder(f'{self._place}/{path}')
+
+    def file(self, path: str, data: Readable, size: int, mode: int) -> None:
+        """A file in it."""
+        member = tarfile.TarInfo(f'{self._place}/{path}')
+        member.size = size
+        member.mode = 0o755 if mode & 0o100 else 0o644
+        self._add(member, data)
+
+    def end(self, listed: dict[str, Any]) -> None:
+        """The list of its files."""
+        self.count += 1
+        self._add_document(f'{OWN}/{self._place}.json', listed)
+        self._place = ''
+
+    def void(self) -> None:
+        """What was carried since `begin` is not to be believed."""
+        if self._place:
+            self._add_document(f'{OWN}/{self._place}.json', {'format': FORMAT, 'void': True})
+            self._place = ''
+
+    def _add_document(self, name: str, document: dict[str, Any]) -> None:
+        data = json.dumps(document, indent=1).encode()
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self._add(member, io.BytesIO(data))
+
+    def close(self) -> None:
+        """All resources were written."""
+        self._add_document(END, {'format': FORMAT, 'resources': self.count})
+        self._tar.close()
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+class _Member(tarfile.TarInfo):
+    """Refuses long headers, which would be read into memory whole."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) and self.size > _HEADER_MOST:
+            raise BadArchive(f'a header in it has {self.size:,} bytes')
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+
+def read(stream: IO[bytes], carrier: Carrier) -> Iterator[dict[str, Any]]:
+    """Have each resource in a tar stream carried, and yield the list of its files, which agrees.
+
+    The carrier's `end` is for the caller to call. Raises BadArchive for whatever no archive of ours holds.
+    """
+    try:
+        yield from _Reading(stream, carrier).resources()
+    except (tarfile.TarError, EOFError, ValueError, UnicodeError, OverflowError) as error:
+        if isinstance(error, BadArchive):
+            raise
+        raise BadArchive(f'it is damaged, or no tar file: {error}') from error
+    except Exception as error:
+        if type(error).__module__.partition('.')[0] in (
+            'zlib',
+            '_lzma',
+            'lzma',
+            'backports',
+            'compression',
+            '_zstd',
+        ):
+            raise BadArchive(f'it is damaged: {error}') from error
+        raise
+
+
+class _Reading:
+    def __init__(self, stream: IO[bytes], carrier: Carrier) -> None:
+        self._tar = tarfile.open(fileobj=stream, mode='r|', tarinfo=_Member)  # noqa: SIM115
+        self._carrier = carrier
+        self._place: str | None = None
+        self._folders: list[str] = []
+        self._files: dict[str, tuple[int, str]] = {}
+        self._idents: set[int] = set()
+
+    def resources(self) -> Iterator[dict[str, Any]]:
+        about = self._next()
+        if about is None or about.name != ABOUT or self._document(about).get('format') != FORMAT:
+            raise BadArchive('it was not written by `hadrosaur export`, or by a newer release')
+        count = 0
+        while (member := self._next()) is not None:
+            if member.name == END:
+                if self._place is not None or self._document(member).get('resources') != count:
+                    raise BadArchive('resources in it are missing')
+                return
+            if member.name.startswith(f'{OWN}/'):
+                listed = self._listed(member)
+                if listed is not None:
+                    count += 1
+                    yield listed
+            else:
+                self._take(member)
+        raise BadArchive(f'its end is missing, behind {count} resources')
+
+    def _next(self) -> tarfile.TarInfo | None:
+        member = self._tar.next()
+        _forget(self._tar)
+        if member is None:
+            return None
+        if (
+            member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
+            or member.sparse is not None
+        ):
+            raise BadArchive(f'{_shown(member.name)} is no plain file or folder')
+        if member.size < 0 or (member.isdir() and member.size):
+            raise BadArchive(f'{_shown(member.name)} has an impossible size')
+        return member
+
+    def _document(self, member: tarfile.TarInfo) -> dict[str, Any]:
+        if not member.isreg() or member.size > LIST_MOST:
+            raise BadArchive(f'{_shown(member.name)} is no list of ours')
+        file = self._tar.extractfile(member)
+        try:
+            found = json.loads(file.read() if file is not None else b'')
+        except RecursionError:
+            found = None
+        if not isinstance(found, dict):
+            raise BadArchive(f'{_shown(member.name)} is no list of ours')
+        return found
+
+    # --- files -------------------------------------------------------------------------------------
+
+    def _take(self, member: tarfile.TarInfo) -> None:
+        parts = member.name.rstrip('/').split('/') if member.isdir() else member.name.split('/')
+        if (
+            len(parts) < 2
+            or len(parts) > DEEPEST + 3
+            or any(part in ('', '.', '..') or '\0' in part for part in parts)
+        ):
+            raise BadArchive(f'{_shown(member.name)} is no place in a collection')
+        place, path = '/'.join(parts[:2]), '/'.join(parts[2:])
+        if self._place is None:
+            self._place, self._folders, self._files = place, [], {}
+            self._carrier.begin(*parts[:2])
+        if place != self._place:
+            raise BadArchive(f'{_shown(self._place)} has no list of its files')
+        if not path:
+            if not member.isdir() or self._folders or self._files:
+                raise BadArchive(f'{_shown(member.name)} is there twice, or no folder')
+            return
+        if path in self._files or path in self._folders or parts[2] in NEVER or directory.is_litter(parts[2]):
+            raise BadArchive(f'{_shown(member.name)} is there twice, or has a name of ours')
+        try:
+            self._carry(member, path)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise BadArchive(f'{_shown(member.name)} has no place: {error.strerror}') from error
+
+    def _carry(self, member: tarfile.TarInfo, path: str) -> None:
+        if member.isdir():
+            self._carrier.folder(path)
+            self._folders.append(path)
+            return
+        file = self._tar.extractfile(member)
+        assert file is not None
+        hashed = Hashed(file, member.size)
+        self._carrier.file(path, hashed, member.size, member.mode)
+        if hashed.is_short:
+            raise BadArchive(f'it ends within {_shown(member.name)}')
+        self._files[path] = (member.size, hashed.checksum())
+
+    # --- lists -------------------------------------------------------------------------------------
+
+    def _listed(self, member: tarfile.TarInfo) -> dict[str, Any] | None:
+        """The list of the resource that was carried last, which agrees; None where that is void."""
+        place, self._place = self._place, None
+        if place is None or member.name != f'{OWN}/{place}.json':
+            raise BadArchive(f'{_shown(member.name)} is the list of no resource')
+        listed = self._document(member)
+        if listed.get('void') is True:
+            self._carrier.void()
+            return None
+        name = _shown(place)
+        try:
+            collection, ident = listed['collection'], listed['ident']
+            expected = f'{canonical.collection_folder(collection)}/{canonical.folder_name(ident)}'
+            files = {each['path']: (each['size'], each['sha256']) for each in listed['files']}
+            are_times = all(
+                type(each['mtime_ns']) is int and 0 <= each['mtime_ns'] < 1 << 62 for each in listed['files']
+            )
+            folders = list(listed['folders'])
+        except (KeyError, TypeError, AttributeError, InvalidIdent) as error:
+            raise BadArchive(f'the list of {name} is none of ours: {error}') from error
+        if type(collection) is not str or type(ident) is not str or expected != place or not are_times:
+            raise BadArchive(f'the list of {name} is that of another resource')
+        for path in files.keys() | self._files.keys():
+            if files.get(path) != self._files.get(path):
+                raise BadArchive(
+                    f'{name}/{_shown(path)} is not what its checksum says, or missing, or too much'
+                )
+        if len(files) != len(listed['files']) or sorted(folders) != sorted(self._folders):
+            raise BadArchive(f'{name} has other folders than its list')
+        key = hash((collection, ident))
+        if key in self._idents:
+            raise BadArchive(f'{name} is there twice')
+        self._idents.add(key)
+        return listed
+
+
+def _forget(tar: tarfile.TarFile) -> None:
+    """Else a member of each file is kept in memory."""
+    tar.members.clear()  # type: ignore[attr-defined]
+
+
+def _shown(name: str) -> str:
+    from ..sanitize import printable
+
+    text = name.encode(errors='backslashreplace').decode()
+    return printable(text if len(text) < 200 else f'{text[:200]}…')

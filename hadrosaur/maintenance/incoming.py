@@ -1,0 +1,231 @@
+"""Resources that come into a base: built whole beside it, checked, and put in their place by one rename.
+
+They are built in ``.hadrosaur/incoming/``, in a folder of the process's own; what a process that was killed
+left there is removed by the next one. A resource gets its place under the lock of its folder, which is made
+empty for it: the rename puts the whole in the place of the empty folder, so there is no moment at which half
+of it could be served. Before it the row says pending, and ours, so whoever opens the base after a kill has
+the row say what the folder says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import directory, durability, fileops, private_files, provenance
+from ..basedir import HIDDEN
+from ..directory.claim import Claim
+from ..errors import BadArchive, ResourceError
+from . import parcels
+
+if TYPE_CHECKING:
+    from ..registry import Collection
+    from ..store import Store
+    from .parcels import Readable
+
+INCOMING = 'incoming'
+"""Folder of what is built beside its place."""
+GROUP = 32  # resources that get their place, and their rows, together
+_LARGE = 1 << 26  # bytes of a file for which there is looked whether it has room
+_TRIES = 100  # to find a place empty which others fill and empty
+
+
+class Built(NamedTuple):
+    """A resource that is whole, and has no place yet."""
+
+    collection: str
+    ident: str
+    name: str  # of its folder in ours
+    listed: dict[str, Any]
+
+
+class Incoming:
+    """Builds resources beside their place: what `parcels.pack` or an archive carries.
+
+    Attributes:
+        built: Those that are whole.
+    """
+
+    def __init__(self, store: Store, *, durable: bool = False) -> None:
+        self._store = store
+        self._durable = durable
+        self._base = store.base.path
+        session = store.base.session()
+        if session is None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), self._base)
+        self._path = f'{self._base}/{HIDDEN}/{INCOMING}'
+        with private_files.own_folder(self._base, HIDDEN, INCOMING, make=True):
+            pass
+        self._name = f'{session}.{os.urandom(4).hex()}'
+        with fileops.opened(self._path) as incoming:
+            self._sweep(incoming)
+            fileops.make_folder(self._name, incoming)
+            self._ours = fileops.open_folder(self._name, within=incoming)
+        self._count = 0
+        self._top = -1
+        self.built: list[Built] = []
+
+    def _sweep(self, incoming: int) -> None:
+        for name in os.listdir(incoming):
+            if not self._store.base.is_alive(name.rpartition('.')[0]):
+                with contextlib.suppress(OSError):
+                    fileops.remove_tree(name, incoming)
+
+    def close(self) -> None:
+        """Remove what has got no place."""
+        self.void()
+        os.close(self._ours)
+        with contextlib.suppress(OSError), fileops.opened(self._path) as incoming:
+            fileops.remove_tree(self._name, incoming)
+
+    # --- building ----------------------------------------------------------------------------------
+
+    def begin(self, collection: str, ident: str) -> None:
+        """The next resource."""
+        self._count += 1
+        fileops.make_folder(str(self._count), self._ours)
+        self._top = fileops.open_folder(str(self._count), within=self._ours)
+
+    def folder(self, path: str) -> None:
+        """A folder in it."""
+        *parts, name = path.split('/')
+        with parcels.below(self._top, tuple(parts)) as folder:
+            os.mkdir(name, 0o777, dir_fd=folder)
+
+    def file(self, path: str, data: Readable, size: int, mode: int) -> None:
+        """A file in it."""
+        if size > _LARGE and size > (free := free_space(self._ours)[0]):
+            raise OSError(errno.ENOSPC, f'{path} has {size:,} bytes, and {free:,} are free', self._base)
+        *parts, name = path.split('/')
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with parcels.below(self._top, tuple(parts)) as folder:
+            fd = os.open(name, flags, 0o777 if mode & 0o100 else 0o666, dir_fd=folder)
+            try:
+                while part := data.read(parcels.CHUNK):
+                    while part:
+                        part = part[os.write(fd, part) :]
+            finally:
+                os.close(fd)
+
+    def end(self, listed: dict[str, Any]) -> None:
+        """It is whole. Raises BadArchive where it is no finished resource, or one of another name."""
+        self._check(listed)
+        for each in listed['files']:
+            *parts, name = each['path'].split('/')
+            with parcels.below(self._top, tuple(parts)) as folder:
+                times = (each['mtime_ns'], each['mtime_ns'])
+                os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+        os.close(self._top)
+        self._top = -1
+        self.built.append(Built(listed['collection'], listed['ident'], str(self._count), listed))
+
+    def _check(self, listed: dict[str, Any]) -> None:
+        name = f'{listed["collection"]}/{listed["ident"]}'
+        state = directory.read_status(self._top)
+        if state not in ('completed', 'error'):
+            raise BadArchive(f'{name} is no finished resource: its status.json says {state}')
+        if state == 'completed' and directory.read_result(self._top) is None:
+            raise BadArchive(f'{name} is completed, and its result.json does not parse')
+        record = directory.read_record(self._top) or {}
+        for word in ('collection', 'ident'):
+            if record.get(word, listed[word]) != listed[word]:
+                raise BadArchive(f'the record.json of {name} tells of another {word}')
+
+    def void(self) -> None:
+        """It is not to be believed."""
+        if self._top >= 0:
+            os.close(self._top)
+            self._top = -1
+            fileops.remove_tree(str(self._count), self._ours)
+
+    def drop(self, built: Built) -> None:
+        """It gets no place."""
+        fileops.remove_tree(built.name, self._ours)
+
+    # --- getting its place -------------------------------------------------------------------------
+
+    def rename(self, built: Built, ident: str) -> Built:
+        """Have its record tell of another ident."""
+        with fileops.opened(built.name, within=self._ours) as top:
+            record = directory.read_record(top)
+            if record is not None:
+                data = parcels.rewritten(built.collection, ident, top, record)
+                fileops.replace(directory.RECORD, data, top)
+        return built._replace(ident=ident)
+
+    def place(self, built: Built, known: Collection, *, replaces: bool = False) -> None:
+        """Put it in its place in its collection.
+
+        Raises ResourceError where something stands there (unless it ``replaces`` that), or is computed.
+        """
+        path = known.spec.path
+        folder = directory.find_folder(path, built.ident)
+        if self._durable:
+            durability.sync_storage(built.name, self._ours, f'{self._path}/{self._name}')
+        if (told := built.listed.get('provenance')) is not None:
+            with fileops.opened(built.name, within=self._ours) as top:
+                digest = (directory.read_record(top) or {}).get('provenance')
+            provenance.keep(self._base, digest, told)
+        for _ in range(_TRIES):
+            claim = Claim.take(path, folder, lock=known.spec.lock)
+            if claim is None:
+                raise _taken(built, 'is being computed')
+            try:
+                is_done = self._put(built, claim, replaces=replaces)
+            except BaseException:
+                claim.unmake()
+                raise
+            finally:
+                claim.release()
+            if is_done:
+                if self._durable:
+                    durability.sync_above(path)
+                return
+        raise _taken(built, 'has a folder that somebody makes and removes all the time')
+
+    def _put(self, built: Built, claim: Claim, *, replaces: bool) -> bool:
+        """False where the place had to be made free first, or somebody came in between."""
+        with fileops.opened(claim.collection_path, fileops.LOOK) as parent:
+            if not claim.created:
+                state = directory.read_status(claim.folder)
+                if replaces and state != 'absent':
+                    os.rename(claim.name, f'{built.name}.old', src_dir_fd=parent, dst_dir_fd=self._ours)
+                else:
+                    self._make_free(claim, built, state)
+                    return False
+            else:
+                fileops.remove(directory.LOCK, claim.folder)
+            try:
+                os.rename(built.name, claim.name, src_dir_fd=self._ours, dst_dir_fd=parent)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    return False
+                raise
+        return True
+
+    def _make_free(self, claim: Claim, built: Built, state: directory.State) -> None:
+        """Remove what is left of a resource that was never begun; what else there may be stays."""
+        if directory.effective_status(state, directory.read_record(claim.folder), claim.folder) != 'absent':
+            raise _taken(built, 'is there already')
+        if not claim.completes_removal():
+            names = set(os.listdir(claim.folder)) - {directory.LOCK, directory.RECORD, directory.STATUS}
+            with contextlib.suppress(OSError):
+                os.rmdir(directory.STORAGE, dir_fd=claim.folder)
+                names.discard(directory.STORAGE)
+            if names:
+                raise _taken(built, 'has a folder that is no resource: move it away')
+        claim.remove()
+
+
+def free_space(folder: int | str) -> tuple[int, int]:
+    """(bytes that are free for us, bytes that there are) on the disk of a folder."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+def _taken(built: Built, why: str) -> ResourceError:
+    return ResourceError(
+        f'{built.collection}/{built.ident} {why}', collection=built.collection, ident=built.ident
+    )
