@@ -17,6 +17,7 @@ from .args_idents import grid, ident_of
 from .context import current
 from .errors import (
     ArgsChangedWarning,
+    BadArchive,
     BaseIsNotADirectory,
     BaseUnusable,
     Cancelled,
@@ -41,6 +42,8 @@ from .errors import (
     ResourceNotFound,
     ResultNotSerializable,
     TimedOut,
+    TransferConflict,
+    TransferFault,
     UnknownCollection,
     UnknownExecutor,
     Unreadable,
@@ -54,6 +57,8 @@ from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, Findin
 if TYPE_CHECKING:
     from .engine import Batch
     from .index import Query
+    from .maintenance.gc import GcReport
+    from .maintenance.transfer import TransferReport
     from .project import Project
     from .project.collection import Collection
 
@@ -61,6 +66,7 @@ __version__ = '1.0.0a1'
 
 __all__ = [
     'ArgsChangedWarning',
+    'BadArchive',
     'BaseIsNotADirectory',
     'BaseUnusable',
     'Batch',
@@ -76,6 +82,7 @@ __all__ = [
     'ExecutorUnavailable',
     'Explanation',
     'Finding',
+    'GcReport',
     'HadrosaurError',
     'HadrosaurWarning',
     'IndexBusy',
@@ -98,6 +105,9 @@ __all__ = [
     'ResourceNotFound',
     'ResultNotSerializable',
     'TimedOut',
+    'TransferConflict',
+    'TransferFault',
+    'TransferReport',
     'UnknownCollection',
     'UnknownExecutor',
     'Unreadable',
@@ -113,8 +123,10 @@ __all__ = [
 _LATER = {
     'Batch': '.engine',
     'Collection': '.project.collection',
+    'GcReport': '.maintenance.gc',
     'Project': '.project',
     'Query': '.index',
+    'TransferReport': '.maintenance.transfer',
 }  # loaded when they are asked for: a worker needs none, and starts sooner
 
 

@@ -78,6 +78,7 @@ NOTEBOOKS = 'test_notebooks.py::test_'
 MEMORY = 'contracts/test_memory_limit.py::test_'
 LIMITS = 'contracts/test_at_once_and_rate.py::test_'
 SETUP = 'contracts/test_setup.py::test_'
+HOSTILE = 'test_hostile_archives.py::test_what_is_hostile_is_refused'
 INLINE_CANCEL = 'test_cancel_inline.py::test_'
 
 G = 'test_one_group_of_failures.py'
@@ -3244,6 +3245,57 @@ MUTANTS = {
             'if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):',
             'if not isinstance(digest, str):',
             'test_provenance.py::test_a_name_that_was_written_by_hand_leads_nowhere[../../coll/a/record]',
+        ),
+    ),
+    'transfer': (
+        Mutant(
+            'transfer: what an archive holds need not be what its checksum says',
+            'maintenance/archive.py',
+            'if files.get(path) != self._files.get(path):',
+            'if path not in files or path not in self._files:',
+            f'{HOSTILE}[another checksum-file]',
+        ),
+        Mutant(
+            'transfer: members of any type are taken for files',
+            'maintenance/archive.py',
+            "raise BadArchive(f'{_shown(member.name)} is no plain file or folder')",
+            'pass',
+            f'{HOSTILE}[an unknown type that is listed-file]',
+        ),
+        Mutant(
+            'transfer: a resource may come in the folder of another ident',
+            'maintenance/archive.py',
+            'or expected != place or',
+            'or',
+            f'{HOSTILE}[an ident in the folder of another-file]',
+        ),
+        Mutant(
+            'transfer: an archive need not have an end',
+            'maintenance/archive.py',
+            "raise BadArchive(f'its end is missing, behind {count} resources')",
+            'return',
+            'test_hostile_archives.py::test_an_archive_that_was_cut_off_is_said_to_be[-1024]',
+        ),
+        Mutant(
+            'transfer: a resource that is computed anew meanwhile is carried as it was read',
+            'maintenance/parcels.py',
+            'if _mark(top) != mark:',
+            'if not mark:',
+            'test_transfer.py::test_a_resource_that_is_computed_anew_is_never_torn[3]',
+        ),
+        Mutant(
+            'transfer: what a killed import has left stays for ever',
+            'maintenance/incoming.py',
+            'self._sweep(incoming)',
+            'pass',
+            'test_transfer_cut_off.py::test_a_kill_leaves_nothing_half[190-import]',
+        ),
+        Mutant(
+            'transfer: a backup copies everything each time',
+            'maintenance/transfer.py',
+            'if quickly and self._is_as_it_was(origin):',
+            'if not quickly and self._is_as_it_was(origin):',
+            'test_transfer.py::test_a_backup_copies_what_has_changed',
         ),
     ),
     'keeping house': (

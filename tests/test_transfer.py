@@ -1,4 +1,4 @@
-"""Resources travel from base to base whole: export, import, merge and backup, and what stands in their way."""
+"""Resources travel from base to base whole: export, import, merge, backup, and what is in their way."""
 
 import io
 import json
@@ -13,6 +13,7 @@ from test_cli_tools import call
 import hadrosaur
 from hadrosaur import Project, directory
 from hadrosaur.directory.claim import Claim
+from hadrosaur.maintenance import parcels
 
 LONG = 'x' * 300
 ODD = ['plain', 'a/b', '../up', 'é,1', LONG, '-rf']
@@ -66,11 +67,10 @@ def rows(path):
     """All rows as they are asked for, but for what is of one base alone."""
     with Project(path, create=False) as proj:
         assert proj.check(deep=True).findings == []
-        found = [
+        return [
             {name: row.raw(name) for name in hadrosaur.records.COLUMNS if name not in EXCEPT}
             for row in proj.query(order_by='ident')
         ]
-    return found
 
 
 def files(path):
@@ -213,7 +213,6 @@ def test_conflicts_are_renamed(meeting, full, tmp_path, way):
 def test_what_is_computed_is_a_conflict(full, archive, tmp_path):
     """A resource that somebody holds is left alone, and so is a folder that is no resource of ours."""
     (tmp_path / 'base/coll/plain').mkdir(parents=True)
-    (tmp_path / 'base/coll/%2E./%2Fup').mkdir(parents=True) if False else None
     (tmp_path / 'base/coll/bad').mkdir()
     (tmp_path / 'base/coll/bad/notes.txt').write_text('mine')
     claim = Claim.take(str(tmp_path / 'base/coll'), 'plain', make=False)
@@ -250,8 +249,6 @@ def test_what_is_pending_is_left_out(tmp_path):
 @pytest.mark.parametrize('times', [1, 3, 9])
 def test_a_resource_that_is_computed_anew_is_never_torn(tmp_path, monkeypatch, times):
     """Read again, and what was written of it does not count; given up where it never stands still."""
-    from hadrosaur.maintenance import parcels
-
     path = fill(tmp_path / 'base')
     proj = Project(path)
     proj.resource('coll')(lambda ident, args, subdir: len(runs))
@@ -274,8 +271,10 @@ def test_a_resource_that_is_computed_anew_is_never_torn(tmp_path, monkeypatch, t
             assert new.check(deep=True).findings == []
 
 
-def test_a_backup_copies_what_has_changed(tmp_path):
-    """The second time only that; what is computed stays as it was; it is a base of its own."""
+def test_a_backup_copies_what_has_changed(tmp_path, monkeypatch):
+    """The second time only that is read; what is computed stays as it was; it is a base of its own."""
+    packed, real = [], parcels.pack
+    monkeypatch.setattr(parcels, 'pack', lambda origin, to: packed.append(origin.ident) or real(origin, to))
     path = fill(tmp_path / 'base')
     with Project(path) as proj:
         proj.resource('coll')(lambda ident, args, subdir: 'second')
@@ -288,7 +287,9 @@ def test_a_backup_copies_what_has_changed(tmp_path):
         proj.remove('coll', '-rf')
         claim = Claim.take(str(path / 'coll'), 'bad', make=False)
         (path / 'coll/bad/status.json').write_bytes(directory.STATUS_BYTES['pending'])
+        packed.clear()
         report = proj.backup(tmp_path / 'copy')
+        assert set(packed) == {'plain', 'one'}
         claim.release()
         assert (report.resources, report.same) == (2, total - 3)
     with Project(tmp_path / 'copy', create=False) as copy:

@@ -18,7 +18,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import sys
 import tarfile
 from typing import IO, TYPE_CHECKING, Any
@@ -34,7 +33,8 @@ OWN = '.hadrosaur-export'
 ABOUT, END = f'{OWN}/about.json', f'{OWN}/end.json'
 LIST_MOST = 64 << 20  # bytes of a list: a storage of some 300 000 files
 _HEADER_MOST = 1 << 20  # bytes of what stands before a member, such as a long name
-_SHA256 = re.compile('[0-9a-f]{64}')
+_THEIRS = {'gzip', 'zlib', 'lzma', '_lzma', 'backports', 'compression', '_zstd'}
+"""Modules whose exceptions say that what they decompress is damaged; so does an OSError without a number."""
 _ENDINGS = {'.gz': 'gzip', '.tgz': 'gzip', '.zst': 'zstd', '.tzst': 'zstd', '.bz2': 'bz2', '.xz': 'lzma'}
 
 
@@ -87,11 +87,26 @@ def _zstd() -> Any:
 # --- writing ---------------------------------------------------------------------------------------
 
 
+class _Counted:
+    """What a tar needs of a stream that may be a pipe."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._at = 0
+
+    def tell(self) -> int:
+        return self._at
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._at += len(data)
+
+
 class Writer:
     """Carries resources into a tar stream."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._tar = tarfile.open(fileobj=stream, mode='w|', format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.TarFile(mode='w', fileobj=_Counted(stream), format=tarfile.PAX_FORMAT)  # type: ignore[arg-type]
         self._place = ''
         self.count = 0
         self._add_document(ABOUT, {'format': FORMAT, 'what': 'resources of hadrosaur'})
@@ -164,19 +179,13 @@ def read(stream: IO[bytes], carrier: Carrier) -> Iterator[dict[str, Any]]:
     """
     try:
         yield from _Reading(stream, carrier).resources()
-    except (tarfile.TarError, EOFError, ValueError, UnicodeError, OverflowError) as error:
-        if isinstance(error, BadArchive):
-            raise
+    except BadArchive:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise BadArchive(f'it is damaged, or no tar file: {error}') from error
     except Exception as error:
-        if type(error).__module__.partition('.')[0] in (
-            'zlib',
-            '_lzma',
-            'lzma',
-            'backports',
-            'compression',
-            '_zstd',
-        ):
+        is_theirs = type(error).__module__.partition('.')[0] in _THEIRS or type(error) is OSError
+        if is_theirs and getattr(error, 'errno', None) is None:
             raise BadArchive(f'it is damaged: {error}') from error
         raise
 

@@ -218,7 +218,7 @@ class Keeping(Indexed):
         copy: Any = type(self)(target, durable=self._durable)  # type: ignore[call-arg]
         with copy, copy._arrival('replace') as arrival:
             arrival.copy(parcels.origins(self._base.path), quickly=True)
-            copy._base.declare(self._base.columns())
+            copy._base.declare({**self._base.columns(), **self._registry.columns()})
             report: TransferReport = arrival.report()
         return report
 
