@@ -1,4 +1,4 @@
-"""Compute a million keyed resources in parallel; each has a folder you can open and a row you can query.
+"""Run a Python function for millions of keys in parallel and keep every result on disk.
 
 >>> from hadrosaur import Project
 >>> proj = Project('./base_directory')
@@ -11,10 +11,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+if sys.platform == 'win32':
+    raise ImportError('hadrosaur runs on Linux and macOS; on Windows, use it in WSL (https://aka.ms/wsl)')
+
 from .args_idents import grid, ident_of
-from .context import current
+from .context import RunContext, current
 from .errors import (
     ArgsChangedWarning,
     BadArchive,
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from .maintenance.transfer import TransferReport
     from .project import Project
     from .project.collection import Collection
+    from .project.in_flight import CancelRequest
 
 __version__ = '1.0.0a1'
 
@@ -70,6 +75,7 @@ __all__ = [
     'BaseIsNotADirectory',
     'BaseUnusable',
     'Batch',
+    'CancelRequest',
     'Cancelled',
     'CheckReport',
     'Collection',
@@ -104,6 +110,7 @@ __all__ = [
     'ResourceFailed',
     'ResourceNotFound',
     'ResultNotSerializable',
+    'RunContext',
     'TimedOut',
     'TransferConflict',
     'TransferFault',
@@ -122,16 +129,17 @@ __all__ = [
 
 _LATER = {
     'Batch': '.engine',
+    'CancelRequest': '.project.in_flight',
     'Collection': '.project.collection',
     'GcReport': '.maintenance.gc',
     'Project': '.project',
     'Query': '.index',
     'TransferReport': '.maintenance.transfer',
-}  # loaded when they are asked for: a worker needs none, and starts sooner
+}  # loaded on first use: a worker needs none of them, and starts sooner
 
 
 def __getattr__(name: str) -> Any:
-    """`Project` and what it gives, loaded when they are asked for."""
+    """Load `Project` and its companions on first use."""
     if name not in _LATER:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""What is being computed in this process just now: `current`, and what the rest of the package asks of it."""
+"""The runs in progress in this process: `current`, and what the rest of the package needs to know."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ in_worker = False
 
 
 class Unwanted(KeyboardInterrupt):
-    """Raised in a function of the main thread whose run somebody wants cancelled.
+    """Raised in the main thread, inside the function of a run that is to be cancelled.
 
     Attributes:
-        run: Its run id. Where it comes out of a nested run, that one was interrupted.
+        run: Id of that run; it may be nested in another one.
     """
 
     def __init__(self, run: str) -> None:
@@ -38,15 +38,15 @@ bases: dict[str, str] = {}
 
 
 class RunContext(run_progress.Says):
-    """The resource that is being computed: what `hadrosaur.current()` gives.
+    """The run that is calling your function, as `hadrosaur.current` returns it.
 
     Attributes:
-        collection: Its collection.
-        ident: Its ident.
-        args: The args that the function got.
-        subdir: Absolute path of its storage folder.
-        attempt: 1 at the first run of this resource's life.
-        setup: What the collection's ``setup`` gave in this worker; None where it has none.
+        collection: Name of the collection.
+        ident: Ident of the resource.
+        args: The args that the function received.
+        subdir: Absolute path of the resource's storage folder.
+        attempt: Number of this run of the resource, from 1.
+        setup: What the collection's ``setup`` returned in this worker; None without one.
     """
 
     setup: Any = None
@@ -66,25 +66,27 @@ class RunContext(run_progress.Says):
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger whose records, from INFO up, land in stderr.log."""
+        """A logger that writes records of level INFO and above to the resource's stderr.log."""
         return _logger()
 
     def progress(self, fraction: float | None = None, text: str = '') -> None:
-        """Say how far the run is: `hadrosaur ps`, `status`, `show` and ``Resource.progress`` show it.
+        """Report how far the run is, for ``Resource.progress`` and `hadrosaur ps`, `status` and `show`.
+
+        A call costs about 20 µs and may come from any thread of the run.
 
         Args:
-            fraction: From 0 to 1; None where it is not known.
-            text: What it does now, in a line of at most 200 characters.
+            fraction: From 0 to 1, else it warns; None if unknown.
+            text: What the run is doing, in one line of at most 200 characters.
 
-        It costs some 20 µs, and may be called from any thread of the run. Raises TypeError for text in the
-        place of the fraction; one below 0 or above 1 is warned of.
+        Raises:
+            TypeError: ``fraction`` is text.
         """
         report = self._reported(os.path.dirname(self.subdir), self._job.run, self._process)
         if report is not None:
             report.say(fraction, text)
 
     def __repr__(self) -> str:
-        return f'Running({self.collection!r}, {self.ident!r}, attempt={self.attempt})'
+        return f'RunContext({self.collection!r}, {self.ident!r}, attempt={self.attempt})'
 
 
 _running: contextvars.ContextVar[RunContext | None] = contextvars.ContextVar(
@@ -96,7 +98,7 @@ _alone: list[RunContext] = []
 
 
 def enter(running: RunContext) -> tuple[contextvars.Token[RunContext | None], bool]:
-    """From now on this is computed here, until `leave` gets what this returns."""
+    """Make this the current run; returns what `leave` needs."""
     is_alone = not (in_worker or _alone or has_other_threads())
     token = _running.set(running)
     _in_worker.append(running)
@@ -106,7 +108,7 @@ def enter(running: RunContext) -> tuple[contextvars.Token[RunContext | None], bo
 
 
 def leave(running: RunContext, entered: tuple[contextvars.Token[RunContext | None], bool]) -> None:
-    """It is over: no signal that comes now is meant for it."""
+    """End the current run. A cancel signal that arrives later no longer concerns it."""
     token, is_alone = entered
     _in_worker.remove(running)  # not always the last: a function may fetch in threads of its own
     if is_alone:
@@ -115,7 +117,7 @@ def leave(running: RunContext, entered: tuple[contextvars.Token[RunContext | Non
 
 
 def current() -> RunContext | None:
-    """The resource that is being computed here, or None outside of a resource's function."""
+    """Return the `RunContext` of the run that called this code; None outside of a resource's function."""
     running = _running.get()
     if running is None:
         if in_worker:
@@ -126,46 +128,46 @@ def current() -> RunContext | None:
 
 
 def chain_of(running: RunContext) -> tuple[tuple[str, str, str], ...]:
-    """The resources (base, collection, ident) that led to what is being computed, itself last."""
+    """The chain of nested fetches that led to a run: (base, collection, ident) each, the run itself last."""
     return running._chain
 
 
 def base_of(running: RunContext) -> str:
-    """Absolute path of the base that it is computed in."""
+    """Absolute path of the run's base directory."""
     return running._job.spec.base
 
 
 def job_of(running: RunContext) -> Job:
-    """The job that is carried out."""
+    """The run's job."""
     return running._job
 
 
 def in_progress() -> list[RunContext]:
-    """What is computed in this process just now, nested ones after what they are nested in."""
+    """The runs in progress in this process; nested ones follow the run they are nested in."""
     return list(_in_worker)
 
 
 def raise_if_unwanted(*_: object) -> None:
-    """Handles the signal that interrupts: only a function that is to be cancelled, and nothing after it."""
+    """Signal handler: raise `Unwanted` if a run in progress is to be cancelled, else do nothing."""
     for running in _in_worker:
         if running.is_unwanted:
             raise Unwanted(running._job.run)
 
 
 def fetching(running: RunContext | None) -> contextlib.AbstractContextManager[Any]:
-    """Held by a thread that fetches for a function which goes on meanwhile: its output is one stream."""
+    """Lock for threads that fetch on behalf of one run, so that their output is not interleaved."""
     return contextlib.nullcontext() if running is None else running._fetching
 
 
 def add_nested(running: RunContext, run_result: RunResult) -> None:
-    """Have the rows of a nested fetch travel with the outcome of the one that asked."""
+    """Attach the rows of a nested fetch to the result of the run that fetched."""
     running._nested.extend(run_result.nested)
     if run_result.fresh:
         running._nested.append(run_result.entry)
 
 
 def stderr_handler(form: str) -> logging.Handler:
-    """A handler that writes to whatever sys.stderr is at that moment."""
+    """A logging handler that looks up ``sys.stderr`` each time it writes."""
     import logging
     import sys
 

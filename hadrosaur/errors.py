@@ -273,13 +273,16 @@ class VersionChangedWarning(HadrosaurWarning):
 
 
 def log(message: str, *values: object) -> None:
-    """Leave a trace with the logger ``hadrosaur``, at INFO, in programs that have loaded `logging`.
+    """Log to the logger ``hadrosaur`` at level INFO, in programs that have imported `logging`.
 
-    What is told there needs nobody's attention: a worker that died, an index that was built, runs of
+    For events that need nobody's attention: a worker that died, an index that was rebuilt, recovered runs of
     processes that are gone.
     """
-    if logging := sys.modules.get('logging'):  # nobody else has set it up to listen
-        logging.getLogger('hadrosaur').info(message, *values)
+    if logging := sys.modules.get('logging'):  # else nobody has set it up to listen
+        logger = logging.getLogger('hadrosaur')
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())  # the program decides where records go
+        logger.info(message, *values)
 
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep

@@ -216,9 +216,10 @@ class Resource(dict[str, Any]):
 
         Raises ResourceNotFound where it was cancelled before it was begun.
         """
+        limit = None if seconds is None else records.checked_seconds('seconds', seconds)
         if self._wait is None or self.status != 'pending':
             return self
-        return self._wait(self, records.seconds(seconds))
+        return self._wait(self, limit)
 
     @property
     def _known(self) -> Entry:

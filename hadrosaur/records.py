@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Status = Literal['pending', 'completed', 'error']
 STATUSES: tuple[Status, ...] = ('pending', 'completed', 'error')
+Phase = Literal['queued', 'running']
+PHASES: tuple[Phase, ...] = ('queued', 'running')
 
 COLUMNS = (
     'collection',
@@ -91,6 +93,14 @@ def seconds(value: Any) -> Any:
     return float(value) if is_number else value
 
 
+def checked_seconds(name: str, value: Any) -> float:
+    """Seconds from a number or a timedelta; ValueError, which names the argument, for anything else."""
+    found = seconds(value)
+    if not isinstance(found, float) or not found >= 0:
+        raise ValueError(f'{name} must be a number of seconds from 0 up, or a timedelta, not {value!r}')
+    return found
+
+
 _SIZE = re.compile(r'([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(i?)b?', re.IGNORECASE)
 
 
@@ -125,7 +135,7 @@ if TYPE_CHECKING:
         collection: str
         ident: str
         status: Status
-        phase: Literal['queued', 'running'] | None
+        phase: Phase | None
         args_hash: str | None
         attempt: int
         duration: float | None

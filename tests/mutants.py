@@ -88,6 +88,8 @@ SAFE, SHOWS = 'test_page_is_safe.py::test_', 'test_page_shows.py::test_'
 LIVE = 'test_page_is_live.py::test_'
 REPORT = 'test_report.py::test_'
 
+API = 'test_public_api.py::test_'
+
 MUTANTS = {
     'the report': [
         Mutant(
@@ -117,6 +119,43 @@ MUTANTS = {
             "with open(part, 'xb') as file:",
             "with open(path, 'wb') as file:",
             f'{REPORT}the_command_writes_a_whole_file_or_none',
+        ),
+    ],
+    'public API': [
+        Mutant(
+            'api: a wait for a batch never times out',
+            'engine/batch.py',
+            'if time.monotonic() >= self._deadline:',
+            'if False:',
+            f'{API}waiting_for_a_batch_can_time_out',
+        ),
+        Mutant(
+            'api: a cancel is waited for by nobody',
+            'project/in_flight.py',
+            'if left <= 0:',
+            'if left <= 1e9:',
+            f'{API}a_cancel_can_be_waited_for',
+        ),
+        Mutant(
+            'api: text is many idents',
+            'engine/_items.py',
+            'if isinstance(idents, (str, bytes, Entry, Resource)):',
+            'if isinstance(idents, (Entry, Resource)):',
+            f'{API}what_is_no_iterable_of_idents_is_refused_at_the_call[moby]',
+        ),
+        Mutant(
+            'api: a copy of a project that was opened to read makes its base',
+            'project/indexed.py',
+            'if not self._computes:\n            reindex.require_project(self._base)',
+            'if False:\n            reindex.require_project(self._base)',
+            f'{API}opened_to_read_stays_so_through_pickling',
+        ),
+        Mutant(
+            'api: a version is asked for as a number',
+            'index/_filters.py',
+            'str(each) if type(each) is int else each for each in several',
+            'each for each in several',
+            f'{API}rows_are_found_by_phase_host_version_and_attempt',
         ),
     ],
     'the page': [
@@ -1170,7 +1209,7 @@ MUTANTS = {
         ),
         Mutant(
             'what only the loop could run is waited for in its body',
-            'project/__init__.py',
+            'project/in_flight.py',
             'return self._is_flying(collection, ident, even_stepped=False)',
             'return self._is_flying(collection, ident)',
             f'{ASKED}the_body_of_an_inline_loop_does_not_wait_for_its_own_retry[kept]',
@@ -2774,7 +2813,7 @@ MUTANTS = {
         ),
         Mutant(
             'what runs here is polled for',
-            'project/__init__.py',
+            'project/in_flight.py',
             '                dispatcher.wait_idle(collection, ident, seconds)\n                return\n',
             '                pass\n',
             f'{MANY}test_what_runs_here_is_awaited_without_polling',

@@ -20,7 +20,7 @@ from .arguments import BASE, COLL, GROUP, IDENTS, IDENTS_FROM, JSON, SOME_COLL
 from .exit_codes import DISAGREE, DONE, refuse
 from .loading import opened
 from .output import Column
-from .query import asked_for, found, what_there_is
+from .query import asked_for, found, note_if_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -206,11 +206,11 @@ def rm(
 
 def _of_groups(project: Project, collection: str, groups: tuple[str, ...]) -> list[tuple[str, None]]:
     """Idents of the failures of some causes, all known before the first is deleted."""
-    wanted = {'status': 'error', 'error_group': list(groups)}
-    rows = [(entry.ident, None) for entry in found(project, collection, wanted)] if groups else []
-    if groups and not rows:
-        output.note(what_there_is(project, collection, wanted) or 'nothing matches')
-    return rows
+    if not groups:
+        return []
+    rows = found(project, collection, {'status': 'error', 'error_group': list(groups)})
+    note_if_none(rows)
+    return [(ident, None) for ident in rows.idents()]
 
 
 def _remove(project: Project, collection: str, ident: str, *, dry_run: bool) -> None:

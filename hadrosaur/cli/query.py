@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
-from difflib import get_close_matches
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ from .loading import opened
 from .output import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
     from ..index import Query
@@ -82,7 +80,7 @@ def query(base: str, collection: str | None, form: str | None, columns: str | No
             rows = found(project, collection, wanted)
             for entry in rows:
                 print(ident_line(entry.ident))
-            _note_if_none(rows, project, collection, wanted)
+            note_if_none(rows)
         else:
             _write_table(project, collection, wanted)
 
@@ -95,22 +93,10 @@ def found(project: Project, collection: str | None, wanted: dict[str, Any]) -> Q
         raise click.UsageError(str(error))
 
 
-def what_there_is(project: Project, collection: str | None, wanted: dict[str, Any]) -> str:
-    """What there is instead of the type or the group that filters name, where nothing has that; else ''."""
-    for name, label in (('error_type', 'type'), ('error_group', 'group')):
-        asked = wanted.get(name)
-        if not asked or found(project, collection, {name: asked, 'status': 'error', 'limit': 1}):
-            continue
-        known: Counter[str] = Counter()
-        for group in project.error_groups(collection):
-            known[getattr(group, label)] += group.count
-        there = ', '.join(f'{each} ({count})' for each, count in known.most_common(MOST_NAMED)) or 'none'
-        more = f', and {len(known) - MOST_NAMED} more' if len(known) > MOST_NAMED else ''
-        meant = get_close_matches(asked[0], known, n=1)
-        hint = f'; did you mean {meant[0]}?' if meant else ''
-        of = f' of {collection}' if collection else ''
-        return f'no failure{of} has the {label} {" or ".join(asked)}; there is: {there}{more}{hint}'
-    return ''
+def note_if_none(rows: Query, otherwise: str = 'nothing matches') -> None:
+    """Say so on stderr if no row matches, and name what error types or groups there are."""
+    if not rows:
+        output.note(rows.why_nothing() or otherwise)
 
 
 def ident_line(ident: str) -> str:
@@ -222,25 +208,19 @@ def _write_table(project: Project, collection: str | None, wanted: dict[str, Any
         rows = found(project, collection, wanted)
         cells = ([entry.raw(name) for name in _COLUMNS] for entry in rows)
         output.write_table([Column(name) for name in _COLUMNS], cells)
-        _note_if_none(rows, project, collection, wanted)
+        note_if_none(rows)
         return
-    shown = list(found(project, collection, {'limit': SCREEN, **wanted}))
+    rows = found(project, collection, {'limit': SCREEN, **wanted})
+    shown = list(rows)
     names = [name for name in _COLUMNS if name != 'collection' or collection is None]
     output.write_table(
         [_COLUMNS[name] for name in names], ([entry[name] for name in names] for entry in shown)
     )
-    _note_if_none(shown, project, collection, wanted)
+    note_if_none(rows)
     if len(shown) == SCREEN and 'limit' not in wanted:
         total = len(found(project, collection, wanted))
         if total > SCREEN:
             output.note(f'{total - SCREEN} more; --limit {total} shows all')
-
-
-def _note_if_none(
-    rows: Sequence[Entry], project: Project, collection: str | None, wanted: dict[str, Any]
-) -> None:
-    if not rows:
-        output.note(what_there_is(project, collection, wanted) or 'nothing matches')
 
 
 # --- sql -------------------------------------------------------------------------------------------

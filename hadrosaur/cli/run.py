@@ -17,7 +17,7 @@ from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, TARGET, filters
 from .exit_codes import DONE, FAILED, UNUSABLE
 from .loading import loaded, registered
 from .output import Column
-from .query import asked_for, found, what_there_is
+from .query import asked_for, found, note_if_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -127,9 +127,9 @@ def retry(
         registered(project, collection)
         wanted = {**filters(given), 'status': 'error'}
         # Listed before the first one runs: running them changes what matches.
-        items = [(entry.ident, None) for entry in found(project, collection, wanted)]
-        if not items:
-            output.note(what_there_is(project, collection, wanted) or 'nothing to retry')
+        rows = found(project, collection, wanted)
+        items = [(ident, None) for ident in rows.idents()]
+        note_if_none(rows, 'nothing to retry')
         return _compute(project, collection, items, How(workers, executor, dry_run, as_json))
 
 

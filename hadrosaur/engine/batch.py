@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..handle import FolderState, Resource, free_frames, look
 from ..locks import Ender
-from ..records import Counts, Entry, RunResult
+from ..records import Counts, Entry, RunResult, checked_seconds
 from ..store import FilesOnly, new_batch
 from ._items import Item, items_of
 from ._summary import in_words
@@ -32,6 +32,7 @@ from .dispatcher import Dispatcher, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from ..registry import Collection
     from ..store import Store
@@ -44,10 +45,15 @@ MET_MOST = 100_000  # idents computed elsewhere that are remembered, so that a r
 REFILL = 0.75  # of the executor's capacity: below it, more of the user's idents are pulled
 
 
-class Batch(Iterator[Resource]):
-    """Many resources of one collection: iterate it for resources as they finish, or `wait`.
+class _DeadlinePassed(Exception):
+    """The timeout of `Batch.wait` has passed; never leaves this module."""
 
-    Nothing is computed before the first iteration. Resources that fail are yielded like the others.
+
+class Batch(Iterator[Resource]):
+    """What `Project.fetch_many` returns: iterate it for resources as they finish, or call `wait`.
+
+    Nothing is computed before the first iteration. Resources that fail are yielded like the others. As a
+    context manager it stops at the end of the with block what has not finished by then.
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class Batch(Iterator[Resource]):
         store: Store,
         collection: Collection,
         idents: Iterable[Any],
-        args: dict[str, Any] | None = None,
+        args: Mapping[str, Any] | None = None,
         *,
         workers: int | None = None,
         threads: int | None = None,
@@ -92,6 +98,7 @@ class Batch(Iterator[Resource]):
         self._exhausted = self._ended = self._cancelled = False
         self._steering = threading.RLock()  # cancel may come from another thread
         self._tally = {'total': 0, 'completed': 0, 'error': 0, 'reused': 0}
+        self._deadline: float | None = None  # of the `wait` that iterates just now
 
     @property
     def dispatcher(self) -> Dispatcher | None:
@@ -100,7 +107,7 @@ class Batch(Iterator[Resource]):
 
     @property
     def counts(self) -> Counts:
-        """How it stands: distinct resources asked for so far, and what became of them."""
+        """Numbers of distinct resources requested so far, by what became of them."""
         done = self._tally['completed'] + self._tally['error']
         return Counts(
             self._tally['total'],
@@ -110,18 +117,37 @@ class Batch(Iterator[Resource]):
             self._tally['reused'],
         )
 
-    def wait(self) -> Counts:
-        """Compute everything; resources are not kept. Returns the counts."""
-        for _ in self:
+    def wait(self, timeout: float | timedelta | None = None) -> Counts:
+        """Compute everything, without keeping the resources.
+
+        Args:
+            timeout: Maximum time to wait, in seconds or as a timedelta; None: no limit. What is in flight
+                then goes on, and the batch can be iterated or waited for again. With
+                ``executor='inline'`` a run that has begun is finished first.
+
+        Returns:
+            The `Counts`; after a timeout ``pending`` may be above 0.
+        """
+        if timeout is None:
+            for _ in self:
+                pass
+            return self.counts
+        self._deadline = time.monotonic() + checked_seconds('timeout', timeout)
+        try:
+            while time.monotonic() < self._deadline and next(self, None) is not None:
+                pass
+        except _DeadlinePassed:
             pass
+        finally:
+            self._deadline = None
         return self.counts
 
     def summary(self) -> str:
-        """How it stands, in words: what is completed, failed, interrupted and not begun."""
+        """Describe the batch in words: how many are completed, failed, interrupted and not begun."""
         return in_words(self.counts, self._interrupted, self._length)
 
     def cancel(self) -> None:
-        """Stop: what is not begun is as if never asked for, what runs ends in error ``Cancelled``."""
+        """Stop the batch: drop what has not started, kill what runs (error ``Cancelled``)."""
         with self._steering:
             self._exhausted = self._cancelled = True
             self._tally['total'] -= len(self._held_by_others)
@@ -135,14 +161,14 @@ class Batch(Iterator[Resource]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The end of a with block: what was not begun by then is as if never asked for."""
+        """Close at the end of a with block: drop what has not started, kill what runs."""
         self.close()
 
     def __repr__(self) -> str:
         return f'<Batch of {self._collection.name!r}: {self.summary()}>'
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: how it stands."""
+        """The counts as a table, for notebooks."""
         from ..sanitize import html_table
 
         counts = self.counts
@@ -154,6 +180,8 @@ class Batch(Iterator[Resource]):
     def __next__(self) -> Resource:
         try:
             resource = self._next()
+        except _DeadlinePassed:
+            raise
         except BaseException as error:
             self._end(interrupt=isinstance(error, KeyboardInterrupt))
             if type(error) is KeyboardInterrupt:  # where in our own code it came is of no use to anybody
@@ -208,6 +236,10 @@ class Batch(Iterator[Resource]):
             moments.append(dispatcher.next_retry)
         if tick := getattr(self.progress, 'tick', None):  # a display goes on where nothing ends for a while
             moments.append(time.monotonic() + tick(self.counts))
+        if self._deadline is not None:
+            moments.append(self._deadline)
+            if time.monotonic() >= self._deadline:
+                raise _DeadlinePassed
         dispatcher.news.wait(seen, max(0.001, min(moments) - time.monotonic()) if moments else None)
 
     def _take_finished(self) -> None:
@@ -507,7 +539,7 @@ class Batch(Iterator[Resource]):
             self._ender.join()
 
     def close(self) -> None:
-        """Stop what runs and give everything back; called by itself at the end."""
+        """Kill what runs and free workers and locks; happens by itself at the end of the iteration."""
         self._cut = not self._ended and (bool(self._in_flight) or not self._exhausted)
         self._end(interrupt=True)
         if self._ender is not None and os.getpid() == self._process:

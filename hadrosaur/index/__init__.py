@@ -35,6 +35,7 @@ from ._writes import Key
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from datetime import timedelta
 
     from ._filters import Moment, Several
     from ._validate import Owner
@@ -239,23 +240,27 @@ class Index:
         collection: Several | None = None,
         *,
         status: Several | None = None,
-        ident: Several | None = None,
+        ident: Several | int | None = None,
         error_type: Several | None = None,
         error: Several | None = None,
         args: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
         result: Mapping[str, Any] | None = None,
         since: Moment | None = None,
         until: Moment | None = None,
-        min_duration: float | None = None,
+        min_duration: float | timedelta | None = None,
         stale: bool | None = None,
         versions: Mapping[str, str | None] | None = None,
         error_group: Several | None = None,
         order_by: str | None = '-finished_at',
         limit: int | None = None,
         offset: int = 0,
-        max_duration: float | None = None,
+        max_duration: float | timedelta | None = None,
         min_memory: float | None = None,
         max_memory: float | None = None,
+        phase: Several | None = None,
+        host: Several | None = None,
+        version: str | int | Iterable[str | int] | None = None,
+        attempt: int | Iterable[int] | None = None,
         after: tuple[Any, str, str] | None = None,
     ) -> Query:
         """Rows that pass every filter; a filter given several values passes what passes one of them.
@@ -286,6 +291,10 @@ class Index:
             max_duration: Seconds at most.
             min_memory: Bytes at least.
             max_memory: Bytes at most.
+            phase: ``queued`` or ``running``.
+            host: Name of the machine.
+            version: Version of the function.
+            attempt: Number of the attempt.
             after: (value of the order's column, collection, ident) of a row: those that follow, without a
                 count of what came before. Where the column is not known, the rows where it is not either;
                 where it is, only those where it is too.
@@ -300,6 +309,10 @@ class Index:
             'error_type': error_type,
             'error_group': error_group,
             'error': error,
+            'phase': phase,
+            'host': host,
+            'version': version,
+            'attempt': attempt,
             'args': args,
             'result': result,
             'since': since,

@@ -25,17 +25,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import errors, fingerprint
 from ..canonical import args_json
 from ..json_paths import MISSING, is_path, parse
-from ..records import COLUMNS, STATUSES
+from ..records import COLUMNS, PHASES, STATUSES
 from ._fork_guard import fork_guard
 from ._json_filters import condition, is_plain
 from ._shape import Condition, Shape
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
 
 
 MOST_VALUES = 30_000
 """Values in one query, all filters together; SQLite takes 32 766 parameters since 3.32."""
+
+MOST_NAMED = 10
+"""Error types or groups that a warning names."""
 
 Several = str | Iterable[str]
 Moment = datetime | date | timedelta | str
@@ -92,7 +96,7 @@ def _one_of(name: str) -> Callable[[Several], Condition]:
     return lambda value: _exact(name, _texts(name, value))
 
 
-def _exact(name: str, texts: list[str]) -> Condition:
+def _exact(name: str, texts: list[Any]) -> Condition:
     known = tuple(dict.fromkeys(texts))
     return Condition(name, known, (len(known),))
 
@@ -117,6 +121,29 @@ def _status(value: Several) -> Condition:
     for word in sorted(asked - set(STATUSES)):
         raise ValueError(f'unknown status {word!r}{_meant(word, STATUSES)}')
     return Condition('status ' + ' '.join(word for word in STATUSES if word in asked), ())
+
+
+def _phase(value: Several) -> Condition:
+    words = _texts('phase', value)
+    for word in words:
+        if word not in PHASES:
+            raise ValueError(f'unknown phase {word!r}{_meant(word, PHASES)}')
+    return _exact('phase', words)
+
+
+def _version(value: Any) -> Condition:
+    """Versions are stored as text; a whole number stands for its digits."""
+    several: list[Any] = [value] if isinstance(value, (str, int)) else list(value)
+    texts = [str(each) if type(each) is int else each for each in several]
+    return _exact('version', _texts('version', texts))
+
+
+def _attempt(value: Any) -> Condition:
+    several = list(value) if isinstance(value, Iterable) else [value]
+    for each in several:
+        if isinstance(each, bool) or not isinstance(each, int):
+            raise TypeError(f'attempt takes whole numbers, not {each!r}')
+    return _exact('attempt', several)
 
 
 def _ident(value: Several) -> Condition:
@@ -242,6 +269,10 @@ _READERS: dict[str, Callable[[Any], Condition]] = {
     'error_type': _error_type,
     'error_group': _error_group,
     'error': _error,
+    'phase': _phase,
+    'host': _one_of('host'),
+    'version': _version,
+    'attempt': _attempt,
     'since': _since,
     'until': _until,
     'min_duration': _bound('min_duration', 'seconds, or a timedelta'),
@@ -272,6 +303,35 @@ def order(column: str | None) -> str:
 def _meant(word: str, known: tuple[str, ...]) -> str:
     close = get_close_matches(word.lower(), known, n=1)
     return f': did you mean {close[0]!r}?' if close else f'; there is {", ".join(known)}'
+
+
+def unknown_cause(
+    driver: sqlite3.Connection, names: list[str] | None, filters: Mapping[str, Any]
+) -> str | None:
+    """Which error types or groups there are, where a query asks for one that no failure has; else None."""
+    within = 'true' if names is None else f'collection IN ({", ".join("?" * len(names))})'
+    for name, label in (('error_type', 'type'), ('error_group', 'group')):
+        if filters.get(name) is None:
+            continue
+        asked = _texts(name, filters[name])
+        column = 'coalesce(error_group, error_type)' if name == 'error_group' else name
+        rows = driver.execute(
+            f'SELECT {column}, max(error_bases), count(*) FROM resources'
+            f" WHERE {within} AND status = 'error' GROUP BY 1 ORDER BY 3 DESC",
+            names or (),
+        ).fetchall()
+        wanted = json.dumps(asked)
+        is_type = name == 'error_type'
+        met = (_is_kind(known, bases, wanted) if is_type else known in asked for known, bases, _ in rows)
+        if not rows or not asked or any(met):
+            continue
+        there = ', '.join(f'{known} ({number})' for known, _, number in rows[:MOST_NAMED])
+        more = f', and {len(rows) - MOST_NAMED} more' if len(rows) > MOST_NAMED else ''
+        close = get_close_matches(asked[0], [str(known) for known, *_ in rows], n=1)
+        meant = f'; did you mean {close[0]}?' if close else ''
+        of = f' of {", ".join(names)}' if names else ''
+        return f'no failure{of} has the {label} {" or ".join(asked)}; there is {there}{more}{meant}'
+    return None
 
 
 # --- SQL text --------------------------------------------------------------------------------------

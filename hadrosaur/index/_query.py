@@ -1,4 +1,4 @@
-"""What a query gives: a sequence of entries that is read when it is looked at."""
+"""What `Project.query` returns: a lazy sequence of entries."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
-from ..errors import warn
+from ..errors import HadrosaurError, warn
 from ..json_paths import MISSING
 from ..records import Entry
+from ..sanitize import printable
 from . import _summary
 from ._connection import transaction
 from ._entries import entries
 from ._filters import after as follows
-from ._filters import chosen_text, conditions, count_text, ids_text, order, rows_text
+from ._filters import chosen_text, conditions, count_text, ids_text, order, rows_text, unknown_cause
 from ._json_filters import asked_parts, left_out, why_nothing
 from ._shape import Shape
 
@@ -27,22 +28,24 @@ if TYPE_CHECKING:
 WINDOW = 1000
 """Rows that are read at once and kept: half a megabyte, 5 ms; a page of anything a person looks at."""
 
+SHOWN_IN_REPR = 10
+"""Rows that ``repr`` shows."""
+
 SHOWN_IN_NOTEBOOK = 20
 """Rows that a notebook shows of a query."""
 
 
 class Query(Sequence[Entry]):
-    """Rows of the index, as a sequence: ``len``, indexing, slicing, and iteration that streams.
+    """Rows of the index as a lazy sequence: ``len``, indexing, slicing and streaming iteration.
 
-    Nothing is read until it is asked for. Then up to 1 000 neighbouring rows are read together and
-    kept, so a query that finds no more than that is read once and stays as it was; ask again for news.
-    Rows anywhere are found in milliseconds, among a million too: ``query[500_000]``, ``query[-1]``,
+    Nothing is read before it is needed. Then up to 1 000 neighbouring rows are read together and cached.
+    A query of no more rows than that is read once and does not change; make a new one to see later changes.
+    Any row is found within milliseconds, even among a million: ``query[500_000]``, ``query[-1]``,
     ``reversed(query)``.
 
-    Iterating over more reads the first 1 000, then notes which others there are (8 bytes each), and reads
-    these a thousand at a time. A row is given once, as it is when it is read; not if it was removed by then,
-    or passes the filters no more. What is written meanwhile may come later than its place. Nothing is kept
-    from SQLite, however long the work between two rows takes.
+    Iterating over a longer query reads the first 1 000 rows, then the row ids of the rest (8 bytes each),
+    then a thousand rows at a time. Each row is yielded once, as it is when it is read; a row that was
+    removed meanwhile, or no longer passes the filters, is left out. No transaction stays open between rows.
     """
 
     def __init__(
@@ -115,15 +118,41 @@ class Query(Sequence[Entry]):
         return self._stream(self._read_window(~0) if self._is_all else [], is_backward=True)
 
     def __repr__(self) -> str:
-        asked = ', '.join(f'{name}={value!r}' for name, value in self._asked.items() if value is not None)
-        return f'Query({asked})'
+        """The filters, and the first rows, if they can be read."""
+        asked = ', '.join(
+            f'{name}={value!r}'
+            for name, value in self._asked.items()
+            if value is not None and name != 'versions'
+        )
+        try:
+            rows = self._read_window(0)[: SHOWN_IN_REPR + 1]
+        except HadrosaurError:  # a repr never raises; whoever reads the rows is told
+            return f'<Query({asked})>'
+        if not rows:
+            return f'<Query({asked}): {self.why_nothing() or "no rows"}>'
+        lines = [f'  {_line(entry)}' for entry in rows[:SHOWN_IN_REPR]]
+        if len(rows) > SHOWN_IN_REPR:
+            lines.append('  …')
+        return '\n'.join([f'<Query({asked}):', *lines]) + '>'
+
+    def why_nothing(self) -> str:
+        """Name the known error types or groups, if the query asks for one that no failure has; else ''."""
+        return self._connections.read(
+            lambda driver: unknown_cause(driver, self._collections, self._asked) or ''
+        )
+
+    @property
+    def _collections(self) -> list[str] | None:
+        """Names of the collections that the query is limited to; None: all."""
+        known = self._asked.get('collection')
+        return [known] if isinstance(known, str) else None if known is None else list(known)
 
     def first(self) -> Entry | None:
-        """The first row, or None where there is none."""
+        """Return the first row, or None if there are no rows."""
         return next(iter(self._read_window(0)), None)
 
     def idents(self) -> list[str]:
-        """The idents of all rows, in order: what `fetch_many` takes."""
+        """Return the idents of all rows, in order, as `fetch_many` takes them."""
         return [entry.ident for entry in self]
 
     def cells(self, names: Sequence[str], most: int) -> list[tuple[Any, ...]]:
@@ -135,22 +164,24 @@ class Query(Sequence[Entry]):
         return self._connections.read(lambda driver: driver.execute(text, values).fetchall())
 
     def to_pandas(self, results: bool | Iterable[str] = False) -> Any:
-        """All rows as a `pandas.DataFrame` (extra ``pandas``): nullable dtypes, UTC timestamps.
+        """Return all rows as a `pandas.DataFrame` (extra ``pandas``): nullable dtypes, UTC timestamps.
 
         Args:
-            results: True: a column for each item of args and results, such as ``args.C`` and
-                ``result.score``, one level deep; deeper values are JSON text. Some names choose: keys of
-                results, parts such as ``'args.C'`` and ``'result.model.depth'``, and names that the
-                collection declares (``columns=``). Results too long for the index are read from the disk.
+            results: True adds a column for each item of args and results, such as ``args.C`` and
+                ``result.score``, one level deep; deeper values are JSON text. A list of names adds only
+                these: keys of results, parts such as ``'args.C'`` and ``'result.model.depth'``, and names
+                that the collection declares (``columns=``). Results too long for the index are read from
+                disk.
         """
         from ..dataframes import to_pandas
 
         return to_pandas(self, results, self.result_of, self.named)
 
     def to_polars(self, results: bool | Iterable[str] = False) -> Any:
-        """All rows as a `polars.DataFrame` (extra ``polars``): UTC timestamps, args as JSON text.
+        """Return all rows as a `polars.DataFrame` (extra ``polars``): UTC timestamps, args as JSON text.
 
-        ``results`` is as for `to_pandas`.
+        Args:
+            results: As for `to_pandas`.
         """
         from ..dataframes import to_polars
 
@@ -158,11 +189,11 @@ class Query(Sequence[Entry]):
 
     @property
     def limit(self) -> int | None:
-        """How many rows were asked for at most."""
+        """The maximum number of rows, None if there is none."""
         return self._limit
 
     def result_of(self, entry: Entry) -> Any:
-        """The result of one of the rows, `MISSING` where it has none; from the disk where it is long."""
+        """Return the result of one of the rows, from disk if it is long; `MISSING` if it has none."""
         if entry.raw('result') is not None:
             return entry.result
         read = self._read_result
@@ -292,17 +323,25 @@ class Query(Sequence[Entry]):
         return number
 
     def _explain(self, rows: list[Entry]) -> None:
-        """Warn where nothing is found because a part of args or results is in no row, or of another type."""
+        """Warn if nothing is found because a part of args or results is in no row, or of another type."""
         self._is_explained = True
         parts = list(asked_parts(self._asked, self._asked['order_by']))
-        known = self._asked['collection']
-        names = [known] if isinstance(known, str) else None if known is None else list(known)
+        names = self._collections
         found = rows and (parts[-1].wanted is not None or parts[-1].path.of(rows[0]) is not MISSING)
         if not found and (why := self._connections.read(lambda driver: why_nothing(driver, names, parts))):
             warn(why)
         is_of_results = any(part.path.column == 'result' for part in parts)
         if is_of_results and (why := self._connections.read(lambda driver: left_out(driver, names))):
             warn(why)
+
+
+def _line(entry: Entry) -> str:
+    """One row in a line: which resource, its status, how long it took, and its error."""
+    took = '' if entry.duration is None else f'{entry.duration:.3g} s'
+    error = f'{entry.error_type}: {entry.error}' if entry.error_type else ''
+    text = '  '.join(filter(None, (f'{entry.collection}/{entry.ident}', entry.status, took, error)))
+    text = printable(text)
+    return text if len(text) <= 110 else f'{text[:109]}…'
 
 
 def _natural(name: str, value: int | None) -> int | None:

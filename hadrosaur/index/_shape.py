@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-EXACT = frozenset({'collection', 'ident', 'error_group'})
+EXACT = frozenset({'collection', 'ident', 'error_group', 'phase', 'host', 'version', 'attempt'})
 """Kinds that take a list of values, one of which the column must equal."""
 
-_LEADING = EXACT | {
-    'error_type named', 'error_group or_type', 'since', 'since within', 'status pending', 'status error',
-    'ident below',
+_LEADING = {
+    'collection', 'ident', 'error_group', 'error_type named', 'error_group or_type', 'since', 'since within',
+    'status pending', 'status error', 'ident below',
 }  # fmt: skip
 """Kinds for which there is an index that finds the rows."""
 

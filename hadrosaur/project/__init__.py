@@ -1,29 +1,28 @@
-"""`Project`: the public face. Everything else is reached through it."""
+"""`Project`, the class that users work with. Everything else is reached through it."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import sys
-import time
 import weakref
 from collections.abc import Sized
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import context, directory, locks, reindex
 from ..args_idents import Ident, named
-from ..basedir import BaseDirectory, request_cancel
+from ..basedir import BaseDirectory
 from ..dead_sessions import recover_all
 from ..engine import Background, Batch, check_executor
-from ..errors import InvalidIdent, ProjectError
+from ..errors import ProjectError
 from ..executors import _inline_cancel
 from ..fetcher import Asked, Fetcher, not_found
 from ..handle import Resource, failure, free_frames
-from ..records import Counts, Entry, seconds
+from ..records import Counts, Entry, checked_seconds
 from ..registry import Collection, Registry
 from ..store import Store
 from .collection import Collection as BoundCollection
+from .in_flight import InFlight
 from .keeping import Keeping
 from .registering import Registering
 
@@ -32,27 +31,27 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Unpack
 
-    from ..engine.dispatcher import Dispatcher
     from ..records import Job
-    from .collection import FetchOptions
+    from .collection import FetchOptions, NamedFetchOptions
 
 
-class Project(Registering, Keeping):
-    """A base directory of collections of resources, and the functions that compute them.
+class Project(Registering, InFlight, Keeping):
+    """A base directory with collections of resources, and the functions that compute them.
+
+    The index is opened on first use. A Project can be shared between threads, used after a fork, and
+    pickled. Inside a worker process it opens nothing.
 
     Args:
-        base: The base directory; made if it is not there. Returned paths are relative if it is.
-        durable: Wait for the disk before a result is acknowledged, so that a power cut loses nothing.
-        index: Where the index is, if not in the base: a local path, where the base is on a network file
-            system (SQLite's WAL needs memory shared between the processes of one machine).
-        create: False: the base must hold a project already, and nothing is made there.
+        base: Path of the base directory; created if missing. Returned paths are relative if it is relative.
+        durable: Sync files to disk before a result is acknowledged, so that a power cut loses nothing.
+        index: Path of the index file; default: inside the base. Give a local path if the base is on a
+            network file system, because SQLite's WAL mode works on one machine only.
+        create: False opens an existing project to read it: nothing is created or recorded in the base
+            before you compute something.
 
     Raises:
         BaseIsNotADirectory: The base is a file.
-        NotAProject: ``create=False``, and there is nothing of ours.
-
-    Nothing is opened before the first use. A Project can be shared by threads, used after a fork, and
-    pickled; inside a worker it is inert.
+        NotAProject: ``create=False``, and the directory holds no project.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Project(Registering, Keeping):
         self._base = BaseDirectory(given, context.bases.get(given) if context.in_worker else None)
         self._durable = durable
         self._index_path = os.path.abspath(os.fsdecode(index)) if index is not None else None
-        self._computes = create  # else it was opened to look, or to repair
+        self._computes = create  # False: opened to read, or to repair
         self._make_parts()
         if context.in_worker:
             return
@@ -95,24 +94,24 @@ class Project(Registering, Keeping):
 
     @property
     def base(self) -> str:
-        """The base directory as it was given, normalised."""
+        """The base directory as you gave it, normalised."""
         return self._base.given
 
     @property
     def path(self) -> str:
-        """The base directory's absolute path."""
+        """Absolute path of the base directory."""
         return self._base.path
 
     @property
     def collections(self) -> list[str]:
-        """Names of the collections registered here or found on the disk."""
+        """Names of all collections: registered here, or found in the base directory."""
         return self._registry.names()
 
     def __repr__(self) -> str:
         return f'Project({self._base.given!r})'
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: counts by collection."""
+        """The counts by collection as a table, for notebooks."""
         from ..sanitize import html_table
 
         names = ('total', 'completed', 'error', 'pending')
@@ -121,10 +120,27 @@ class Project(Registering, Keeping):
 
     # --- one resource ------------------------------------------------------------------------------
 
+    @overload
     def fetch(
         self,
         collection: str,
         ident: Ident,
+        args: Mapping[str, Any] | None = None,
+        **options: Unpack[FetchOptions],
+    ) -> Resource: ...
+    @overload
+    def fetch(
+        self,
+        *,
+        collection_name: str,
+        ident: Ident,
+        args: Mapping[str, Any] | None = None,
+        **options: Unpack[FetchOptions],
+    ) -> Resource: ...
+    def fetch(
+        self,
+        collection: str | None = None,
+        ident: Ident | None = None,
         args: Mapping[str, Any] | None = None,
         *,
         recompute: bool = False,
@@ -132,33 +148,42 @@ class Project(Registering, Keeping):
         wait: bool | float | timedelta | None = None,
         echo: bool = False,
         raise_error: bool = False,
+        collection_name: str | None = None,
     ) -> Resource:
-        """The resource: computed now if it has not been, from disk if it has.
+        """Return a resource: from disk if it is completed, else computed now.
+
+        If the function raises, ``fetch`` does not: the status is error, the traceback is in error.log, and
+        the next fetch tries again. If another process is computing the resource, ``fetch`` returns it as
+        pending; inside a resource's function it waits.
 
         Args:
-            collection: A registered collection.
-            ident: Names the resource in it: any text, or a whole number; or the args, which then name it (see
+            collection: Name of a registered collection.
+            ident: Key of the resource: a str or an int; or a dict of args, which then form the key (see
                 `hadrosaur.ident_of`).
-            args: What the function gets as well: a dict of JSON values. None: what the last run had.
-            recompute: Compute it again.
-            background: Return at once, with the status pending. None: as the collection says.
-            wait: Where it is pending, wait for it: True, or for that long. None: inside a resource's
-                function only.
-            echo: Show its output here too, while it runs.
-            raise_error: Raise where it ended in error.
+            args: JSON-serialisable dict passed to the function. None reuses the args of the last run, or {}.
+            recompute: Compute again even if completed.
+            background: Return at once, as pending, and compute in a worker process. None: the collection's
+                setting.
+            wait: Wait for a pending resource: True, or for at most so many seconds (or a timedelta).
+                None: only inside a resource's function.
+            echo: Also show the function's output on this terminal while it runs.
+            raise_error: Raise if the resource ends in error.
+            collection_name: The same as ``collection``, for calls by keyword.
 
         Returns:
-            ``{'result': …, 'status': {…}, '_paths': {…}}``, see `Resource`. If the function raised, the
-            status is error, the result None, and the traceback in error.log; the next fetch tries again.
-            If it is being computed elsewhere, the status is pending; inside a resource's function that is
-            waited for. ``.value`` is the result in any case, or raises.
+            A `Resource`, the dict ``{'result': …, 'status': {…}, '_paths': {…}}``. Its ``value`` is the
+            result, waiting for it if needed, or raises.
 
         Raises:
-            UnknownCollection: No such collection.
-            InvalidIdent, InvalidArgs: Refused, before anything is written.
-            ResourceFailed: ``raise_error=True``, and it ended in error.
-            CycleError: It is being computed, and waits for the resource whose function asks for it.
+            UnknownCollection: The collection is not registered.
+            InvalidIdent, InvalidArgs: Raised before anything is written.
+            ResourceFailed: With ``raise_error=True``: the resource ended in error.
+            CycleError: The resource waits, through nested fetches, for the one that is fetching it.
         """
+        if wait is not None and type(wait) is not bool:
+            wait = checked_seconds('wait', wait)
+        if collection is None or collection_name is not None:
+            collection = _only_one(collection, collection_name)
         known = self._registry.find(collection) or self._registry.get(collection)
         text, given = named(ident, args, collection)
         state: directory.State | None = None
@@ -166,8 +191,6 @@ class Project(Registering, Keeping):
             state, found = self._fetcher.saved(known, text, given)
             if found is not None:
                 return found
-        if wait is not None and type(wait) is not bool:
-            wait = _checked_seconds('wait', wait)
         known = self._registry.get(collection)
         background = known.background if background is None else background
         asked = Asked(given, recompute, background, echo)
@@ -179,29 +202,31 @@ class Project(Registering, Keeping):
 
     async def afetch(
         self,
-        collection: str,
-        ident: Ident,
+        collection: str | None = None,
+        ident: Ident | None = None,
         args: Mapping[str, Any] | None = None,
-        **options: Unpack[FetchOptions],
+        **options: Unpack[NamedFetchOptions],
     ) -> Resource:
-        """`fetch`, in a thread: the event loop goes on meanwhile.
+        """Run `fetch` in a thread, so that the event loop is not blocked. Same arguments and result.
 
-        Cancelling the task that awaits it does not stop the fetch. Inside a resource's function, several at
-        once are computed one after the other.
+        Cancelling the awaiting task does not stop the fetch. Inside a resource's function, concurrent
+        calls are computed one after the other.
         """
         import asyncio
 
         def fetch() -> Resource:
             with context.fetching(context.current()):
-                return self.fetch(collection, ident, args, **options)
+                call: Callable[..., Resource] = self.fetch
+                return call(collection, ident, args, **options)
 
         return await asyncio.to_thread(fetch)
 
     def get(self, collection: str, ident: Ident) -> Resource:
-        """Look at a resource without ever computing it.
+        """Return a resource as it is on disk; never computes.
 
         Raises:
-            ResourceNotFound: It was never asked for, or is gone.
+            ResourceNotFound: It was never requested, or was removed.
+            UnknownCollection: There is no such collection.
         """
         known = self._registry.get_any(collection)
         text, _ = named(ident, None, collection)
@@ -211,15 +236,15 @@ class Project(Registering, Keeping):
         return resource
 
     def exists(self, collection: str, ident: Ident) -> bool:
-        """Is there such a resource: pending, completed or failed? Nothing is computed."""
+        """Return whether the resource exists, in any status; never computes."""
         known = self._registry.get_any(collection)
         return self._fetcher.get(known, named(ident, None, collection)[0]) is not None
 
     def collection(self, name: str) -> BoundCollection:
-        """One collection, with the verbs bound to it: ``proj.collection('books').fetch('moby-dick')``.
+        """Return one collection with its methods bound: ``proj.collection('books').fetch('moby-dick')``.
 
         Raises:
-            UnknownCollection: No function is registered under that name, and no folder has it.
+            UnknownCollection: The name is neither registered nor a folder in the base directory.
         """
         return BoundCollection(self, self._registry.get_any(name).name)
 
@@ -238,29 +263,40 @@ class Project(Registering, Keeping):
         retry_errors: bool = True,
         progress: bool | Callable[[Counts], None] | None = None,
     ) -> Batch:
-        """Many resources, in parallel, each yielded as it finishes; a bad one never stops the rest.
+        """Compute many resources in parallel, and yield each as it finishes.
+
+        A resource that fails is yielded like the others; it does not stop the batch. Nothing is computed
+        before the batch is iterated or waited for.
 
         Args:
-            collection: A registered collection.
-            idents: Idents, (ident, args) pairs, or a mapping of ident to args; dicts of args, such as a
-                `hadrosaur.grid`; or what a query gave. Taken lazily, so that it may be a generator of
-                millions.
-            args: For those that bring none.
-            workers: How many are computed at once; None: as many as there are processors.
-            executor: ``'processes'``, ``'threads'`` or ``'inline'``; or any `concurrent.futures.Executor`,
-                a `dask.distributed.Client`, or the address of a dask scheduler, ``'dask:tcp://host:port'``.
-            threads: How many threads numerical libraries (OpenMP, OpenBLAS, MKL, numexpr, Accelerate) may
+            collection: Name of a registered collection.
+            idents: Iterable of idents, of (ident, args) pairs, of dicts of args (such as a
+                `hadrosaur.grid`) or of query rows; or a mapping of ident to args. Consumed lazily: a
+                generator of millions is never held whole.
+            args: Args for the idents that bring none.
+            workers: Number of parallel workers; default: the number of processors.
+            executor: ``'processes'``, ``'threads'``, ``'inline'``, a `concurrent.futures.Executor`, a
+                `dask.distributed.Client`, or a Dask scheduler's address, ``'dask:tcp://host:port'``.
+            threads: Threads that numerical libraries (OpenMP, OpenBLAS, MKL, numexpr, Accelerate) may
                 start in each worker process. None: what the environment says (``OMP_NUM_THREADS`` …), else
-                the processors divided by the workers.
-            recompute: Compute those that are there again.
-            retry_errors: Compute those that ended in error again.
-            progress: True shows it on stderr; a function is called with the `Counts` at each change.
+                processors divided by workers.
+            recompute: Recompute completed resources as well.
+            retry_errors: Recompute resources that ended in error.
+            progress: True shows a live display on stderr; a function is called with `Counts` at each change.
 
         Returns:
-            A `Batch`: iterate it, or call ``.wait()``.
+            A `Batch`: iterate it for resources in the order in which they finish, or call ``wait()``.
+
+        Raises:
+            UnknownCollection: The collection is not registered.
+            UnknownExecutor, ExecutorUnavailable: No such executor, or its package is missing.
+            TypeError, ValueError: ``idents`` is a single text or not iterable, or another argument is
+                invalid.
         """
         known = self._registry.get(collection)
         check_executor(executor, workers, threads)
+        if progress is not None and not isinstance(progress, bool) and not callable(progress):
+            raise TypeError(f'progress takes True, False or a function of the Counts, not {progress!r}')
         store = self._fetcher.store()
         is_nested = store is not self._store
         display = self._display(progress, collection, idents)
@@ -268,7 +304,7 @@ class Project(Registering, Keeping):
             store,
             known,
             idents,
-            dict(args) if args is not None else None,
+            args,
             workers=workers,
             threads=None if is_nested else threads,
             executor='inline' if is_nested else executor,
@@ -302,26 +338,6 @@ class Project(Registering, Keeping):
         self._register_exit()
         self._background.submit_background(collection, job, args)
 
-    def _is_sent_off(self, collection: str, ident: str) -> bool:
-        """What an inline batch has at hand is not on its way: only its loop goes on, and it may be ours."""
-        return self._is_flying(collection, ident, even_stepped=False)
-
-    def _is_flying(self, collection: str, ident: str, *, even_stepped: bool = True) -> bool:
-        found = [each for each in self._dispatchers() if each.in_flight(collection, ident)]
-        return any(even_stepped or not each.executor.is_stepped for each in found)
-
-    def _pause(self, collection: str, ident: str, seconds: float) -> None:
-        """Wait so long; no longer than a resource is on its way, where that is so."""
-        for dispatcher in self._dispatchers():
-            if dispatcher.in_flight(collection, ident):
-                dispatcher.wait_idle(collection, ident, seconds)
-                return
-        time.sleep(seconds)
-
-    def _dispatchers(self) -> list[Dispatcher]:
-        found = [self._background.dispatcher, *(batch.dispatcher for batch in list(self._batches))]
-        return [dispatcher for dispatcher in found if dispatcher is not None]
-
     def _register_exit(self) -> None:
         """At interpreter exit, background work is waited for and unfinished batches are stopped."""
         if self._exit_pid != os.getpid() and not context.in_worker:
@@ -343,69 +359,18 @@ class Project(Registering, Keeping):
         except KeyboardInterrupt:
             self.close(cancel=True)
 
-    def wait(
-        self,
-        collection: str | None = None,
-        ident: Ident | None = None,
-        *,
-        timeout: float | timedelta | None = None,
-    ) -> bool:
-        """Wait for the background work of this Project (of one collection or resource); True if it is done.
-
-        Args:
-            collection: Only this one's.
-            ident: Only this resource.
-            timeout: Seconds, or a timedelta, to wait at most.
-        """
-        timeout = None if timeout is None else _checked_seconds('timeout', timeout)
-        if collection is not None:
-            self._registry.get_any(collection)
-        text = None if ident is None else named(ident, None)[0]
-        with self._fetcher.published(self._background.keys(collection, text), timeout):
-            return self._background.wait(collection, text, timeout)
-
-    def cancel(self, collection: str, ident: Ident | None = None) -> int:
-        """Stop computing a resource, or all of a collection's; returns how many were on their way.
-
-        Those not begun are as if never asked for; those that run are killed, with what they started, and
-        end in error ``Cancelled``. What runs in the main thread of a program is interrupted there, as by
-        Ctrl-C, in this process at once and in others within a second.
-
-        Raises:
-            ExecutorFault: One runs in another thread of this process, where it cannot be stopped.
-        """
-        known = self._registry.get_any(collection)
-        text = None if ident is None else named(ident, None, collection)[0]
-        count = sum(dispatcher.cancel(collection, text) for dispatcher in self._dispatchers())
-        count += self._fetcher.cancel(collection, text)
-        return count + self._cancel_elsewhere(known, text)
-
-    def _cancel_elsewhere(self, known: Collection, ident: str | None) -> int:
-        """Leave requests for what other processes compute; they look for them once a second."""
-        collection = known.name
-        count = 0
-        session = self._base.session()
-        if ident is None:
-            rows: Iterable[Entry | None] = self._index().find(collection, status='pending')
-        else:
-            rows = [self._index().get(collection, ident)]
-        for entry in rows:
-            if entry is not None and entry.status == 'pending' and entry.session != session:
-                with contextlib.suppress(InvalidIdent):  # a row of no resource
-                    path = f'{known.spec.folder}/{directory.find_folder(known.spec.path, entry.ident)}'
-                    request_cancel(self._base.path, path, entry.raw('queued_at') or '')
-                    count += 1
-        return count
-
     # --- the end -----------------------------------------------------------------------------------
 
     def close(self, *, cancel: bool = False) -> None:
-        """Wait for background work (``cancel=True``: kill it), end batches, close the index.
+        """Wait for background work, stop unfinished batches, close the index.
 
-        The Project opens again when it is used again.
+        The Project opens again when it is next used.
+
+        Args:
+            cancel: Kill background work instead of waiting for it.
 
         Raises:
-            ProjectError: Called inside a function that this Project computes: it would end its own work.
+            ProjectError: Called inside a function that this Project is computing.
         """
         self._refuse_inside()
         self._background.close(cancel=cancel)
@@ -422,7 +387,7 @@ class Project(Registering, Keeping):
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        """The end of a with block: waits for background work, unless an error or Ctrl-C leaves the block."""
+        """Close at the end of a with block; background work is cancelled if an exception leaves the block."""
         is_end = isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
         if error is not None and not is_end and self._background.count:
             what = _counted(self._background.count)
@@ -470,8 +435,12 @@ def _counted(resources: int) -> str:
     return f'{resources} resource' if resources == 1 else f'{resources} resources'
 
 
-def _checked_seconds(name: str, value: float | timedelta) -> float:
-    found = seconds(value)
-    if not isinstance(found, float) or not found >= 0:
-        raise ValueError(f'{name} must be a number of seconds from 0 up, or a timedelta, not {value!r}')
-    return found
+def _only_one(collection: str | None, collection_name: str | None) -> str:
+    """The collection of a call that may give its name by either keyword."""
+    given = [name for name in (collection, collection_name) if name is not None]
+    if len(given) != 1:
+        raise TypeError(
+            'fetch takes the name of a collection, as collection or as collection_name'
+            + ('' if not given else f', not both: {collection!r} and {collection_name!r}')
+        )
+    return given[0]

@@ -27,6 +27,12 @@ class FetchOptions(TypedDict, total=False):
     raise_error: bool
 
 
+class NamedFetchOptions(FetchOptions, total=False):
+    """The same, and the collection by the documentation's word."""
+
+    collection_name: str
+
+
 class FetchManyOptions(TypedDict, total=False):
     """The options of `Project.fetch_many`."""
 

@@ -1,4 +1,4 @@
-"""The half of a Project that asks the index, and keeps it in step with the directories."""
+"""The part of a Project that queries the index and keeps it in step with the directories."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ..args_idents import Ident, named
 from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
 from ..json_paths import MISSING
-from ..records import CheckReport, Entry, ErrorGroup, Explanation, ReindexReport
+from ..records import CheckReport, Entry, ErrorGroup, Explanation, Phase, ReindexReport, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import date, datetime, timedelta
 
     from ..basedir import BaseDirectory
     from ..fetcher import Fetcher
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from ..registry import Collection, Registry
     from ..store import Store
 
+    Moment = datetime | date | timedelta | str
+
 
 class Indexed:
-    """What a `Project` can be asked about all its resources."""
+    """The methods of a `Project` that read its index, or repair it."""
 
     _base: BaseDirectory
     _computes: bool
@@ -36,23 +39,27 @@ class Indexed:
     _fetcher: Fetcher
     _declared: Mapping[str, Mapping[str, str]]  # parts by collection, for which the index has indexes
 
-    # --- asking the index --------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------
 
     def query(
         self,
         collection: str | Iterable[str] | None = None,
         *,
-        status: Any = None,
-        ident: Any = None,
-        error_type: Any = None,
-        error: Any = None,
-        error_group: Any = None,
+        status: Status | Iterable[Status] | None = None,
+        ident: str | int | Iterable[str] | None = None,
+        error_type: str | Iterable[str] | None = None,
+        error: str | Iterable[str] | None = None,
+        error_group: str | Iterable[str] | None = None,
+        phase: Phase | Iterable[Phase] | None = None,
+        host: str | Iterable[str] | None = None,
+        version: str | int | Iterable[str | int] | None = None,
+        attempt: int | Iterable[int] | None = None,
         args: Mapping[str, Any] | None = None,
         result: Mapping[str, Any] | None = None,
-        since: Any = None,
-        until: Any = None,
-        min_duration: float | None = None,
-        max_duration: float | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        min_duration: float | timedelta | None = None,
+        max_duration: float | timedelta | None = None,
         min_memory: float | None = None,
         max_memory: float | None = None,
         stale: bool | None = None,
@@ -61,40 +68,53 @@ class Indexed:
         offset: int = 0,
         after: tuple[Any, str, str] | None = None,
     ) -> Query:
-        """Rows of the index: a sequence of `Entry`, read when it is iterated, indexed or counted.
+        """Select rows of the index.
+
+        Filters are combined with AND. Those on text and words take one value or several, of which one must
+        match.
 
         Args:
-            collection: Only of this one, or of these.
-            status: ``'pending'``, ``'completed'`` or ``'error'``; like the next four, one or several.
-            ident: A glob, as `fnmatch` has it.
-            error_type: The exception's class or one above it: its dotted name, or the end of that.
-            error: Part of the error's summary, in upper or lower case.
-            error_group: The fingerprint of the cause, as `error_groups` gives it.
-            args: Parts of the args, and what they are, as for ``result``; where nothing but equality is
-                asked for, 1 and 1.0 differ.
-            result: Parts of the results that the index holds (see ``index_result`` of `resource`):
-                ``{'score': 0.9}`` is equal to, ``{'model.kind': ['svc', 'tree']}`` is one of,
-                ``{'score': ('>', 0.9)}`` compares: ``= != < <= > >= glob``, several in turn all hold
-                (``('>', 0.5, '<', 0.9)``). Text and numbers never compare; what is missing is not null.
-            since: Finished (started, if not finished) at or after: a datetime, a date, ISO-8601 text, or
-                a timedelta before now.
+            collection: Name of the collection.
+            status: ``'pending'``, ``'completed'`` or ``'error'``.
+            ident: Glob pattern, as for `fnmatch`.
+            error_type: Name of the exception's class or of a base class: dotted, or its last parts.
+            error: Part of the error's summary; upper and lower case are the same.
+            error_group: Fingerprint of the cause, as `error_groups` gives it.
+            phase: ``'queued'`` or ``'running'``, of pending resources.
+            host: Name of the machine that computed it.
+            version: Version of the function that computed it.
+            attempt: Number of the attempt, from 1.
+            args: Parts of the args and their values, written as for ``result``. Plain equality compares
+                canonical JSON: 1 and 1.0 differ.
+            result: Parts of the results and their values: ``{'score': 0.9}`` means equal,
+                ``{'model.kind': ['svc', 'tree']}`` one of several, ``{'score': ('>', 0.9)}`` a comparison
+                by ``= != < <= > >= glob``; ``('>', 0.5, '<', 0.9)`` combines two. Text never compares with
+                numbers; a missing part is not null. Only results short enough for the index are searched
+                (``index_result`` of `resource`).
+            since: Finished (or started, if unfinished) at or after this time: a datetime, a date, ISO-8601
+                text, or a timedelta before now.
             until: The same, at or before.
-            min_duration: Took at least so many seconds.
-            max_duration: Took at most so many seconds.
-            min_memory: Took at least so many bytes of memory.
-            max_memory: Took at most so many bytes of memory.
-            stale: True: made by another version of the function than the registered one; False: not.
-            order_by: A column, or a part of args or results (``'-result.score'``), with a ``-`` before it for
-                descending; what is not known comes last.
-            limit: At most so many.
-            offset: Leave out so many first.
-            after: The last row of the page before, as (its value in the order's column, its collection, its
-                ident): the rows that follow it, however many came before. Rows where that column is not
-                known come last, and in pages of their own, which begin after ``(None, '', '')``.
+            min_duration: Minimum run time, in seconds or as a timedelta.
+            max_duration: Maximum run time.
+            min_memory: Minimum peak memory, in bytes.
+            max_memory: Maximum peak memory, in bytes.
+            stale: True: computed by another version of the function than the registered one. False: by the
+                registered one.
+            order_by: Column, or part of args or results (``'result.score'``); a leading ``-`` sorts
+                descending. Missing values come last.
+            limit: Maximum number of rows.
+            offset: Number of rows to skip.
+            after: For paging without an offset: (value in the order's column, collection, ident) of the
+                previous page's last row. Rows without a value there form pages of their own, from
+                ``(None, '', '')``.
+
+        Returns:
+            A `Query`: a lazy sequence of `Entry`, read when it is iterated, indexed or counted. If it is
+            empty because no failure has that error type or group, its repr names those there are.
 
         Raises:
-            ValueError: No such status or column.
-            UnknownCollection: No such collection.
+            ValueError, TypeError: A filter has no such value, or there is no such column.
+            UnknownCollection: There is no such collection.
         """
         if collection is not None and not isinstance(collection, str):
             collection = list(collection)
@@ -110,6 +130,10 @@ class Indexed:
             error_type=error_type,
             error=error,
             error_group=error_group,
+            phase=phase,
+            host=host,
+            version=version,
+            attempt=attempt,
             args=args,
             result=result,
             since=since,
@@ -140,11 +164,11 @@ class Indexed:
         return {name: part for name, part in sorted(pairs) if names[name] == 1}
 
     def results(self, collection: str, **filters: Any) -> Iterator[tuple[str, Any]]:
-        """(ident, result) of each completed resource of a collection, as they come.
+        """Yield (ident, result) of each completed resource of a collection.
 
         Args:
-            collection: Its name.
-            filters: Those of `query`, with its job; without one, in the order of the idents.
+            collection: Name of the collection.
+            filters: As for `query`; ordered by ident unless ``order_by`` is given.
         """
         order_by = filters.pop('order_by', 'ident')
         rows = self.query(collection, **{'status': 'completed', **filters}, order_by=order_by)
@@ -164,11 +188,13 @@ class Indexed:
         return found.value if is_there else MISSING
 
     def stats(self, collection: str | None = None) -> dict[str, Any]:
-        """Per collection: ``total``, ``completed``, ``error``, ``pending``, and ``duration``.
+        """Count resources by status, and summarise their run times.
 
-        That holds ``p50``, ``p95`` and ``max`` in seconds, of all runs. Where there are more than 10 000 in
-        a collection (1 000, if there are many collections) they are of the last ones, and ``sample`` says
-        of how many; else it is None.
+        Returns:
+            For each collection a dict of ``total``, ``completed``, ``error``, ``pending`` and ``duration``.
+            ``duration`` holds ``p50``, ``p95`` and ``max`` in seconds. In a collection of more than 10 000
+            runs (1 000, if there are many collections) only the latest are used, and ``sample`` says how
+            many; else ``sample`` is None.
         """
         if collection is not None:
             self._registry.get_any(collection)
@@ -176,7 +202,7 @@ class Indexed:
         return found
 
     def error_groups(self, collection: str | None = None) -> list[ErrorGroup]:
-        """Failures grouped by cause, most frequent first."""
+        """Group failures by cause: a list of `ErrorGroup`, most frequent first."""
         if collection is not None:
             self._registry.get_any(collection)
         return [self._with_frame(group) for group in self._index().error_groups(collection)]
@@ -192,13 +218,19 @@ class Indexed:
         return group._replace(frame=frame if isinstance(frame, str) else None)
 
     def sql(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
-        """Run a SELECT on the index, which cannot be changed by it; rows as dicts."""
+        """Run a read-only SQL query on the index; return its rows as dicts.
+
+        Args:
+            query: A SELECT on the table ``resources`` or one of the views.
+            params: Values for its parameters.
+        """
         return self._index().sql(query, params)
 
     def sql_rows(self, query: str, params: Any = ()) -> Iterator[dict[str, Any]]:
-        """`sql`, for many rows: a thousand are read at a time, and the time limit is on that alone.
+        """Run `sql` lazily: read a thousand rows at a time, with a time limit for each thousand.
 
-        Until the last one is read SQLite cannot empty its -wal, which grows by what is written meanwhile.
+        Until the last row is read, SQLite cannot truncate the index's -wal file, which grows by whatever
+        is written meanwhile.
         """
         return self._index().sql_rows(query, params)
 
@@ -211,9 +243,17 @@ class Indexed:
         recompute: bool = False,
         retry_errors: bool = True,
     ) -> Explanation:
-        """Would a fetch with these arguments compute, and why. Nothing is changed.
+        """Say whether a fetch with these arguments would compute, and why. Changes nothing.
 
-        ``retry_errors`` is `fetch_many`'s: whether it computes those that ended in error again.
+        Args:
+            collection: As for `fetch`.
+            ident: As for `fetch`.
+            args: As for `fetch`.
+            recompute: As for `fetch`.
+            retry_errors: As for `fetch_many`.
+
+        Returns:
+            An `Explanation`.
         """
         known = self._registry.get_any(collection)
         text, given = named(ident, args, collection)
@@ -225,8 +265,8 @@ class Indexed:
         """Delete a resource: its folder and its row.
 
         Raises:
-            ResourceNotFound: There is none.
-            ResourceError: It is being computed, or queued.
+            ResourceNotFound: There is no such resource.
+            ResourceError: It is queued or being computed.
         """
         known = self._registry.get_any(collection)
         self._remove(known, named(ident, None, collection)[0])
@@ -263,13 +303,16 @@ class Indexed:
         fresh: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> ReindexReport:
-        """Make the index agree with the directories, after they were edited by hand.
+        """Update the index from the directories, after these were edited by hand.
 
         Args:
-            collection: Only this one.
-            changed_only: Read only folders whose status.json was written since the index last saw it.
-            fresh: Set the index aside and make a new one; the way out if it is damaged or not ours.
+            collection: Only this collection.
+            changed_only: Read only folders whose status.json changed since the index last saw it.
+            fresh: Quarantine the index and build a new one; use this if it is damaged.
             progress: Called with the number of folders read so far.
+
+        Returns:
+            A `ReindexReport`: numbers of folders and rows.
         """
         if collection is not None:
             self._registry.get_any(collection)
@@ -291,21 +334,24 @@ class Indexed:
         deep: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> CheckReport:
-        """In words, every way in which index and directories disagree.
+        """List where index and directories disagree.
 
         Args:
-            fix: Repair what can be fixed.
-            deep: Compare checksums too: lists results that were edited or damaged. Reads every result.
+            fix: Repair what can be repaired.
+            deep: Also compare checksums, to find results that were edited or damaged; reads every result.
             progress: Called with the number of folders read so far.
+
+        Returns:
+            A `CheckReport`, whose ``findings`` are empty if all agrees.
         """
         self._settle_down()
         self._store.index.show({})
         return reindex.check(self._store, fix=fix, deep=deep, progress=progress)
 
     def index_revision(self) -> tuple[str | None, str]:
-        """(revision of the index file, revision of this release); None where there is no index.
+        """Return (revision of the index file, revision of this release) without upgrading the index.
 
-        Looks only: what opens the index brings it up to date.
+        The first is None if there is no index.
         """
         from ..schema import HEAD
         from ..upgrade import stored_revision
@@ -345,6 +391,8 @@ class Indexed:
     def _open_index(self) -> Index:
         from ..index import Index
 
+        if not self._computes:
+            reindex.require_project(self._base)  # it may be a copy, and the base be gone
         self._base.prepare()
         path = self._index_file()
         if self._computes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..capture import Way
     from ..registry import Policy, Registry
 
-    Function = TypeVar('Function', bound=Callable[..., Any])
+    Function = TypeVar('Function', bound=Callable[[str, dict[str, Any], str], Any])
     _Errors = type[BaseException] | str
 
 
