@@ -87,10 +87,34 @@ R = 'test_results_as_columns.py::'
 SAFE, SHOWS = 'test_page_is_safe.py::test_', 'test_page_shows.py::test_'
 LIVE = 'test_page_is_live.py::test_'
 REPORT = 'test_report.py::test_'
+TOP = 'test_top.py::test_'
 
 API = 'test_public_api.py::test_'
 
 MUTANTS = {
+    'top': [
+        Mutant(
+            'top: the terminal is left without lines',
+            'cli/top.py',
+            'termios.tcsetattr(fd, termios.TCSADRAIN, before)',
+            'pass',
+            f'{TOP}it_leaves_the_terminal_as_it_was',
+        ),
+        Mutant(
+            'top: it draws on the screen of the shell',
+            'cli/top.py',
+            'screen=True, auto_refresh',
+            'screen=False, auto_refresh',
+            f'{TOP}it_leaves_the_terminal_as_it_was',
+        ),
+        Mutant(
+            'top: all that runs is listed, whatever the room',
+            'cli/top.py',
+            'running = view.running[: max(1, left - 1)]',
+            'running = view.running',
+            f'{TOP}a_frame_fits_into_the_terminal[80-24]',
+        ),
+    ],
     'the report': [
         Mutant(
             'report: forms stay in it',

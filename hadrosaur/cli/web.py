@@ -1,4 +1,4 @@
-"""The page: ``web``, ``report`` and ``top``."""
+"""The page: ``web`` and ``report``."""
 
 from __future__ import annotations
 
