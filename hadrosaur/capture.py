@@ -107,12 +107,13 @@ class _Lines(io.TextIOWrapper):
 
     def is_as_made(self) -> bool:
         """A function may have reconfigured it; one that it closed or detached does not outlive its run."""
-        is_plain = vars(self).keys() <= {'mode', '_position', '_goes_at_once'}
+        is_plain = vars(self).keys() <= _OWN
         return (
             is_plain and self.line_buffering and (self.encoding, self.errors) == ('utf-8', 'backslashreplace')
         )
 
 
+_OWN = frozenset({'mode', '_position', '_goes_at_once'})  # what a stream of ours has as it was made
 _last_words: LastWords | None = None
 _in_worker = _is_child = False
 
@@ -179,7 +180,7 @@ class _Descriptors:
 
     def _streams(self) -> tuple[_Lines, ...]:
         """Those of the last run, where they are free and as they were; a nested run has its own."""
-        if _logs_here.get() or any(stream is standing for stream in _ours for standing in self._stdio):
+        if _logs_here.get() or not {*map(id, _ours)}.isdisjoint(map(id, self._stdio)):
             return (_Lines(1, 0), _Lines(2, 1))
         if not _ours or not all(stream.is_as_made() for stream in _ours):
             _ours[:] = [_Lines(1, 0), _Lines(2, 1)]

@@ -131,7 +131,7 @@ class WorkerState:
     # --- the process -------------------------------------------------------------------------------
 
     def _put_back_signals(self) -> None:
-        if [_getsignal(number) for number in _SIGNALS] != self._handlers:
+        if list(map(_getsignal, _SIGNALS)) != self._handlers:
             for number, handler in zip(_SIGNALS, self._handlers, strict=True):
                 if handler is not None and _getsignal(number) is not handler:
                     with contextlib.suppress(OSError, ValueError):
@@ -153,10 +153,11 @@ class WorkerState:
                 os.fchdir(self._home)
 
     def _put_back_limits(self, left: list[str]) -> None:
-        for number, (soft, hard) in zip(_LIMITS, self._limits, strict=True):
-            if resource.getrlimit(number) != (soft, hard):
+        found = list(map(resource.getrlimit, _LIMITS))
+        for number, now, was in zip(_LIMITS, found, self._limits, strict=True):
+            if now != was:
                 try:
-                    resource.setrlimit(number, (soft, hard))
+                    resource.setrlimit(number, was)
                 except (OSError, ValueError):
                     left.append('a limit was lowered for good')
         if os.getpriority(os.PRIO_PROCESS, 0) != self._priority:
@@ -175,30 +176,32 @@ class WorkerState:
     # --- the interpreter ---------------------------------------------------------------------------
 
     def _put_back_interpreter(self) -> None:
+        now = vars(sys)
         for name, value in self._sys.items():
-            if getattr(sys, name, None) is not value:
+            if now.get(name) is not value:
                 setattr(sys, name, value)
         if sys.stdin is None or sys.stdin.closed:
             sys.stdin = self._sys['stdin'] = open(os.devnull)  # noqa: SIM115
         if sys.argv != self._argv:
             sys.argv[:] = self._argv
-        for (told, put), was in zip(_SETTINGS, self._settings, strict=True):
-            if told() != was:
+        found = [told() for told, _ in _SETTINGS]
+        for (_, put), value, was in zip(_SETTINGS, found, self._settings, strict=True):
+            if value != was:
                 put(was)
         gc.callbacks[:] = self._callbacks
         threading.excepthook = self._thread_hook
         threading.stack_size(self._stack)
-        if hasattr(sys, 'tracebacklimit') and self._traceback_limit is None:
+        if 'tracebacklimit' in now and self._traceback_limit is None:
             del sys.tracebacklimit
         for tracing, reset in ((sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile)):
             if tracing() is not None:
                 reset(None)
-        now = vars(builtins)
-        if now != self._builtins:
-            for name in now.keys() - self._builtins.keys():
+        names = vars(builtins)
+        if names != self._builtins:
+            for name in names.keys() - self._builtins.keys():
                 if name != '_':
-                    del now[name]
-            now.update(self._builtins)
+                    del names[name]
+            names.update(self._builtins)
 
     # --- modules of the standard library whose settings hold for the whole process -----------------
 
