@@ -38,7 +38,7 @@ from .directory.claim import Claim
 from .errors import ResourceError
 from .locks import HELD_BACK
 from .metrics import Meter
-from .not_started import Unloadable, entry_of_order, not_started, unsaved
+from .not_started import Unloadable, not_started, unsaved
 from .records import Job, RunResult, format_time, parse_time
 from .run_record import RunRecord
 
@@ -114,7 +114,7 @@ def _in_turn(job: Job, function: _Function | Unloadable, mask: _Mask) -> RunResu
 
 
 def _put_off(job: Job, later: float) -> RunResult:
-    return RunResult(job.run, entry_of_order(job, 'pending'), later=later)
+    return RunResult(job.run, job.entry('pending'), later=later)
 
 
 def _carry_out(job: Job, function: _Function | Unloadable, mask: _Mask) -> RunResult:
@@ -123,7 +123,7 @@ def _carry_out(job: Job, function: _Function | Unloadable, mask: _Mask) -> RunRe
     except OSError as error:
         return not_started(job, type(error).__name__, _why_not_there(job, error))
     if claim is None:
-        return RunResult(job.run, entry_of_order(job, 'pending'))
+        return RunResult(job.run, job.entry('pending'))
     try:
         try:
             return _carry_out_in(claim, job, function, mask)
@@ -195,7 +195,7 @@ def _make_pending(claim: Claim, job: Job) -> None:
         claim.completes_removal()
     record = directory.read_record(claim.folder)
     if canonical.ident_of_folder(job.folder) is None and record is None:
-        claim.write_record(directory.record_bytes(entry_of_order(job, 'pending'), 'queued', job.run))
+        claim.write_record(directory.record_bytes(job.entry('pending'), 'queued', job.run))
     _record_as_it_is(claim, job, state, record)
     claim.set_status('pending')
 
@@ -459,7 +459,7 @@ def _conclude_anew(claim: Claim, run: RunRecord, error: BaseException) -> RunRes
     job = run.job
     remade = claim.remade(job.spec.lock)
     if remade is None:  # somebody else was quicker and computes it now
-        return RunResult(job.run, entry_of_order(job, 'pending'))
+        return RunResult(job.run, job.entry('pending'))
     try:
         remade.begin(run.begun(), directory.read_status(remade.folder))
         return _save_error(remade, run, error)

@@ -342,7 +342,8 @@ class FolderState(NamedTuple):
     mark: tuple[int, int] | None = None  # by which the value's file is known again
 
 
-_ABSENT = FolderState('absent')
+NOTHING = FolderState('absent')
+"""Where there is no folder of the resource at all."""
 _LOOKS = 100  # at a directory that is another each time, before it is called pending
 _READINGS = 20  # of a directory that is another run's each time
 _BETWEEN = 0.001  # seconds between them
@@ -417,7 +418,7 @@ def _look_once(
             os.close(within)
     try:
         if not fileops.has_name(opened, folder):
-            return _ABSENT  # it is the folder of another ident
+            return NOTHING  # it is the folder of another ident
         if directory.is_completed(opened):
             return _completed(opened, with_record)
         state = directory.read_status(opened)
@@ -439,7 +440,7 @@ def _look_once(
 def _nothing(error: OSError) -> FolderState:
     """There is nothing; or a file or a link, which is no resource."""
     if isinstance(error, FileNotFoundError) or fileops.is_no_file(error):
-        return _ABSENT
+        return NOTHING
     raise error
 
 

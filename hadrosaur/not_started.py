@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .records import Entry, Job, RunResult, format_time
+from .records import Job, RunResult, format_time
 
 
 def not_started(job: Job, error_type: str, error: str, traceback: str = '') -> RunResult:
@@ -48,29 +48,10 @@ def unsaved(job: Job, error_type: str, error: str) -> RunResult:
     """The outcome of a run that had begun and could not be written down, not even as failed."""
     from . import fingerprint  # its patterns take 3 ms to compile, which a worker need not wait for
 
-    entry = entry_of_order(job, 'error').change(
+    entry = job.entry('error').change(
         error_type=error_type,
         error=error,
         error_group=fingerprint.fingerprint(error_type, error, None),
         finished_at=format_time(time.time()),
     )
     return RunResult(job.run, entry, fresh=True)
-
-
-def entry_of_order(job: Job, status: str, **more: Any) -> Entry:
-    """A row that knows no more than the job."""
-    return Entry.make(
-        **{
-            'collection': job.spec.collection,
-            'ident': job.ident,
-            'status': status,
-            'args': job.args,
-            'args_hash': job.args_hash,
-            'attempt': job.attempt,
-            'queued_at': job.queued_at,
-            'version': job.spec.version,
-            'provenance': job.provenance,
-            'path': job.path,
-            **more,
-        }
-    )

@@ -151,7 +151,7 @@ def _known_at_once() -> dict[str, Any]:
         'started_at': format_time(time.time()),
         'python': '.'.join(map(str, sys.version_info[:3])),
         'hadrosaur': __version__,
-        'argv': [word[:_MOST_TEXT] for word in sys.argv[:_MOST_WORDS]],
+        'argv': [str(word)[:_MOST_TEXT] for word in getattr(sys, 'argv', ())[:_MOST_WORDS]],
         'executable': sys.executable,
         'directory': _directory(),
         'user': _user(),

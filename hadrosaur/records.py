@@ -62,6 +62,7 @@ PUBLIC_COLUMNS = COLUMNS[:24]
 """What a user sees of an Entry; the last three are the index's own bookkeeping."""
 
 _BLANK = dict.fromkeys(COLUMNS)
+_UNKNOWN = (None,) * (COLUMNS.index('host') - COLUMNS.index('finished_at'))
 _POSITION = {name: position for position, name in enumerate(COLUMNS)}
 _TIMES = frozenset({'queued_at', 'started_at', 'finished_at'})
 
@@ -334,6 +335,22 @@ class Job(NamedTuple):
     def path(self) -> str:
         """The resource's directory relative to the base."""
         return f'{self.spec.folder}/{self.folder}'
+
+    def entry(
+        self,
+        status: Status,
+        phase: str | None = None,
+        started_at: str | None = None,
+        host: str | None = None,
+        pid: int | None = None,
+    ) -> Entry:
+        """The row of a resource of which no more is known; made in one step, since every run has one."""
+        spec = self.spec
+        return Entry((
+            spec.collection, self.ident, status, phase, self.args, self.args_hash, None, self.attempt,
+            self.queued_at, started_at, *_UNKNOWN, host, pid, None, None, spec.version, None, self.provenance,
+            f'{spec.folder}/{self.folder}', None, None, None,
+        ))  # fmt: skip
 
     @property
     def key(self) -> tuple[str, str]:

@@ -225,12 +225,16 @@ class Store(Guarded):
         recompute: str = 'no',
         batch: str = '',
         is_run: bool = True,
+        is_new: bool = False,
     ) -> Job:
         """A job for a resource. Without ``args`` (canonical JSON) those of the last run are repeated.
 
         ``batch``: what its run id begins with (see `new_batch`). ``is_run``: the function is to be called.
+        ``is_new``: it was seen to have no folder.
         """
-        if args is None:
+        if args is None and is_new:
+            args = '{}'
+        elif args is None:
             is_there = os.path.lexists(f'{collection.spec.path}/{folder}')
             record = self.record(collection, folder) if is_there else None
             args = (directory.recorded_args(record) if record else None) or '{}'
@@ -241,7 +245,7 @@ class Store(Guarded):
             ident=ident,
             folder=folder,
             args=args,
-            args_hash=canonical.args_hash(args),
+            args_hash=_NO_ARGS if args == '{}' else canonical.args_hash(args),
             queued_at=format_time(time.time()),
             recompute=recompute,
             chain=context.chain_of(running) if running else (),
@@ -426,6 +430,7 @@ def _no_entry(job: Job, error_type: str, error: str) -> Entry:
     return Entry.make(collection=job.collection, ident=job.ident, status='error', **more)
 
 
+_NO_ARGS = canonical.args_hash('{}')
 BATCH_LENGTH = 12
 
 
@@ -435,7 +440,7 @@ def new_batch() -> str:
 
 
 def _new_run(batch: str = '') -> str:
-    return (batch or new_batch()) + os.urandom(6).hex()
+    return batch + os.urandom(6 if batch else 6 + BATCH_LENGTH // 2).hex()
 
 
 def _no_index() -> Index:
@@ -462,22 +467,9 @@ def _begun(job: Job) -> tuple[str | None, str | None, int | None] | None:
 
 
 def _queued(job: Job, phase: str) -> Entry:
-    here: dict[str, Any] = {}
     if phase == 'running':
-        here = {'started_at': format_time(time.time()), 'host': HOST, 'pid': os.getpid()}
-    return Entry.make(
-        **here,
-        collection=job.spec.collection,
-        ident=job.ident,
-        status='pending',
-        phase=phase,
-        args=job.args,
-        args_hash=job.args_hash,
-        attempt=job.attempt,
-        queued_at=job.queued_at,
-        version=job.spec.version,
-        path=f'{job.spec.folder}/{job.folder}',
-    )
+        return job.entry('pending', phase, format_time(time.time()), HOST, os.getpid())
+    return job.entry('pending', phase)
 
 
 def is_worth_a_retry(run_result: RunResult, retry_on: tuple[str, ...] | None) -> bool:

@@ -302,7 +302,7 @@ MUTANTS = {
         Mutant(
             'settings of the interpreter stay as a function left them',
             'executors/worker_state.py',
-            '            if told() != was:',
+            '            if value != was:',
             '            if False:',
             f'{SIBLINGS}[long numbers]',
         ),
@@ -316,7 +316,7 @@ MUTANTS = {
         Mutant(
             'a stream whose methods a function replaced is used again',
             'capture.py',
-            "is_plain = vars(self).keys() <= {'mode', '_position', '_goes_at_once'}",
+            'is_plain = vars(self).keys() <= _OWN',
             'is_plain = True',
             f'{SIBLINGS}[stdout patched]',
         ),
@@ -1511,8 +1511,8 @@ MUTANTS = {
         Mutant(
             'what cannot be read for want of descriptors is not there',
             'handle.py',
-            'fileops.is_no_file(error):\n        return _ABSENT\n    raise error',
-            'fileops.is_no_file(error):\n        pass\n    return _ABSENT',
+            'fileops.is_no_file(error):\n        return NOTHING\n    raise error',
+            'fileops.is_no_file(error):\n        pass\n    return NOTHING',
             f'{DISK}what_is_completed_and_cannot_be_read_is_not_an_error_of_it[get-24]',
         ),
         Mutant(

@@ -11,7 +11,6 @@ from test_records_as_we_write_them import ARGS, LINE
 from hadrosaur import canonical, compute, directory, fileops
 from hadrosaur.basedir import HOST
 from hadrosaur.metrics import Cost
-from hadrosaur.not_started import entry_of_order
 from hadrosaur.records import INDEXED_RESULT, CollectionSpec, Job, format_time
 from hadrosaur.run_record import RunRecord
 
@@ -36,7 +35,7 @@ def test_the_records_of_a_run_are_those_of_its_rows(names, args, version, histor
     run, result = RunRecord(order, 3, MOMENT, history, 'descriptors'), b'{"n": 1}\n'
 
     known = {'attempt': 3, 'history': history, 'started_at': MOMENT, 'host': HOST, 'pid': os.getpid()}
-    begun = entry_of_order(order, 'pending', **known)
+    begun = order.entry('pending').change(**known)
     assert run.entry('pending') == begun
     assert run.begun() == directory.record_bytes(begun, 'begun', 'ab12', capture='descriptors')
 

@@ -22,7 +22,7 @@ from ..errors import (
     Unreadable,
     warn,
 )
-from ..handle import FolderState, Resource, free_frames, look
+from ..handle import NOTHING, FolderState, Resource, free_frames, look
 from ..locks import Ender
 from ..records import Counts, Entry, RunResult, checked_seconds
 from ..store import FilesOnly, new_batch
@@ -377,7 +377,8 @@ class Batch(Iterator[Resource]):
         found = look(collection.spec.path, folder, with_record=compared, parent=self._parent)
         if self._is_there(ident, args, folder, found):
             return None
-        submission = self._flight(ident, args, folder, 'changed' if found.state == 'completed' else 'no')
+        how, is_new = 'changed' if found.state == 'completed' else 'no', found is NOTHING
+        submission = self._flight(ident, args, folder, how, is_new=is_new)
         if submission.job.step in submission.job.chain:
             raise wait_graph.itself(submission.job.chain, submission.job.step)
         self._in_flight.add(ident)
@@ -399,9 +400,11 @@ class Batch(Iterator[Resource]):
             return True
         return False
 
-    def _flight(self, ident: str, args: str | None, folder: str, how: str) -> Submission:
-        how = 'yes' if self._recompute else how
-        job = self._store.job(self._collection, ident, args, folder, recompute=how, batch=self._name)
+    def _flight(
+        self, ident: str, args: str | None, folder: str, how: str, *, is_new: bool = False
+    ) -> Submission:
+        more: dict[str, Any] = {'recompute': 'yes' if self._recompute else how, 'is_new': is_new}
+        job = self._store.job(self._collection, ident, args, folder, batch=self._name, **more)
         return Submission(self._collection, job, args)
 
     def _was_asked_here(self, ident: str, folder: str, found: FolderState) -> bool:

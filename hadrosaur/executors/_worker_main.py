@@ -63,7 +63,7 @@ def unpack_frames(buffer: bytearray) -> Iterator[tuple[Any, ...]]:
 
 def pack_run_result(run_result: RunResult) -> tuple[Any, ...]:
     """An outcome as plain tuples."""
-    nested = tuple(tuple(entry) for entry in run_result.nested)
+    nested = tuple(map(tuple, run_result.nested))
     result = run_result.result
     if result is not None and len(result) > compute.RESULT_CARRIED:
         result = None
@@ -73,10 +73,10 @@ def pack_run_result(run_result: RunResult) -> tuple[Any, ...]:
 
 def unpack_outcome(parts: tuple[Any, ...]) -> RunResult:
     """What `pack_outcome` packed."""
-    run, entry, result, fresh, nested, not_started, traceback, *ending = parts
-    run_result = RunResult(run, Entry(entry), result, fresh, tuple(map(Entry, nested)))
-    later, is_wanted = ending
-    return run_result._replace(not_started=not_started, traceback=traceback, later=later, is_wanted=is_wanted)
+    run, entry, result, fresh, nested, *ending = parts
+    not_started, traceback, later, is_wanted = ending
+    told = (None, not_started, traceback, None, later, is_wanted)
+    return RunResult(run, Entry(entry), result, fresh, tuple(map(Entry, nested)), *told)
 
 
 class WorkerMain:
