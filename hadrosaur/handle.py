@@ -320,6 +320,8 @@ def failure(resource: Resource) -> ResourceFailed:
 
 def free_frames(error: BaseException | None) -> None:
     """Let go of what the frames of an exception's traceback hold: its lines are still known."""
+    if error is None:
+        return
     from traceback import clear_frames  # which a worker seldom needs
 
     seen: set[int] = set()

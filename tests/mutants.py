@@ -525,7 +525,7 @@ MUTANTS = {
         Mutant(
             'threads of ours count as others',
             'locks.py',
-            'thread is not here and thread not in _silent for',
+            'thread is not here and not hasattr(thread, _SILENT) for',
             'thread is not here for',
             'test_leaves_no_trace.py::test_our_own_threads_do_not_change_how_output_is_captured',
         ),
