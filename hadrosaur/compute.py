@@ -288,7 +288,7 @@ def differs(record: dict[str, Any], args: str | None, spec: Any) -> list[str]:
         spec: The collection's `Task`.
     """
     whys = []
-    if args is not None and (directory.recorded_args(record) or '{}') != args:
+    if args is not None and not directory.has_args(record, args):
         whys.append('args')
     if spec.version is not None and record.get('version') != spec.version:
         whys.append('version')

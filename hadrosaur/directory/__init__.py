@@ -225,7 +225,16 @@ def _is_torn(document: dict[str, Any], text: str) -> bool:
     if not isinstance(args, dict) or not isinstance(known, str):
         return False
     written = text[text.rfind('"args": ') + 8 :].rstrip().removesuffix('\n}')
-    return known not in (canonical.args_hash(written), canonical.args_hash(recorded_args(document) or ''))
+    if known == canonical.args_hash(written):  # as we write them
+        return False
+    return known != canonical.args_hash(recorded_args(document) or '')
+
+
+def has_args(document: dict[str, Any], args: str) -> bool:
+    """Are these (canonical JSON) the args of a record? One without any has {}."""
+    if isinstance(document.get('args'), dict) and document.get('args_hash') == canonical.args_hash(args):
+        return True  # what a record says of its args was compared with them when it was parsed
+    return (recorded_args(document) or '{}') == args
 
 
 def effective_status(state: State, record: dict[str, Any] | None, folder: int) -> State:
