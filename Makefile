@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test mutants torture lint format bench wheel constraints clean newest
+.PHONY: demo test mutants torture screenshots lint format bench wheel constraints clean newest
 
 demo: $(VENV)/installed            ## compute the main job on real input, into demo/
 	@$(BIN)/python examples/source_census.py
@@ -32,6 +32,9 @@ torture: $(VENV)/dev               ## what is promised, for an hour or two; some
 	HADROSAUR_TORTURE=1 HADROSAUR_SEED=$(SEED) $(BIN)/python -m pytest -s -o timeout=0 --hypothesis-seed=$(SEED) \
 		$(foreach promise,$(or $(PROMISE),P*),tests/torture/$(subst P,p,$(promise))_*.py) \
 		$(if $(PROMISE),,tests/test_narrow_places.py)
+
+screenshots: $(VENV)/dev           ## pictures of the page for docs/pictures; needs Debian's chromium
+	PYTHONPATH=. $(BIN)/python tests/screenshots.py
 
 lint: $(VENV)/dev                  ## style, formatting, types
 	$(BIN)/ruff check .

@@ -1,16 +1,25 @@
 """What tests of the page share: a base with something of everything, and a browser without a window."""
 
 import asyncio
+import contextlib
 import json
+import shutil
 import struct
+import threading
 import zlib
 from pathlib import Path
 
 import httpx
+import uvicorn
 
 from hadrosaur import Project
 from hadrosaur.web.server import make_app
 
+BROWSER = shutil.which('chromium')
+FLAGS = [
+    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync',
+]  # fmt: skip
 TOKEN = 'the-key-of-this-test'
 HOST = 'http://127.0.0.1:8000'
 SVG = (
@@ -90,3 +99,23 @@ def client(project, token=True, **options):
     if token:
         assert found.get(f'/?token={TOKEN}').status_code == 200
     return found
+
+
+@contextlib.contextmanager
+def served(project, **options):
+    """The page on a port of this machine, in a thread; the address that opens it."""
+    from hadrosaur.web.serving import _bound
+
+    bound = _bound('127.0.0.1', 0)
+    config = uvicorn.Config(
+        make_app(project, TOKEN, **options), log_level='warning', timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([bound],))
+    thread.start()
+    try:
+        yield f'http://127.0.0.1:{bound.getsockname()[1]}/?token={TOKEN}'
+    finally:
+        server.should_exit = True
+        thread.join()
+        bound.close()

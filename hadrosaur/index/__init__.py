@@ -341,9 +341,9 @@ class Index:
         """
         return self._connections.read(lambda driver: _summary.stats(driver, collection))
 
-    def error_groups(self, collection: str | None = None) -> list[ErrorGroup]:
-        """Failures grouped by cause, most frequent first."""
-        return self._connections.read(lambda driver: _summary.error_groups(driver, collection))
+    def error_groups(self, collection: str | None = None, last: int | None = None) -> list[ErrorGroup]:
+        """Failures grouped by cause, most frequent first; of the last so many, or all."""
+        return self._connections.read(lambda driver: _summary.error_groups(driver, collection, last))
 
     def sql(
         self,

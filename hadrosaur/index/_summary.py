@@ -54,17 +54,19 @@ SEEN = 'SELECT ident, path, seen_mtime_ns FROM resources WHERE collection = ? AN
 _KEYS = """
 SELECT collection, ident FROM resources WHERE {} ORDER BY collection, ident LIMIT 1000"""
 
+_FAILED = """
+(SELECT coalesce(error_group, error_type, '') AS cause, coalesce(error_type, '') AS kind,
+        coalesce(error, '') AS message, collection, ident, finished_at
+ FROM resources WHERE {} AND status = 'error' {})"""
+
+_LAST = 'ORDER BY finished_at DESC LIMIT ?'
+
 # SQLite takes the columns that are not grouped from the row with the max: the latest failure.
 _LATEST = """
-SELECT coalesce(error_group, error_type, ''), count(*), coalesce(error_type, ''), coalesce(error, ''),
-       collection, ident, max(finished_at)
-FROM resources WHERE {} AND status = 'error'
-GROUP BY collection, coalesce(error_group, error_type, '')"""
+SELECT cause, count(*), kind, message, collection, ident, max(finished_at)
+FROM {} GROUP BY collection, cause"""
 
-_EARLIEST = """
-SELECT collection, coalesce(error_group, error_type, ''), min(finished_at)
-FROM resources WHERE {} AND status = 'error'
-GROUP BY collection, coalesce(error_group, error_type, '')"""
+_EARLIEST = 'SELECT collection, cause, min(finished_at) FROM {} GROUP BY collection, cause'
 
 
 def collections(driver: sqlite3.Connection) -> list[str]:
@@ -135,11 +137,15 @@ def _percentile(ranked: list[float], percent: int) -> float:
     return ranked[math.ceil(len(ranked) * percent / 100) - 1]
 
 
-def error_groups(driver: sqlite3.Connection, collection: str | None) -> list[ErrorGroup]:
-    """Failures by cause, most frequent first; the example is the latest."""
+def error_groups(
+    driver: sqlite3.Connection, collection: str | None, last: int | None = None
+) -> list[ErrorGroup]:
+    """Failures by cause, most frequent first, of the last so many or all; the example is the latest."""
     test, values = _of(collection)
-    first = {(of, group): time for of, group, time in driver.execute(_EARLIEST.format(test), values)}
-    latest = driver.execute(_LATEST.format(test), values).fetchall()
+    failed = _FAILED.format(test, '' if last is None else _LAST)
+    values = values if last is None else (*values, last)
+    first = {(of, group): time for of, group, time in driver.execute(_EARLIEST.format(failed), values)}
+    latest = driver.execute(_LATEST.format(failed), values).fetchall()
     found = [
         ErrorGroup(
             group=text(group),
@@ -161,6 +167,6 @@ def _time(cell: Any) -> datetime | None:
     return None if cell is None else moment(text(cell))
 
 
-def _of(collection: str | None) -> tuple[str, tuple[str, ...]]:
+def _of(collection: str | None) -> tuple[str, tuple[Any, ...]]:
     """A test for a WHERE clause, and its values."""
     return ('true', ()) if collection is None else ('collection = ?', (collection,))

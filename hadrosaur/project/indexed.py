@@ -201,11 +201,16 @@ class Indexed:
         found: dict[str, Any] = self._index().stats(collection)
         return found
 
-    def error_groups(self, collection: str | None = None) -> list[ErrorGroup]:
-        """Group failures by cause: a list of `ErrorGroup`, most frequent first."""
+    def error_groups(self, collection: str | None = None, *, last: int | None = None) -> list[ErrorGroup]:
+        """Group failures by cause: a list of `ErrorGroup`, most frequent first.
+
+        Args:
+            collection: Only of this one.
+            last: Only of so many that failed last, for who has hundreds of thousands.
+        """
         if collection is not None:
             self._registry.get_any(collection)
-        return [self._with_frame(group) for group in self._index().error_groups(collection)]
+        return [self._with_frame(group) for group in self._index().error_groups(collection, last)]
 
     def _with_frame(self, group: ErrorGroup) -> ErrorGroup:
         """The user's own place in the code stands in the record of the example."""

@@ -43,8 +43,8 @@ class Asked:
     """What an address asks of a collection. Raises NotUnderstood.
 
     Attributes:
-        filters: For `Project.query`, without job and limit.
-        job: For `Project.query`.
+        filters: For `Project.query`, without order and limit.
+        order: For `Project.query`.
         columns: Parts and columns that were chosen; empty: the usual ones.
         after: Where the page begins, for `Project.query`; None: at the beginning.
     """
@@ -53,7 +53,7 @@ class Asked:
         self._path = path
         self._params = [(name, value) for name, value in params.multi_items() if value != '']
         self._search()
-        self.job = self.one('sort') or ORDER
+        self.order = self.one('sort') or ORDER
         try:
             self.filters = self._filters()
             self.columns = [text for text in self._all('col') if _is_column(text)]
@@ -138,7 +138,7 @@ class Asked:
 
     def sorted_by(self, name: str) -> str:
         """The address that sorts by a column; downwards first, the other way round when it is asked again."""
-        return self.address(sort=name if self.job == f'-{name}' else f'-{name}')
+        return self.address(sort=name if self.order == f'-{name}' else f'-{name}')
 
 
 def _is_column(text: str) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Link = Callable[..., str | None]
 
-WIDTH, HEIGHT = 380, 120
+WIDTH, HEIGHT = 310, 104
 LEFT, RIGHT, TOP, BOTTOM = 6, 6, 16, 18
 BINS = 38
 LANE, MOST_LANES = 15, 40
@@ -207,30 +207,9 @@ def share_bar(counts: Sequence[tuple[str, int]]) -> Markup:
 
 
 _STEPS = (
-    1e-3,
-    1e-2,
-    0.1,
-    0.2,
-    0.5,
-    1,
-    2,
-    5,
-    10,
-    15,
-    30,
-    60,
-    120,
-    300,
-    600,
-    900,
-    1800,
-    3600,
-    7200,
-    14400,
-    21600,
-    43200,
-    86400,
-)
+    1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
+    3600, 7200, 14400, 21600, 43200, 86400,
+)  # fmt: skip
 
 
 def _round_step(least: float) -> float:

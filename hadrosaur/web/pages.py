@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +27,16 @@ if TYPE_CHECKING:
 PAGE = 50
 """Rows of a page."""
 
-SAMPLE = 10_000
-"""Resources that a chart looks at, those that finished last: 20 ms."""
+SAMPLE = 5_000
+"""Resources that a chart looks at, those that finished last: 35 ms."""
+
+FAILURES = 2_000
+"""Failures whose causes a collection's page tells, the last ones: 15 ms. Their own page looks at all."""
 
 POINTS = 300
 """Points of a scatter chart, and runs of a timeline: what a page of 150 kB can hold."""
 
-MOST_COLLECTIONS, MOST_GROUPS, MOST_FAILURES, MOST_RUNNING, PICTURES, LOOKED_AT = 60, 100, 5, 100, 24, 200
+MOST_COLLECTIONS, MOST_GROUPS, MOST_FAILURES, MOST_RUNNING, PICTURES, LOOKED_AT = 60, 100, 6, 100, 24, 200
 LONGEST = 160
 
 
@@ -41,8 +46,10 @@ def overview(project: Project) -> dict[str, Any]:
     shown = []
     for name in list(found)[:MOST_COLLECTIONS]:
         ends = project.query(name).cells(('finished_at', 'status'), 2000)
-        shown.append({'name': name, **_counted(found[name]), 'chart': _over_time(name, ends, None)})
-    failures = project.query(status='error', limit=MOST_FAILURES * 2)
+        shown.append(
+            {'name': name, **_counted(project, name, found[name]), 'chart': _over_time(name, ends, None)}
+        )
+    failures = project.query(status='error', limit=MOST_FAILURES)
     return {
         'base': project.base,
         'total': sum(counts['total'] for counts in found.values()),
@@ -52,10 +59,14 @@ def overview(project: Project) -> dict[str, Any]:
     }
 
 
-def _counted(counts: dict[str, Any]) -> dict[str, Any]:
-    """Counts with what of the pending ones runs."""
+def _counted(project: Project, name: str, counts: dict[str, Any]) -> dict[str, Any]:
+    """Counts with the share that is done, and how many of the pending ones run."""
     done = counts['completed'] + counts['error']
-    return {**counts, 'done': done / counts['total'] if counts['total'] else None}
+    running = 0
+    if counts['pending']:
+        rows = project.query(name, status='pending', order_by='started_at', limit=MOST_RUNNING * 10)
+        running = sum(row.phase == 'running' for row in rows)
+    return {**counts, 'running': running, 'done': done / counts['total'] if counts['total'] else None}
 
 
 def _failure(row: Entry) -> dict[str, Any]:
@@ -74,16 +85,15 @@ def _failure(row: Entry) -> dict[str, Any]:
 def collection(project: Project, name: str, asked: Asked) -> dict[str, Any]:
     """One collection: counts, charts, causes of failures and a page of rows."""
     counts = activity.state(project, name)[name]
-    rows, following = _rows(project, name, asked)
+    rows, following, points = _rows(project, name, asked)
     sample = asked.query(project, name).cells(('finished_at', 'status', 'duration', 'max_rss'), SAMPLE)
     columns, known = _columns(project, name, asked, rows)
     is_whole = len(sample) < SAMPLE
     number = counts['total'] if not asked.filters else len(sample) if is_whole else None
-    groups = project.error_groups(name) if counts['error'] else []
+    groups = project.error_groups(name, last=FAILURES) if counts['error'] and not asked.filters else []
     return {
         'collection': name,
-        **_counted(counts),
-        'running': _number_running(project, name) if counts['pending'] else 0,
+        **_counted(project, name, counts),
         'filters': [chip._asdict() for chip in asked.chips],
         'found': number,
         'columns': columns,
@@ -92,33 +102,30 @@ def collection(project: Project, name: str, asked: Asked) -> dict[str, Any]:
         'next': following,
         'groups': [_group(group) for group in groups[:MOST_FAILURES]],
         'causes': len(groups),
-        'charts': _charts(project, name, asked, sample, '' if is_whole else f'the last {SAMPLE}'),
+        'of_failures': FAILURES if counts['error'] > FAILURES else None,
+        'charts': _charts(project, name, asked, sample, points, '' if is_whole else f'the last {SAMPLE}'),
     }
 
 
-def _number_running(project: Project, name: str) -> int:
-    rows = project.query(name, status='pending', order_by='started_at', limit=1000)
-    return sum(row.phase == 'running' for row in rows)
+def _rows(project: Project, name: str, asked: Asked) -> tuple[list[Entry], str | None, list[Entry]]:
+    """A page of rows, the address of the one that follows, and rows for a chart.
 
-
-def _rows(project: Project, name: str, asked: Asked) -> tuple[list[Entry], str | None]:
-    """A page of rows, and the address of the one that follows.
-
-    Those where the column of the job is not known come last, in pages of their own.
+    Those where the column of the order is not known come last, in pages of their own.
     """
-    rows = list(asked.query(project, name, order_by=asked.job, after=asked.after, limit=PAGE + 1))
+    points = list(asked.query(project, name, order_by=asked.order, after=asked.after, limit=POINTS))
+    rows = points[: PAGE + 1]
     if len(rows) <= PAGE and asked.after is not None and asked.after[0] is not None:
         left = PAGE + 1 - len(rows)
-        rest = asked.query(project, name, order_by=asked.job, after=(None, '', ''), limit=left)
+        rest = asked.query(project, name, order_by=asked.order, after=(None, '', ''), limit=left)
         rows += list(rest)
     if len(rows) <= PAGE:
-        return rows, None
+        return rows, None, points
     last = rows[PAGE - 1]
-    column = asked.job.removeprefix('-')
+    column = asked.order.removeprefix('-')
     named = project._named_parts(name)
     value = _raw(last, named.get(column, column))
     key = json.dumps([value, last.collection, last.ident])
-    return rows[:PAGE], asked.address(after=key)
+    return rows[:PAGE], asked.address(after=key), points
 
 
 def _raw(row: Entry, column: str) -> Any:
@@ -143,13 +150,14 @@ def _columns(
     names = ['ident', 'status', 'finished_at', 'duration', *paths]
     if any(row.error for row in rows):
         names.append('error')
-    directions = {asked.job: 'descending' if asked.job.startswith('-') else 'ascending'}
+    direction = 'descending' if asked.order.startswith('-') else 'ascending'
+    by = asked.order.removeprefix('-')
     shown = [
         {
             'name': column,
             'label': named.get(column, column.removesuffix('_at')),
             'sort': asked.sorted_by(column),
-            'order': directions.get(asked.job) if asked.job.removeprefix('-') == column else None,
+            'order': direction if by in (column, named.get(column)) else None,
         }
         for column in dict.fromkeys(names)
     ]
@@ -192,7 +200,7 @@ def _group(group: Any) -> dict[str, Any]:
 
 
 def _charts(
-    project: Project, name: str, asked: Asked, sample: list[tuple[Any, ...]], note: str
+    project: Project, name: str, asked: Asked, sample: list[tuple[Any, ...]], points: list[Entry], note: str
 ) -> list[Chart]:
     durations = [duration for _, _, duration, _ in sample if duration is not None]
     memory = [rss for _, _, _, rss in sample if rss]
@@ -212,7 +220,7 @@ def _charts(
             lambda value: size(int(value)),
             note,
         ),
-        _scatter(project, name, asked),
+        _scatter(project, name, asked, points),
     ]
     return [chart for chart in found if chart is not None]
 
@@ -232,15 +240,14 @@ def _over_time(
 
 
 def _epoch(text: Any) -> float | None:
-    from ..records import moment
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except (ValueError, OverflowError, TypeError):
+        return None
 
-    found = moment(text) if isinstance(text, str) else None
-    return None if found is None else found.timestamp()
 
-
-def _scatter(project: Project, name: str, asked: Asked) -> Chart | None:
+def _scatter(project: Project, name: str, asked: Asked, rows: list[Entry]) -> Chart | None:
     """A number of the results against one of the args, or of the results; ``x`` and ``y`` choose."""
-    rows = list(islice(asked.query(project, name), POINTS))
     numbers: dict[str, set[float]] = defaultdict(set)
     for row in rows:
         for part, value in {**leaves('args', row.args), **leaves('result', row.result)}.items():
@@ -260,7 +267,7 @@ def _scatter(project: Project, name: str, asked: Asked) -> Chart | None:
         for row in rows
         if _is_number(at := _raw(row, across)) and _is_number(value := _raw(row, up))
     ]
-    note = f'the last {POINTS}' if len(rows) == POINTS else ''
+    note = f'the first {POINTS} of the list' if len(rows) == POINTS else ''
     found = charts.scatter(
         'one part against another', points, (x, y), lambda ident: address('c', name, 'r', ident), note
     )
@@ -293,7 +300,7 @@ def _last_lines(project: Project, group: Any) -> str:
 
 def gallery(project: Project, name: str, asked: Asked) -> dict[str, Any]:
     """Images of a collection's resources, the first of each; of those that were looked at on this page."""
-    rows = asked.query(project, name, order_by=asked.job, after=asked.after, limit=LOOKED_AT)
+    rows = asked.query(project, name, order_by=asked.order, after=asked.after, limit=LOOKED_AT)
     pictures: list[dict[str, Any]] = []
     last: Entry | None = None
     for row in rows:
@@ -309,7 +316,7 @@ def gallery(project: Project, name: str, asked: Asked) -> dict[str, Any]:
             source = address('file', name, row.ident, *found.name.split('/'))
             pictures.append({'ident': row.ident, 'status': row.status, 'image': found.name, 'source': source})
     is_more = last is not None and (len(pictures) == PICTURES or len(rows) == LOOKED_AT)
-    key = last and json.dumps([_raw(last, asked.job.removeprefix('-')), last.collection, last.ident])
+    key = last and json.dumps([_raw(last, asked.order.removeprefix('-')), last.collection, last.ident])
     following = asked.address(after=key) if is_more else None
     filters = [chip._asdict() for chip in asked.chips]
     return {'collection': name, 'filters': filters, 'pictures': pictures, 'next': following}
@@ -319,7 +326,7 @@ def running(project: Project) -> dict[str, Any]:
     """What runs now."""
     rows = project.query(status='pending', order_by='started_at', limit=MOST_RUNNING * 10)
     begun = [row for row in rows if row.phase == 'running']
-    queued = sum(counts['pending'] for counts in project.stats().values()) - len(begun)
+    queued = len(project.query(status='pending')) - len(begun)
     shown = []
     for row in begun[:MOST_RUNNING]:
         found = activity.seen(project, row)
@@ -336,14 +343,14 @@ def timeline(project: Project, asked: Asked) -> dict[str, Any]:
     )
     lanes: dict[str, list[Any]] = defaultdict(list)
     rows = [*ended, *(row for row in begun if row.phase == 'running')]
-    latest = max((when for row in rows if (when := _epoch(row.raw('finished_at')))), default=0.0)
+    now = max([time.time(), *(when for row in rows if (when := _epoch(row.raw('finished_at'))))])
     for row in rows:
         start, end = _epoch(row.raw('started_at')), _epoch(row.raw('finished_at'))
         if start is None:
             continue
         href = address('c', row.collection, 'r', row.ident)
-        span = (start, end or max(start, latest), f'{row.collection}/{row.ident}', row.status, href)
+        span = (start, end or now, f'{row.collection}/{row.ident}', row.status, href)
         lanes[f'{row.host or "?"} {row.pid or ""}'.strip()].append(span)
-    chart = charts.timeline(sorted(lanes.items()), f'the last {POINTS} runs')
+    chart = charts.timeline(sorted(lanes.items()), f'the last {POINTS} runs' if len(rows) >= POINTS else '')
     filters = [chip._asdict() for chip in asked.chips]
     return {'chart': chart, 'filters': filters, 'collection': asked.one('collection')}

@@ -16,6 +16,7 @@ from .asking import NotUnderstood
 if TYPE_CHECKING:
     from ..handle import Resource
     from ..project import Project
+    from ..records import Entry
     from .asking import Asked
 
 LOOKS = 20  # at a resource that is computed anew each time
@@ -28,8 +29,9 @@ def resource(project: Project, name: str, ident: str, asked: Asked) -> dict[str,
     with files.folder_of(project, name, ident) as folder:
         is_large = _size_of(folder, directory.RESULT) > LARGEST
         found = _of_one_run(project, name, ident)
-        entry = found.entry
+        entry = _with_row(project, found)
         logs = {log: files.tail_of(folder, log) for log in files.LOGS}
+        error = logs.pop('error')
         listed, is_more = files.storage_of(folder)
         shown = files.previews(folder, listed)
         record = directory.read_record(folder) or {}
@@ -43,7 +45,7 @@ def resource(project: Project, name: str, ident: str, asked: Asked) -> dict[str,
         'result': None if is_large else found.result,
         'is_large': is_large,
         'progress': progress and progress._asdict(),
-        'traceback': _traceback(logs.pop('error'), record) if found.status == 'error' else None,
+        'traceback': _traceback(error, record) if found.status == 'error' else None,
         'logs': {log: None if tail is None else tail._asdict() for log, tail in logs.items()},
         'storage': [
             {
@@ -60,6 +62,14 @@ def resource(project: Project, name: str, ident: str, asked: Asked) -> dict[str,
         'copies': _copies(project, found),
         **_used(project, name, ident),
     }
+
+
+def _with_row(project: Project, found: Resource) -> Entry:
+    """The entry of the directory; of one that is pending the index knows since when it runs, and where."""
+    if found.status != 'pending':
+        return found.entry
+    row = project._index().get(found.collection, found.ident)
+    return row if row is not None and row.status == 'pending' else found.entry
 
 
 def _size_of(folder: int, name: str) -> int:
