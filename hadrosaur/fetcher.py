@@ -219,10 +219,14 @@ class Fetcher:
             except BaseException:
                 store.unqueue([job])
                 raise
+            is_last = retries >= collection.retries or not is_worth_a_retry(
+                run_result, collection.spec.retry_on
+            )
+            if store.hooks.is_used:
+                store.note(collection, job, run_result, is_last=is_last)
             if run_result.exception is not None:
                 raise run_result.exception
-            retry_on = collection.spec.retry_on
-            if retries >= collection.retries or not is_worth_a_retry(run_result, retry_on):
+            if is_last:
                 return run_result
             retries += 1
             job = retry_order(job, run_result)
@@ -256,6 +260,7 @@ class Fetcher:
         end = None if seconds is None else time.monotonic() + seconds
         while self._await(collection, ident, end):
             state, found = self._when_over(collection, ident, asked, computes=False)
+            self._live.hooks.call()
             if found is not None:
                 return found
             if asked is not None and state in ('completed', 'error'):

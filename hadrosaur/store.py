@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import canonical, context, directory, fileops, recover, retry_policy
 from .basedir import HOST
 from .errors import IndexFault, ResourceNotFound, Unreadable, warn
 from .handle import FolderState, Resource, look, unreadable
+from .hooks import Hooks
 from .locks import Guarded, at_most
 from .provenance import Provenance
 from .records import Entry, Job, RunResult, format_time
@@ -64,6 +66,7 @@ class Store(Guarded):
         self.unsettled: dict[tuple[str, str], Entry] = {}
         self._index: Index | None = None
         self.provenance = Provenance(base.path, functions)
+        self.hooks = Hooks(lambda: self.rows.flush())
         self.rows = RowWriter(base, lambda: self.index, self._reopen, is_sent_off, lambda: catch_up(self))
 
     def _reopen(self) -> None:
@@ -344,6 +347,25 @@ class Store(Guarded):
         """What the user gets; ``told``: traceback and cause of a failure (see `Resource`)."""
         at = (self.base.given, self.base.path, collection.spec.folder, folder)
         return Resource(collection.name, ident, status, result, at=at, wait=wait, entry=entry, **told)
+
+    def note(self, collection: Collection, job: Job, run_result: RunResult, *, is_last: bool = True) -> None:
+        """Have hooks told of a run, and of what its function fetched; ``is_last``: it is not tried again."""
+        hooks = self.hooks
+        for entry in {(entry.collection, entry.ident): entry for entry in run_result.nested}.values():
+            if hooks.wants(entry.status):
+                hooks.note(entry.status, partial(self._resource_of_entry, entry))
+        status = run_result.entry.status
+        if is_last and run_result.fresh and hooks.wants(status):
+            hooks.note(status, partial(self.resource_of, collection, job, run_result))
+
+    def _resource_of_entry(self, entry: Entry) -> Resource:
+        above, _, folder = entry.path.rpartition('/')
+        value = None
+        if entry.status == 'completed':
+            with fileops.opened_below(self.base.collection_path(above), folder) as opened:
+                value = directory.parse_result(fileops.read(directory.RESULT, opened))
+        at = (self.base.given, self.base.path, above, folder)
+        return Resource(entry.collection, entry.ident, entry.status, value, at=at, entry=entry)
 
     def resource_of(self, collection: Collection, job: Job, run_result: RunResult) -> Resource:
         """The resource that an outcome tells of; a long result is read from its file.

@@ -3361,6 +3361,38 @@ MUTANTS = {
             'test_transfer.py::test_a_backup_copies_what_has_changed',
         ),
     ),
+    'hooks': (
+        Mutant(
+            'hooks: they are called before the row is written',
+            'hooks.py',
+            'self._flush()',
+            'pass',
+            'test_hooks.py::test_fetch_many_tells[processes]',
+        ),
+        Mutant(
+            'hooks: each failed attempt is told of',
+            'store.py',
+            'if is_last and run_result.fresh and hooks.wants(status):',
+            'if run_result.fresh and hooks.wants(status):',
+            'test_hooks.py::test_fetch_tells',
+        ),
+        Mutant(
+            'hooks: nobody tells of background work',
+            'engine/dispatcher.py',
+            'self._store.hooks.call_soon()',
+            'pass',
+            'test_hooks.py::test_background_work_tells',
+        ),
+        Mutant(
+            'hooks: what one raises reaches the fetch',
+            'hooks.py',
+            """            except Exception:
+                _log(f'{function!r}, called at {event!r}, failed')""",
+            """            except ImportError:
+                _log(f'{function!r}, called at {event!r}, failed')""",
+            'test_hooks.py::test_what_a_hook_raises_is_logged_and_nothing_else',
+        ),
+    ),
     'keeping house': (
         Mutant(
             'gc: what was computed again since its row was read goes too',

@@ -23,7 +23,7 @@ LAYERS = {
     'executors._memory': 5.04, 'executors.worker_state': 5.04, 'executors.base': 5, 'store': 5,
     'row_writer': 4.6, 'executors._function_source': 4.5, 'executors._random_state': 4.5,
     'executors._settings': 4.5, 'executors._worker_exit': 4.5, 'registry': 4.5, 'row_events': 4.5,
-    'compute': 4, 'handle': 4, 'index': 4, 'upgrade': 4, 'wait_graph': 4,
+    'hooks': 2.5, 'compute': 4, 'handle': 4, 'index': 4, 'upgrade': 4, 'wait_graph': 4,
     'recover': 3.9, 'failure': 3.8, 'context': 3.7, 'limits': 3.5, 'provenance': 3.5, 'run_progress': 3.5,
     'run_record': 3.2, 'tables': 3.1, 'basedir': 3, 'capture': 3, 'directory': 3, 'metrics': 3,
     'not_started': 3, 'schema': 3,

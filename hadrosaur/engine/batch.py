@@ -71,7 +71,7 @@ class Batch(Iterator[Resource]):
         progress: Callable[[Counts, Entry | None], None] | None = None,
         on_end: Callable[[Batch], None] | None = None,
     ) -> None:
-        self._store = store
+        self.store = self._store = store
         self._collection = collection
         self._source = items_of(idents, args)
         self._length, self._interrupted = len(idents) if isinstance(idents, Sized) else None, 0
@@ -104,6 +104,11 @@ class Batch(Iterator[Resource]):
     def dispatcher(self) -> Dispatcher | None:
         """What carries it out, once it was started."""
         return self._dispatcher if os.getpid() == self._process else None
+
+    @property
+    def collection(self) -> str:
+        """Name of the collection."""
+        return self._collection.name
 
     @property
     def counts(self) -> Counts:
@@ -201,6 +206,7 @@ class Batch(Iterator[Resource]):
             self._take_finished()
             if not self._ready:
                 self._fill()
+            self._store.hooks.call()
             if self._ready:
                 return self._ready.popleft()
             if self._is_over():

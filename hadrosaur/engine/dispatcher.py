@@ -326,10 +326,17 @@ class Dispatcher:
                 is_limited = True
                 if self._is_put_off(submission, run_result):
                     continue
+            job = submission.job
             if self._is_tried_again(submission, run_result) or self._is_asked_again(submission, run_result):
+                if self._store.hooks.is_used:
+                    self._store.note(submission.collection, job, run_result, is_last=False)
                 continue
             if self._is_computed_anew(submission, run_result):
                 continue
+            if self._store.hooks.is_used:
+                self._store.note(submission.collection, job, run_result)
+                if not self._keep:
+                    self._store.hooks.call_soon()
             if self._keep:
                 self.finished.append((submission, run_result))
             self._end(run_result.run)  # last: a submission is on its way, or finished, or both

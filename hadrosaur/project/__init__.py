@@ -195,6 +195,7 @@ class Project(Registering, InFlight, Keeping):
         background = known.background if background is None else background
         asked = Asked(given, recompute, background, echo)
         resource = self._fetcher.obtain(known, text, asked, state, wait)
+        self._store.hooks.call()
         if raise_error and resource.status == 'error':
             raise failure(resource) from resource._cause
         free_frames(resource._cause)
@@ -329,6 +330,10 @@ class Project(Registering, InFlight, Keeping):
 
     def _batch_ended(self, batch: Batch) -> None:
         self._batches.discard(batch)
+        hooks = self._store.hooks
+        if hooks.is_used and batch.store is self._store:
+            hooks.note('batch_end', lambda: batch)
+            hooks.call()
         if close := getattr(batch.progress, 'close', None):
             close()
 
@@ -378,6 +383,7 @@ class Project(Registering, InFlight, Keeping):
         for batch in list(self._batches):
             batch.close()
         locks.await_enders()
+        self._store.hooks.close()
         self._store.close()
         if self._exit_hook is not None:
             atexit.unregister(self._exit_hook)

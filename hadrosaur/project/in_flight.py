@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..index import Index
     from ..records import Entry
     from ..registry import Collection, Registry
+    from ..store import Store
 
 
 class CancelRequest(int):
@@ -78,6 +79,7 @@ class InFlight:
     _batches: weakref.WeakSet[Batch]
     _fetcher: Fetcher
     _registry: Registry
+    _store: Store
     if TYPE_CHECKING:
 
         def _index(self) -> Index: ...
@@ -127,7 +129,9 @@ class InFlight:
             self._registry.get_any(collection)
         text = None if ident is None else named(ident, None)[0]
         with self._fetcher.published(self._background.keys(collection, text), timeout):
-            return self._background.wait(collection, text, timeout)
+            is_done = self._background.wait(collection, text, timeout)
+        self._store.hooks.call()
+        return is_done
 
     def cancel(self, collection: str, ident: Ident | None = None) -> CancelRequest:
         """Ask for a pending resource, or all pending ones of a collection, to be stopped.

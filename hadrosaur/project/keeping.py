@@ -30,6 +30,30 @@ class Keeping(Indexed):
 
     _durable: bool
 
+    def on(
+        self, event: str, function: Callable[[Any], object] | None = None
+    ) -> Callable[[Any], object] | Callable[[Callable[[Any], object]], Callable[[Any], object]]:
+        """Have a function called in this program after a resource was computed, or a batch has ended.
+
+        >>> proj.on('error', lambda res: print(res.ident, res.entry.error))
+
+        Args:
+            event: ``'completed'`` or ``'error'``: a run of this process (or its workers) has ended so, with
+                no retry to come; of what functions fetch, too. ``'batch_end'``: a `fetch_many` is over.
+            function: Called with the `Resource`, or with the `Batch`; after the row is written, by whoever
+                fetches, waits or iterates, and for background work by a thread. What it raises is logged
+                (logger ``hadrosaur``), and that is all. Without it this is a decorator.
+
+        Raises:
+            ValueError: No such event.
+            TypeError: What is to be called is no function.
+        """
+        if function is None:
+            self._store.hooks.check(event)
+            return lambda given: self.on(event, given)
+        self._store.hooks.on(event, function)
+        return function
+
     def gc(
         self,
         collection: str | None = None,

@@ -1,0 +1,141 @@
+"""What a program wants to be told of: functions that are called in it, after the row is written.
+
+They are called by whoever fetches, waits or iterates; where nobody does, as for background work, in a thread
+that lives only meanwhile. What one of them raises is logged, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .locks import Guarded, start_without_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EVENTS = ('completed', 'error', 'batch_end')
+
+
+class Hooks(Guarded):
+    """The functions of one project, and what they have not been told of yet.
+
+    Attributes:
+        is_used: Is there any function?
+
+    Args:
+        flush: Writes the rows that wait.
+    """
+
+    def __init__(self, flush: Callable[[], object]) -> None:
+        super().__init__()
+        self._flush = flush
+        self._functions: dict[str, list[Callable[[Any], object]]] = {event: [] for event in EVENTS}
+        self._inside = threading.local()
+        self.is_used = False
+        self._make_new()
+
+    def _make_new(self) -> None:
+        self._news: deque[tuple[str, Callable[[], Any]]] = deque()
+        self._callers = 0  # threads that call functions just now
+        self._idle = threading.Condition(self._guard)
+        self._thread: threading.Thread | None = None
+
+    def _in_child(self) -> None:
+        """What the parent has to tell is the parent's to tell."""
+        super()._in_child()
+        self._make_new()
+
+    def on(self, event: str, function: Callable[[Any], object]) -> None:
+        """Call it at each such event. Raises ValueError for an unknown one, TypeError for no function."""
+        self.check(event)
+        if not callable(function):
+            raise TypeError(f'what is called at {event!r} must be a function, not {function!r}')
+        self._functions[event].append(function)
+        self.is_used = True
+
+    def check(self, event: str) -> None:
+        """Raises ValueError for an unknown event."""
+        if event not in EVENTS:
+            raise ValueError(f'there is no event {event!r}; there is {", ".join(map(repr, EVENTS))}')
+
+    def wants(self, event: str) -> bool:
+        """Is anybody told of this?"""
+        return bool(self._functions.get(event))
+
+    def note(self, event: str, what: Callable[[], Any]) -> None:
+        """Something has happened; ``what`` gives the value that functions are called with."""
+        self._news.append((event, what))
+
+    def call_soon(self) -> None:
+        """Have functions called by a thread of their own, where nobody else does."""
+        with self._guard:
+            if self._thread is None and self._news:
+                self._thread = threading.Thread(target=self._work, name='hadrosaur-hooks', daemon=True)
+                start_without_signals(self._thread, silent=False)  # they may print
+
+    def _work(self) -> None:
+        while True:
+            self._tell_all()
+            with self._guard:
+                if not self._news:
+                    self._thread = None
+                    return
+
+    def call(self) -> None:
+        """Call functions for what has happened by now, and wait for those that another thread calls.
+
+        Inside of one of them nothing is waited for.
+        """
+        if not self._news and not self._callers:
+            return
+        self._tell_all()
+        if not getattr(self._inside, 'depth', 0):
+            with self._guard:
+                self._idle.wait_for(lambda: not self._callers)
+
+    def close(self) -> None:
+        """`call`, and end the thread."""
+        self.call()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _tell_all(self) -> None:
+        """Without the guard, which is held for no more than an instant."""
+        with self._guard:
+            self._callers += 1
+        self._inside.depth = getattr(self._inside, 'depth', 0) + 1
+        try:
+            if self._news:
+                self._flush()
+            while self._news:
+                try:
+                    event, what = self._news.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                self._tell(event, what)
+        finally:
+            self._inside.depth -= 1
+            with self._guard:
+                self._callers -= 1
+                self._idle.notify_all()
+
+    def _tell(self, event: str, what: Callable[[], Any]) -> None:
+        try:
+            value = what()
+        except Exception:  # it was removed meanwhile, or cannot be read
+            _log(f'what is to be told at {event!r} cannot be read')
+            return
+        for function in list(self._functions[event]) if value is not None else ():
+            try:
+                function(value)
+            except Exception:
+                _log(f'{function!r}, called at {event!r}, failed')
+
+
+def _log(sentence: str) -> None:
+    import logging
+
+    logging.getLogger('hadrosaur').exception(sentence)
