@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import errno
 import os
 import time
@@ -275,12 +276,18 @@ class Resource(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from .sanitize import html_table
+        from .sanitize import html_table, local, seconds, short
 
-        shown = [('status', self.status), ('result', repr(self.result)), ('folder', self.paths['base'])]
-        if self.status == 'error':
-            shown.insert(1, ('error', f'{self._known.error_type}: {self._known.error}'))
-        return html_table(('', ''), shown, f'{self.collection} / {self.ident}')
+        shown: list[tuple[str, Any]] = [('status', self.status)]
+        with contextlib.suppress(ResourceError):  # the run is gone
+            known = self._known
+            if self.status == 'error':
+                shown.append(('error', f'{known.error_type}: {known.error}'))
+            shown += [('args', short(known.args)), ('attempt', known.attempt)]
+            shown += [('finished', local(known.finished_at)), ('took', seconds(known.duration))]
+        shown += [('result', short(self.result)), ('folder', self.paths['base'])]
+        is_known = [(name, value) for name, value in shown if value is not None]
+        return html_table(('', ''), is_known, f'{self.collection} / {self.ident}')
 
     def __reduce__(self) -> tuple[Any, ...]:
         seen = self._seen._replace(value=None) if self._seen is not None else None

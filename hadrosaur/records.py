@@ -429,6 +429,21 @@ class ErrorGroup(NamedTuple):
     last: datetime | None
 
 
+class ErrorGroups(list[ErrorGroup]):
+    """Causes of failures, the most frequent first; a table in notebooks."""
+
+    def _repr_html_(self) -> str:
+        from .sanitize import MOST_ROWS, html_table, local
+
+        names = ('collection', 'count', 'type', 'pattern', 'frame', 'example', 'first', 'last', 'group')
+        rows = [
+            (*(getattr(each, name) for name in names[:6]), local(each.first), local(each.last), each.group)
+            for each in self[:MOST_ROWS]
+        ]
+        which = f': the first {len(rows)}' if len(self) > len(rows) else ''
+        return html_table(names, rows, f'{len(self)} causes{which}')
+
+
 class Finding(NamedTuple):
     """One way in which index and directories disagree."""
 

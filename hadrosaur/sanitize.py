@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 LONGEST = 200  # characters of a cell in a notebook
+MOST_ROWS = 20  # of a table there
 _COLOURS = {'completed': '#2e7d32', 'error': '#c62828', 'pending': '#b26a00'}
 
 
@@ -113,17 +114,28 @@ def size(number: int | None) -> str | None:
     return f'{number} B'
 
 
+def short(value: Any) -> str | None:
+    """A JSON value in a few words, however large it is; None is nothing."""
+    import reprlib
+
+    words = reprlib.Repr()
+    words.maxstring = words.maxother = words.maxlong = LONGEST
+    words.maxdict = words.maxlist = 20
+    return None if value is None else words.repr(value)
+
+
 def html_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = '') -> str:
     """A table for notebooks, every text escaped; a cell that is a status has its colour."""
     from html import escape
 
     def cell(value: Any) -> str:
         text = '' if value is None else str(value)
-        text = text if len(text) <= LONGEST else text[: LONGEST - 1] + '…'
+        text = printable(text if len(text) <= LONGEST else text[: LONGEST - 1] + '…')
         colour = f'; color: {_COLOURS[text]}' if text in _COLOURS else ''
         return f'<td style="text-align: left{colour}">{escape(text)}</td>'
 
     head = ''.join(f'<th style="text-align: left">{escape(header)}</th>' for header in headers)
     body = ''.join(f'<tr>{"".join(map(cell, row))}</tr>' for row in rows)
+    caption = printable(caption if len(caption) <= LONGEST else caption[: LONGEST - 1] + '…')
     title = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ''
     return f'<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

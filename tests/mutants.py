@@ -88,10 +88,34 @@ SAFE, SHOWS = 'test_page_is_safe.py::test_', 'test_page_shows.py::test_'
 LIVE = 'test_page_is_live.py::test_'
 REPORT = 'test_report.py::test_'
 TOP = 'test_top.py::test_'
+TABLES = 'test_notebook_tables.py::test_'
 
 API = 'test_public_api.py::test_'
 
 MUTANTS = {
+    'tables in notebooks': [
+        Mutant(
+            'notebooks: a cell keeps what turns the direction of writing',
+            'sanitize.py',
+            "text = printable(text if len(text) <= LONGEST else text[: LONGEST - 1] + '…')",
+            "text = text if len(text) <= LONGEST else text[: LONGEST - 1] + '…'",
+            f'{TABLES}a_table_is_escaped_and_bounded[query]',
+        ),
+        Mutant(
+            'notebooks: all causes are listed',
+            'records.py',
+            'for each in self[:MOST_ROWS]',
+            'for each in self',
+            f'{TABLES}a_query_and_its_causes_say_how_many_there_are',
+        ),
+        Mutant(
+            'notebooks: a project whose index is gone raises',
+            'project/__init__.py',
+            'except (HadrosaurError, OSError) as error:\n            return html_table(',
+            'except ZeroDivisionError as error:\n            return html_table(',
+            f'{TABLES}what_is_gone_is_shown_as_far_as_it_is_known',
+        ),
+    ],
     'top': [
         Mutant(
             'top: the terminal is left without lines',

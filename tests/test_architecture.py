@@ -30,13 +30,13 @@ LAYERS = {
     'durability': 2.5, 'private_files': 2.5, 'cpu_count': 2, 'dataframes': 2, 'fileops': 2, 'locks': 2,
     'mounts': 2, 'retry_policy': 2, 'stack_dump': 2, 'unfinished_line': 2, 'worker_setup': 2,
     'args_idents': 1.5, 'filters': 1.5, 'json_paths': 1.5, 'canonical': 1, 'coroutines': 1,
-    'fingerprint': 1, 'records': 1, 'redefinition': 1, 'sanitize': 1,
-    'errors': 0,
+    'fingerprint': 1, 'records': 1, 'redefinition': 1,
+    'sanitize': 0.5, 'errors': 0,
 }  # fmt: skip
 FREE = {'__init__', '__main__', 'executors'}  # the front page, its door, an empty folder page
 
 MODULES_WITH_SQLALCHEMY = [path for path in PACKAGE.rglob('*.py') if 'sqlalchemy' in path.read_text('utf-8')]
-HEAVY = ('sqlalchemy', 'alembic', 'click', 'rich', 'cloudpickle')
+HEAVY = ('sqlalchemy', 'alembic', 'click', 'rich', 'cloudpickle', 'jinja2', 'starlette')
 
 
 def module_name(path):

@@ -37,7 +37,7 @@ VERBS = {
     'stack': Verb('Look', 'ps', 'Show where a running resource is in its code.'),
     'du': Verb('Look', 'housekeeping', 'Show what takes space on the disk.'),
     'metrics': Verb('Look', 'housekeeping', 'Print counts and durations for Prometheus.'),
-    'top': Verb('Look', 'top', 'Show how it goes, in a terminal, until q.'),
+    'top': Verb('Look', 'top', 'Show how it goes, in a terminal, until q or Ctrl-C.'),
     'web': Verb('Look', 'web', 'Show a base directory in a browser.'),
     'report': Verb('Look', 'web', 'Write what a base directory holds as one HTML file.'),
     'sql': Verb('Look', 'query', 'Run a SELECT on the index.'),

@@ -173,11 +173,12 @@ class Batch(Iterator[Resource]):
         return f'<Batch of {self._collection.name!r}: {self.summary()}>'
 
     def _repr_html_(self) -> str:
-        """The counts as a table, for notebooks."""
+        """How far it is as a table, for notebooks."""
         from ..sanitize import html_table
 
         counts = self.counts
-        return html_table(counts._fields, [counts], f'fetch_many of {self._collection.name}')
+        said = f'fetch_many of {self._collection.name}: {self.summary()}'
+        return html_table(counts._fields, [counts], said)
 
     def __iter__(self) -> Batch:
         return self

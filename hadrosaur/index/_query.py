@@ -31,9 +31,6 @@ WINDOW = 1000
 SHOWN_IN_REPR = 10
 """Rows that ``repr`` shows."""
 
-SHOWN_IN_NOTEBOOK = 20
-"""Rows that a notebook shows of a query."""
-
 
 class Query(Sequence[Entry]):
     """Rows of the index as a lazy sequence: ``len``, indexing, slicing and streaming iteration.
@@ -201,11 +198,20 @@ class Query(Sequence[Entry]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first rows, and how many there are."""
-        from ..sanitize import html_table
+        from ..sanitize import MOST_ROWS, html_table, local, seconds, short
 
-        names = ('collection', 'ident', 'status', 'finished_at', 'duration', 'error_type', 'error')
-        rows = [[entry.raw(name) for name in names] for entry in self[:SHOWN_IN_NOTEBOOK]]
-        return html_table(names, rows, f'{len(self)} resources')
+        shown, total = list(self[:MOST_ROWS]), len(self)
+        names = ('collection', 'ident', 'status', 'finished', 'took', 'args', 'result', 'error')
+        rows = [
+            (
+                entry.collection, entry.ident, entry.phase or entry.status, local(entry.finished_at),
+                seconds(entry.duration), short(entry.args or None), short(entry.result),
+                f'{entry.error_type}: {entry.error}' if entry.error_type else None,
+            )
+            for entry in shown
+        ]  # fmt: skip
+        which = f'the first {len(shown)} of ' if total > len(shown) else ''
+        return html_table(names, rows, f'{which}{total} resources')
 
     @property
     def _is_read(self) -> bool:

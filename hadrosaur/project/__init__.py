@@ -7,6 +7,7 @@ import os
 import sys
 import weakref
 from collections.abc import Sized
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any, overload
 
 from .. import context, directory, locks, reindex
@@ -14,7 +15,7 @@ from ..args_idents import Ident, named
 from ..basedir import BaseDirectory
 from ..dead_sessions import recover_all
 from ..engine import Background, Batch, check_executor
-from ..errors import ProjectError
+from ..errors import HadrosaurError, ProjectError
 from ..executors import _inline_cancel
 from ..fetcher import Asked, Fetcher, not_found
 from ..handle import Resource, failure, free_frames
@@ -111,12 +112,30 @@ class Project(Registering, InFlight, Keeping):
         return f'Project({self._base.given!r})'
 
     def _repr_html_(self) -> str:
-        """The counts by collection as a table, for notebooks."""
-        from ..sanitize import html_table
+        """Counts by collection and the last failures as tables, for notebooks."""
+        from ..sanitize import MOST_ROWS, html_table, local, seconds
 
         names = ('total', 'completed', 'error', 'pending')
-        rows = [(name, *(counts[key] for key in names)) for name, counts in self.stats().items()]
-        return html_table(('collection', *names), rows, f'Project {self._base.given}')
+        try:
+            stats = self.stats()
+            failures = list(self.query(status='error', limit=5))
+        except (HadrosaurError, OSError) as error:
+            return html_table((), (), f'{self!r}: {error}')
+        largest = nlargest(MOST_ROWS, stats, key=lambda name: stats[name]['total'])
+        rows = [
+            (name, *(counts[key] for key in names), seconds(counts['duration']['p50']))
+            for name, counts in stats.items()
+            if name in largest
+        ]
+        which = f': the largest {len(rows)} of {len(stats)} collections' if len(stats) > len(rows) else ''
+        found = html_table(('collection', *names, 'p50'), rows, f'{self!r}{which}')
+        if failures:
+            told = [
+                (row.collection, row.ident, local(row.finished_at), f'{row.error_type}: {row.error}')
+                for row in failures
+            ]
+            found += html_table(('collection', 'ident', 'finished', 'error'), told, 'last failures')
+        return found
 
     # --- one resource ------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from ..args_idents import Ident, named
 from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
 from ..json_paths import MISSING
-from ..records import CheckReport, Entry, ErrorGroup, Explanation, Phase, ReindexReport, Status
+from ..records import CheckReport, Entry, ErrorGroup, ErrorGroups, Explanation, Phase, ReindexReport, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -210,7 +210,7 @@ class Indexed:
         """
         if collection is not None:
             self._registry.get_any(collection)
-        return [self._with_frame(group) for group in self._index().error_groups(collection, last)]
+        return ErrorGroups(map(self._with_frame, self._index().error_groups(collection, last)))
 
     def _with_frame(self, group: ErrorGroup) -> ErrorGroup:
         """The user's own place in the code stands in the record of the example."""
