@@ -179,8 +179,8 @@ def test_deep_pages_look_at_no_row_before_them(filled):
     for filters in ({}, {'collection': 'a'}, {'status': 'completed'}, {'collection': 'a', 'status': 'error'}):
         found = filled.find(**filters)
         for is_backward in (False, True):
-            shape = found._shape._replace(is_backward=is_backward)
-            text, values = found._ids(shape, 5, 10)
+            statements = found._statements.backward() if is_backward else found._statements
+            text, values = statements.ids(10, 5)
             plan = filled._connections.read(
                 lambda driver, text=text, values=values: [
                     row[3] for row in driver.execute(f'EXPLAIN QUERY PLAN {text}', values)
@@ -188,7 +188,7 @@ def test_deep_pages_look_at_no_row_before_them(filled):
             )
             order = next(step for step in plan if 'resources' in step and 'finished_at=?' not in step)
             assert 'COVERING INDEX' in order, (filters, plan)
-            assert sum('TEMP B-TREE' in step for step in plan) == shape.parts - 1, (filters, plan)
+            assert sum('TEMP B-TREE' in step for step in plan) == statements.parts - 1, (filters, plan)
 
 
 @pytest.mark.parametrize('direction', [iter, reversed])

@@ -15,6 +15,7 @@ from test_index import asked, clock, done, failed
 
 from hadrosaur import canonical, records
 from hadrosaur.index import Index, _filters, _query
+from hadrosaur.index._functions import FUNCTIONS
 
 TEXTS = [
     'a',
@@ -348,16 +349,14 @@ def test_any_filters_together_give_what_python_gives(index, rows, filters, order
 def test_globs_are_those_of_fnmatch(ident, pattern):
     """The test itself, and the range of texts that is looked through for it."""
     condition = _filters.conditions({'ident': pattern})[0]
-    if condition.kind == 'ident':
+    if len(condition.values) == 1:
         found = ident in condition.values
-    elif condition.kind == 'ident holding':
+    elif len(condition.values) == 2:
         inside, regex = condition.values
-        found = inside in ident and _filters.FUNCTIONS['hadrosaur_is_like'][0](ident, regex)
+        found = inside in ident and FUNCTIONS['hadrosaur_is_like'][0](ident, regex)
     else:
         head, after, regex = (value.encode('utf-8', 'surrogatepass') for value in condition.values)
-        found = head <= ident.encode() < after and _filters.FUNCTIONS['hadrosaur_is_like'][0](
-            ident, regex.decode()
-        )
+        found = head <= ident.encode() < after and FUNCTIONS['hadrosaur_is_like'][0](ident, regex.decode())
 
     assert found == fnmatchcase(ident, pattern)
 
@@ -370,10 +369,10 @@ def test_globs_are_those_of_fnmatch(ident, pattern):
 def test_args_are_compared_as_canonical_json(held, wanted):
     """What SQLite looks for first never hides a row that the exact test would pass."""
     text = canonical.args_json(held)
-    holds_all = _filters.FUNCTIONS['hadrosaur_holds'][0]
+    holds_all = FUNCTIONS['hadrosaur_holds'][0]
     found = True
     for condition in _filters.conditions({'args': wanted}):
-        if condition.kind == 'args holding':
+        if len(condition.values) == 2:
             pair, pairs = condition.values
             found = found and pair in text and holds_all(text, pairs)
         else:
@@ -384,7 +383,7 @@ def test_args_are_compared_as_canonical_json(held, wanted):
 
 def test_args_that_are_no_json_match_nothing():
     """A row that another program wrote does not break a query."""
-    holds_all = _filters.FUNCTIONS['hadrosaur_holds'][0]
+    holds_all = FUNCTIONS['hadrosaur_holds'][0]
 
     assert not any(
         holds_all(text, '[{"a":1}]') for text in ('', 'x', '[]', '1', '[' * 100_000, '{"a":NaN}', None)
@@ -545,7 +544,7 @@ def test_nothing_of_a_value_stands_in_the_text(index):
             since=clock(3), until=clock(4), min_duration=3, stale=True, versions={word: word},
             order_by='-ident',
         )  # fmt: skip
-        text, values = found._ids(found._shape, 0, 10)
+        text, values = found._statements.ids(10, 0)
         texts.add(text)
         assert text.count('?') == len(values)
         assert 'first' not in text
@@ -581,7 +580,7 @@ FAST = [
 def test_what_is_asked_often_uses_an_index(index, asked_for, used):
     """SQLite is led to the index that finds the rows, whatever it knows of their number."""
     found = index.find(**asked_for)
-    text, values = found._ids(found._shape, 0, 100)
+    text, values = found._statements.ids(100, 0)
     plan = index._connections.read(
         lambda driver: [row[3] for row in driver.execute(f'EXPLAIN QUERY PLAN {text}', values)]
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_cli_tools import call
 
 from hadrosaur import HadrosaurWarning, InvalidArgs, Project, grid, json_paths
-from hadrosaur.index._filters import FUNCTIONS, rows_text
+from hadrosaur.index._functions import FUNCTIONS
 
 RESULTS = [
     {'score': 0.5, 'n': 1, 'ok': True, 'kind': 'svc', 'deep': {'er': [1, {'x': 'y'}]}, 'a.b': 1},
@@ -317,7 +317,7 @@ def test_what_no_filter_can_be(known, wanted, error, words):
 
 
 def plan(proj, query):
-    text, values = rows_text(query._shape, query._numbers), (*query._values, 10, 0)
+    text, values = query._statements.rows(10, 0)
     rows = proj._store.index._connections.read(
         lambda driver: driver.execute(f'EXPLAIN QUERY PLAN {text}', values).fetchall()
     )

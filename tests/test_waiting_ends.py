@@ -50,8 +50,8 @@ def left(base):
 READER = """
 import json, os, sys, warnings
 from hadrosaur import Project, HadrosaurError, cli
-import hadrosaur.recover, hadrosaur.registry, hadrosaur.index._query_sql, hadrosaur.index._readonly
-import hadrosaur.index._query_sql, hadrosaur.schema, hadrosaur.upgrade, hadrosaur.mounts, traceback
+import hadrosaur.recover, hadrosaur.registry, hadrosaur.index._filters, hadrosaur.index._readonly
+import hadrosaur.index._filters, hadrosaur.schema, hadrosaur.upgrade, hadrosaur.mounts, traceback
 import concurrent.futures, difflib, html, sqlalchemy, sqlalchemy.dialects.sqlite.pysqlite, hadrosaur.cli.show
 warnings.simplefilter('ignore')
 base = sys.argv[1]

@@ -24,8 +24,7 @@ from ..json_paths import parse
 from ..records import Entry, ErrorGroup
 from . import _sql, _summary, _writes
 from ._connection import close_kept_later, transaction
-from ._entries import entries, entry, text
-from ._filters import ALL, ONE
+from ._entries import ALL, ONE, entries, entry, text
 from ._fork_guard import fork_guard
 from ._opening import IndexFile, IndexUnderConstruction
 from ._pool import ConnectionPool

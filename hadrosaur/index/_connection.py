@@ -274,7 +274,7 @@ def _close_what_was_closed(driver: sqlite3.Connection) -> None:
 
 def configure(driver: sqlite3.Connection) -> None:
     """Set what SQLite does not keep in the file."""
-    from ._filters import FUNCTIONS
+    from ._functions import FUNCTIONS
 
     with fork_guard:
         for pragma in _PRAGMAS:

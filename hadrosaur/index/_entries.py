@@ -14,6 +14,12 @@ from ..errors import InvalidIdent
 from ..records import COLUMNS, STATUSES, Entry
 from ._validate import Altered
 
+ALL = f'SELECT {", ".join(COLUMNS)} FROM resources'
+"""Text that selects all rows."""
+
+ONE = f'{ALL} WHERE collection = ? AND ident = ?'
+"""Text that selects the row of a collection and an ident."""
+
 _TEXT = frozenset({str, type(None)})
 _NUMBER = frozenset({int, type(None)})
 _SECONDS = frozenset({float, int, type(None)})

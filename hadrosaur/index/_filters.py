@@ -1,48 +1,36 @@
-"""From the filters of a query to SQL text and its parameters.
-
-Values never stand in the text. Each filter becomes a `Condition`: a word for its kind and the values
-that are bound. The kinds and the order make up the query's shape; Core compiles each shape once, and
-the text is kept. Only the three status words are spelled out, since SQLite uses a partial index only
-where it can see that its condition holds.
-
-Three tests run in Python, from within SQLite, because they must agree with Python exactly: globs
-(`fnmatch`; SQLite's GLOB reads ``[!x]`` otherwise and stops at a NUL), text without regard to case
-(LIKE knows that of ASCII only), and args, compared as canonical JSON. They cost 0.3 to 0.5 µs a row.
-"""
+"""The filters of a query: what each of them takes, and the condition that it means."""
 
 from __future__ import annotations
 
-import builtins
 import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from difflib import get_close_matches
 from fnmatch import translate
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import errors, fingerprint
+from sqlalchemy import and_, func, literal_column, not_, or_
+
 from ..canonical import args_json
-from ..json_paths import MISSING, is_path, parse
-from ..records import COLUMNS, PHASES, STATUSES
-from ._fork_guard import fork_guard
-from ._json_filters import condition, is_plain
-from ._shape import Condition, Shape
+from ..json_paths import Path, below, parse
+from ..records import PHASES, STATUSES
+from ._statements import ANY, ROW, Condition, compiled, is_in, json_part, marks, meant
+from ._summary import COLLECTIONS
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
 
+    from sqlalchemy.sql import ColumnElement
 
 MOST_VALUES = 30_000
 """Values in one query, all filters together; SQLite takes 32 766 parameters since 3.32."""
 
-MOST_NAMED = 10
-"""Error types or groups that a warning names."""
-
 Several = str | Iterable[str]
 Moment = datetime | date | timedelta | str
+
+NEVER: ColumnElement[bool] = literal_column('0')
 
 
 # --- filters ---------------------------------------------------------------------------------------
@@ -55,109 +43,111 @@ def conditions(filters: Mapping[str, Any]) -> list[Condition]:
         ValueError: A filter's value makes no sense; the message says what does.
         TypeError: It is of a type that the filter does not take.
     """
-    versions = filters.get('versions') or {}
-    found: list[Condition] = []
-    for name, value in filters.items():
-        if value is None or name == 'versions':
-            continue
+    given = {name: value for name, value in filters.items() if value is not None}
+    versions = given.pop('versions', {})
+    asked: list[Condition] = []
+    for name, value in given.items():
         if name == 'stale':
-            found.append(_staleness(bool(value), versions))
+            asked.append(_stale(bool(value), versions))
+        elif name == 'since':
+            asked.append(_since(value, given.get('collection')))
         elif name in ('args', 'result'):
-            found += _parts_of(name, value)
-        else:
-            found.append(_READERS[name](value))
-    if sum(len(condition.values) for condition in found) > MOST_VALUES:
+            asked += _parts_of(name, value)
+        elif name != 'collection':
+            asked.append(_FILTERS[name](value))
+    if 'collection' in given and 'since' not in given:  # else `since` names them
+        is_plain = any(condition.leads == 'cause' for condition in asked)  # whose indexes are in order, too
+        asked.append(_one_of('collection', texts_of('collection', given['collection']), is_plain=is_plain))
+    if sum(len(condition.values) for condition in asked) > MOST_VALUES:
         raise ValueError(f'too many values: a query takes {MOST_VALUES}, all filters together')
-    return _joined(found)
+    return asked
 
 
-def _joined(found: list[Condition]) -> list[Condition]:
-    """The conditions, with those on collection and on since as one: an index answers both together."""
-    kinds = {condition.kind: condition for condition in found}
-    if not kinds.keys() >= {'collection', 'since'}:
-        return found
-    names, since = kinds['collection'], kinds['since']
-    values = (*names.values, since.values[0]) * 2
-    rest = [condition for condition in found if condition not in (names, since)]
-    return [*rest, Condition('since within', values, names.lists * 2)]
-
-
-def _texts(name: str, value: Several) -> list[str]:
+def texts_of(name: str, value: Several) -> list[str]:
+    """The different texts that a filter was given, one or several; TypeError for anything else."""
     if not isinstance(value, Iterable):
         raise TypeError(f'{name} takes text, not {type(value).__name__}: {value!r}')
     texts = [value] if isinstance(value, str) else list(value)
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f'{name} takes text, not {type(text).__name__}: {text!r}')
-    return texts
+    return list(dict.fromkeys(texts))
 
 
-def _one_of(name: str) -> Callable[[Several], Condition]:
-    return lambda value: _exact(name, _texts(name, value))
+def _one_of(name: str, values: Iterable[Any], *, is_plain: bool = False) -> Condition:
+    different = tuple(dict.fromkeys(values))
+    return Condition(_equals(name, len(different), is_plain), different, _LEADS.get(name, ''))
 
 
-def _exact(name: str, texts: list[Any]) -> Condition:
-    known = tuple(dict.fromkeys(texts))
-    return Condition(name, known, (len(known),))
+@lru_cache(maxsize=64)
+def _equals(name: str, number: int, is_plain: bool) -> str:
+    """Text that a column equals one of some values; a plus sign tells SQLite to use no index for it."""
+    column = literal_column(f'+resources.{name}') if is_plain else ROW[name]
+    return compiled(is_in(column, marks(number)))
 
 
-def _error_type(value: Several) -> Condition:
-    return Condition('error_type named', (json.dumps(_texts('error_type', value)),))
-
-
-def _error_group(value: Several) -> Condition:
-    """Failures without a fingerprint are a group by their type, as `error_groups` lists them."""
-    groups = dict.fromkeys(_texts('error_group', value))
-    if all(map(_FINGERPRINT, groups)):
-        return _exact('error_group', list(groups))
-    return Condition('error_group or_type', (*groups, *groups), (len(groups), len(groups)))
-
-
-_FINGERPRINT = re.compile(r'f\d+:').match
+_LEADS = {'collection': 'collection', 'ident': 'ident', 'error_group': 'cause'}
 
 
 def _status(value: Several) -> Condition:
-    asked = set(_texts('status', value))
-    for word in sorted(asked - set(STATUSES)):
-        raise ValueError(f'unknown status {word!r}{_meant(word, STATUSES)}')
-    return Condition('status ' + ' '.join(word for word in STATUSES if word in asked), ())
+    asked = texts_of('status', value)
+    for word in sorted(set(asked) - set(STATUSES)):
+        raise ValueError(f'unknown status {word!r}{meant(word, STATUSES)}')
+    words = tuple(word for word in STATUSES if word in asked)
+    return Condition(_has_status(words), leads=words[0] if words in (('pending',), ('error',)) else '')
+
+
+@lru_cache(maxsize=8)
+def _has_status(words: tuple[str, ...]) -> str:
+    tests = [ROW.status == literal_column(f"'{word}'") for word in words]
+    return compiled(tests[0] if len(tests) == 1 else or_(NEVER, *tests))
 
 
 def _phase(value: Several) -> Condition:
-    words = _texts('phase', value)
+    words = texts_of('phase', value)
     for word in words:
         if word not in PHASES:
-            raise ValueError(f'unknown phase {word!r}{_meant(word, PHASES)}')
-    return _exact('phase', words)
+            raise ValueError(f'unknown phase {word!r}{meant(word, PHASES)}')
+    return _one_of('phase', words)
+
+
+def _host(value: Several) -> Condition:
+    return _one_of('host', texts_of('host', value))
 
 
 def _version(value: Any) -> Condition:
     """Versions are stored as text; a whole number stands for its digits."""
-    several: list[Any] = [value] if isinstance(value, (str, int)) else list(value)
-    texts = [str(each) if type(each) is int else each for each in several]
-    return _exact('version', _texts('version', texts))
+    versions = [value] if isinstance(value, (str, int)) else list(value)
+    texts = [str(version) if type(version) is int else version for version in versions]
+    return _one_of('version', texts_of('version', texts))
 
 
 def _attempt(value: Any) -> Condition:
-    several = list(value) if isinstance(value, Iterable) else [value]
-    for each in several:
-        if isinstance(each, bool) or not isinstance(each, int):
-            raise TypeError(f'attempt takes whole numbers, not {each!r}')
-    return _exact('attempt', several)
+    numbers = list(value) if isinstance(value, Iterable) else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f'attempt takes whole numbers, not {number!r}')
+    return _one_of('attempt', numbers)
 
 
-def _ident(value: Several) -> Condition:
-    numbers = isinstance(value, int) and not isinstance(value, bool)
-    idents = [str(value)] if numbers else _texts('ident', value)
+_IS_LIKE = func.hadrosaur_is_like(ROW.ident, ANY)
+_IDENT_LIKE = compiled(_IS_LIKE)
+_IDENT_HOLDS = compiled(and_(func.instr(ROW.ident, ANY) > NEVER, _IS_LIKE))
+_IDENT_BELOW = compiled(and_(ROW.ident >= ANY, ROW.ident < ANY, _IS_LIKE))
+
+
+def _ident(value: Several | int) -> Condition:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    idents = [str(value)] if is_number else texts_of('ident', value)  # type: ignore[arg-type]
     if not any(set(ident) & set('*?[') for ident in idents):
-        return _exact('ident', idents)
+        return _one_of('ident', idents)
     pattern = '|'.join(map(translate, idents))
     if len(idents) > 1:
-        return Condition('ident like', (pattern,))
+        return Condition(_IDENT_LIKE, (pattern,))
     if head := _HEAD.match(idents[0]):
-        return Condition('ident below', (head[0], _after(head[0]), pattern))
+        return Condition(_IDENT_BELOW, (head[0], _after(head[0]), pattern), 'ident')
     inside = max(re.split(r'[*?]', idents[0].partition('[')[0]), key=len)  # what every match holds
-    return Condition('ident holding', (inside, pattern))
+    return Condition(_IDENT_HOLDS, (inside, pattern))
 
 
 _HEAD = re.compile(r'[^*?\[\U0010ffff]+')  # nothing sorts after what begins with the last character
@@ -170,74 +160,79 @@ def _after(head: str) -> str:
     return head[:-1] + chr(following)
 
 
-def _error(value: Several) -> Condition:
-    return Condition('error like', (json.dumps([text.casefold() for text in _texts('error', value)]),))
-
-
-def _parts_of(name: str, value: Any) -> list[Condition]:
-    """Conditions on args or results; args that are plain equalities are compared as they always were."""
-    if name == 'args' and not isinstance(value, Mapping):
-        return [_args(value)]
-    plain = {key: each for key, each in value.items() if is_plain(each)} if name == 'args' else {}
-    parts = condition(
-        name, {key: each for key, each in value.items() if key not in plain} if plain else value
+# Each step looks up the next type in its index, and one of its rows: as many steps as there are types.
+_OF_TYPE = compiled(
+    is_in(
+        ROW.error_type,
+        """
+    WITH RECURSIVE each_type (name) AS (
+        SELECT min(error_type) FROM resources
+        UNION ALL
+        SELECT (SELECT min(error_type) FROM resources WHERE error_type > name) FROM each_type
+        WHERE name IS NOT NULL
     )
-    several = {key: plain.pop(key) for key, each in list(plain.items()) if isinstance(each, list)}
-    found = [_args([{key: item} for item in (*items, items)]) for key, items in several.items()]
-    if plain or (name == 'args' and not value):
-        found.append(_args(plain))
-    return found if parts is None else [*found, parts]
+    SELECT name FROM each_type
+    WHERE name IS NOT NULL AND hadrosaur_is_kind(
+        name,
+        (SELECT error_bases FROM resources WHERE error_type = name AND error_bases IS NOT NULL
+         ORDER BY finished_at DESC LIMIT 1),
+        ?
+    )""",
+    )
+)
 
 
-def _args(value: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Condition:
-    wanted = [value] if isinstance(value, Mapping) else list(value)
-    texts = [args_json(dict(each)) for each in wanted]
-    if (
-        len(texts) == 1 and wanted[0] and not any('.' in name or '[' in name for name in wanted[0])
-    ):  # canonical args hold each pair in these very characters
-        pairs = [args_json({name: each})[1:-1] for name, each in dict(wanted[0]).items()]
-        return Condition('args holding', (max(pairs, key=len), f'[{texts[0]}]'))
-    return Condition('args', (f'[{",".join(texts)}]',))
+def _error_type(value: Several) -> Condition:
+    return Condition(_OF_TYPE, (json.dumps(texts_of('error_type', value)),), 'cause')
 
 
-def _bound(name: str, unit: str) -> Callable[[Any], Condition]:
-    """A number that a column is at least, or at most."""
-
-    def read(value: float | timedelta) -> Condition:
-        try:
-            number = value.total_seconds() if isinstance(value, timedelta) else float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f'{name} takes a number of {unit}, not {value!r}')
-        return Condition(name, (number,))
-
-    return read
+def _error_group(value: Several) -> Condition:
+    """Failures without a fingerprint are a group by their type, as `error_groups` lists them."""
+    groups = texts_of('error_group', value)
+    if all(re.match(r'f\d+:', group) for group in groups):
+        return _one_of('error_group', groups)
+    return Condition(_of_group_or_type(len(groups)), (*groups, *groups), 'cause')
 
 
-def after(order_by: str | None, row: Any) -> Condition:
-    """The rows that follow one in an order and are alike in this: whether the column is known."""
-    column = order(order_by)
-    value, *key = row
-    if len(key) != 2 or not all(isinstance(each, str) for each in key):
-        raise ValueError(f'after takes (value, collection, ident) of the last row, not {row!r}')
-    if value is None:
-        return Condition(f'after_unknown {column}', tuple(key))
-    return Condition(f'after {column}', (value, value, *key))
+@lru_cache(maxsize=16)
+def _of_group_or_type(number: int) -> str:
+    groups = marks(number)
+    of_type = and_(
+        ROW.status == literal_column("'error'"), ROW.error_group.is_(None), is_in(ROW.error_type, groups)
+    )
+    return compiled(or_(is_in(ROW.error_group, groups), of_type))
 
 
-def _staleness(stale: bool, versions: Mapping[str, str | None]) -> Condition:
-    named = [(name, version) for name, version in versions.items() if version is not None]
-    kind = f'{"stale" if stale else "fresh"} {len(named)}'
-    return Condition(kind, tuple(cell for pair in named for cell in pair))
+_MENTIONS = compiled(and_(ROW.error.is_not(None), func.hadrosaur_mentions(ROW.error, ANY)))
 
 
-def _since(value: Moment) -> Condition:
+def _error(value: Several) -> Condition:
+    return Condition(_MENTIONS, (json.dumps([text.casefold() for text in texts_of('error', value)]),))
+
+
+_UNFINISHED = ROW.finished_at.is_(None)
+
+
+def _since(value: Moment, collections: Several | None) -> Condition:
     moment = _moment('since', value)
-    return Condition('since', (moment, moment))
+    names = None if collections is None else texts_of('collection', collections)
+    return Condition(_is_since(None if names is None else len(names)), (*(names or ()), moment) * 2, 'since')
+
+
+@lru_cache(maxsize=16)
+def _is_since(number: int | None) -> str:
+    """Both alternatives name the collections, so that the index of (collection, time) answers each."""
+    within = is_in(ROW.collection, COLLECTIONS if number is None else marks(number))
+    finished = and_(within, ROW.finished_at >= ANY)
+    return compiled(or_(finished, and_(within, _UNFINISHED, ROW.started_at >= ANY)))
+
+
+_UNTIL = compiled(or_(ROW.finished_at <= ANY, and_(_UNFINISHED, ROW.started_at <= ANY)))
 
 
 def _until(value: Moment) -> Condition:
     moment = _moment('until', value, at_end=True)
-    return Condition('until', (moment, moment))
+    return Condition(_UNTIL, (moment, moment))
 
 
 def _moment(name: str, value: Moment, *, at_end: bool = False) -> str:
@@ -262,222 +257,186 @@ def _moment(name: str, value: Moment, *, at_end: bool = False) -> str:
 
 _DAY = re.compile(r'\d{4}-?\d\d-?\d\d|\d{4}-?W\d\d-?\d')
 
-_READERS: dict[str, Callable[[Any], Condition]] = {
-    'collection': _one_of('collection'),
+
+def _bound(name: str, test: ColumnElement[bool], unit: str) -> Callable[[Any], Condition]:
+    """A number that a column is at least, or at most."""
+    text = compiled(test)
+
+    def read(value: float | timedelta) -> Condition:
+        try:
+            number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f'{name} takes a number of {unit}, not {value!r}')
+        return Condition(text, (number,))
+
+    return read
+
+
+def _stale(is_stale: bool, versions: Mapping[str, str | None]) -> Condition:
+    pairs = [(name, version) for name, version in versions.items() if version is not None]
+    return Condition(_has_other_version(len(pairs), is_stale), tuple(chain.from_iterable(pairs)))
+
+
+@lru_cache(maxsize=16)
+def _has_other_version(number: int, is_stale: bool) -> str:
+    other = and_(ROW.collection == ANY, ROW.version.is_distinct_from(ANY))
+    test = and_(ROW.status != literal_column("'pending'"), or_(NEVER, *[other] * number))
+    return compiled(test if is_stale else func.not_(test))
+
+
+_SECONDS = 'seconds, or a timedelta'
+_FILTERS: dict[str, Callable[[Any], Condition]] = {
     'status': _status,
     'ident': _ident,
     'error_type': _error_type,
     'error_group': _error_group,
     'error': _error,
     'phase': _phase,
-    'host': _one_of('host'),
+    'host': _host,
     'version': _version,
     'attempt': _attempt,
-    'since': _since,
     'until': _until,
-    'min_duration': _bound('min_duration', 'seconds, or a timedelta'),
-    'max_duration': _bound('max_duration', 'seconds, or a timedelta'),
-    'min_memory': _bound('min_memory', 'bytes'),
-    'max_memory': _bound('max_memory', 'bytes'),
+    'min_duration': _bound('min_duration', ROW.duration >= ANY, _SECONDS),
+    'max_duration': _bound('max_duration', ROW.duration <= ANY, _SECONDS),
+    'min_memory': _bound('min_memory', ROW.max_rss >= ANY, 'bytes'),
+    'max_memory': _bound('max_memory', ROW.max_rss <= ANY, 'bytes'),
 }
 
 
-def order(column: str | None) -> str:
-    """The given order, if there is such a column.
+# --- parts of args and results ---------------------------------------------------------------------
 
-    Raises:
-        ValueError: There is none.
-    """
-    column = column or 'collection'
-    if not isinstance(column, str):
-        raise TypeError(f'order_by takes the name of a column, not {column!r}')
-    name = column.removeprefix('-')
-    if is_path(name):
-        parse(name)
-    elif name not in COLUMNS:
-        part = f'; a part of results is written result.{name}' if name.isidentifier() else ''
-        raise ValueError(f'unknown column {name!r}{_meant(name, COLUMNS)}{part}')
-    return column
+OPERATORS = ('=', '!=', '<', '<=', '>', '>=', 'glob')
 
 
-def _meant(word: str, known: tuple[str, ...]) -> str:
-    close = get_close_matches(word.lower(), known, n=1)
-    return f': did you mean {close[0]!r}?' if close else f'; there is {", ".join(known)}'
+class Test(NamedTuple):
+    """One comparison; ``kind`` is the JSON type that is compared, and decides the SQL with the operator."""
+
+    operator: str
+    kind: str  # number, text, true, false, null or json
+    value: Any
 
 
-def unknown_cause(
-    driver: sqlite3.Connection, names: list[str] | None, filters: Mapping[str, Any]
-) -> str | None:
-    """Which error types or groups there are, where a query asks for one that no failure has; else None."""
-    within = 'true' if names is None else f'collection IN ({", ".join("?" * len(names))})'
-    for name, label in (('error_type', 'type'), ('error_group', 'group')):
-        if filters.get(name) is None:
-            continue
-        asked = _texts(name, filters[name])
-        column = 'coalesce(error_group, error_type)' if name == 'error_group' else name
-        rows = driver.execute(
-            f'SELECT {column}, max(error_bases), count(*) FROM resources'
-            f" WHERE {within} AND status = 'error' GROUP BY 1 ORDER BY 3 DESC",
-            names or (),
-        ).fetchall()
-        wanted = json.dumps(asked)
-        is_type = name == 'error_type'
-        met = (_is_kind(known, bases, wanted) if is_type else known in asked for known, bases, _ in rows)
-        if not rows or not asked or any(met):
-            continue
-        there = ', '.join(f'{known} ({number})' for known, _, number in rows[:MOST_NAMED])
-        more = f', and {len(rows) - MOST_NAMED} more' if len(rows) > MOST_NAMED else ''
-        close = get_close_matches(asked[0], [str(known) for known, *_ in rows], n=1)
-        meant = f'; did you mean {close[0]}?' if close else ''
-        of = f' of {", ".join(names)}' if names else ''
-        return f'no failure{of} has the {label} {" or ".join(asked)}; there is {there}{more}{meant}'
-    return None
+def is_comparison(wanted: Any) -> bool:
+    """Is it a tuple of operators and values, rather than a value, or a list of several?"""
+    first = wanted[0] if isinstance(wanted, tuple) and wanted else None
+    return isinstance(first, str) and first in OPERATORS
 
 
-# --- SQL text --------------------------------------------------------------------------------------
+def _parts_of(name: str, value: Any) -> list[Condition]:
+    """Conditions on args or results; args that are plain equalities are compared as canonical JSON."""
+    if not isinstance(value, Mapping):
+        if name == 'args' and isinstance(value, Iterable) and not isinstance(value, str):
+            return [_args(list(value))]
+        example = f"{name}={{'name': ('>', 0.9)}}"
+        raise TypeError(f'{name} takes a dict of paths and what is there, such as {example}, not {value!r}')
+    compared = {key: each for key, each in value.items() if name != 'args' or is_comparison(each)}
+    plain = {key: each for key, each in value.items() if key not in compared}
+    lists = {key: plain.pop(key) for key, each in list(plain.items()) if isinstance(each, list)}
+    asked = [_args([{key: item} for item in (*items, items)]) for key, items in lists.items()]
+    if plain or (name == 'args' and not value):
+        asked.append(_args([plain]))
+    if compared:
+        spec, bound = [], []
+        for key, each in compared.items():
+            path = path_of(name, key)
+            groups = tests_of(path, each)
+            spec.append((path.in_sql, tuple(tuple(test[:2] for test in group) for group in groups)))
+            tests = (test for group in groups for test in group)
+            bound += [test.value for test in tests if test.kind not in ('true', 'false', 'null')]
+        asked.append(Condition(_parts(name, tuple(spec)), tuple(bound)))
+    return asked
 
 
-ALL = f'SELECT {", ".join(COLUMNS)} FROM resources'
-"""Text that selects all rows."""
-
-ONE = f'{ALL} WHERE collection = ? AND ident = ?'
-"""Text that selects the row of a collection and an ident."""
-
-
-@lru_cache(maxsize=256)
-def rows_text(shape: Shape, numbers: tuple[int, ...]) -> str:
-    """Text that selects rows; its last two parameters are limit and offset."""
-    return _filled(_compiled(shape, 'rows'), numbers)
-
-
-@lru_cache(maxsize=256)
-def ids_text(shape: Shape, numbers: tuple[int, ...]) -> str:
-    """Text that selects rowids; its values are those of the shape for each of its parts, limit and offset."""
-    return _filled(_compiled(shape, 'ids'), numbers * shape.parts)
-
-
-@lru_cache(maxsize=256)
-def chosen_text(shape: Shape, numbers: tuple[int, ...], number: int) -> str:
-    """Text that selects rows by so many rowids, which come before the values of the shape."""
-    return _filled(_compiled(shape, 'chosen'), (number, *numbers))
-
-
-@lru_cache(maxsize=256)
-def count_text(shape: Shape, numbers: tuple[int, ...]) -> str:
-    """Text that counts rows."""
-    return _filled(_compiled(shape, 'count'), numbers)
-
-
-@lru_cache(maxsize=256)
-def _compiled(shape: Shape, what: Literal['rows', 'ids', 'chosen', 'count']) -> str:
-    with fork_guard:  # a child that is forked during an import waits for that import for ever
-        try:
-            from . import _query_sql
-        except (ImportError, MemoryError) as fault:
-            hint = 'is there room in memory? Single resources, counts and computing need none of it'
-            raise errors.IndexFault(f'SQLAlchemy, which makes queries, cannot be loaded: {fault}', hint=hint)
-        made: str = getattr(_query_sql, f'{what}_text')(shape)
-        return made
-
-
-_MARKER = re.compile(r'\(__\[POSTCOMPILE_\w+\]\)')
-
-
-def _filled(text: str, numbers: tuple[int, ...]) -> str:
-    """Put a question mark for each value where Core left a mark for a list of them."""
-    lengths = iter(numbers)
-    return _MARKER.sub(lambda _: f'({", ".join("?" * next(lengths))})', text)
-
-
-# --- tests that SQLite asks Python for -------------------------------------------------------------
-
-
-@lru_cache(maxsize=64)
-def _matcher(pattern: str) -> Callable[[str], object]:
-    return re.compile(pattern).match
-
-
-def _is_like(ident: str, pattern: str) -> bool:
-    return isinstance(ident, str) and _matcher(pattern)(ident) is not None
-
-
-_parsed = lru_cache(maxsize=64)(json.loads)
-
-
-def _is_kind(name: str, bases: str | None, wanted: str) -> bool:
-    """Is an exception's type, or a class above it, a wanted one: by its dotted name, or the end of it?"""
+def path_of(column: str, name: Any) -> Path:
+    """The path that a key of a filter names: ``score``, ``model.depth``; ``''`` is a key as well."""
     if not isinstance(name, str):
-        return False
-    try:
-        above = _parsed(bases) if bases else _known_bases(name)
-    except (ValueError, RecursionError, TypeError):
-        above = ()
-    names = [name, *(each for each in above or () if isinstance(each, str))]
-    return any(f'.{each}'.endswith(f'.{text}') for text in _parsed(wanted) for each in names)
+        raise TypeError(f'{column} takes keys that are text, not {name!r}')
+    return parse(f'{column}.{name}') if name else below(column, name)
 
 
-@lru_cache(maxsize=64)
-def _known_bases(name: str) -> tuple[str, ...]:
-    """The classes above what is built in or ours; a run that was cut off raised nothing, and records none."""
-    kind = getattr(errors, name, None) or getattr(builtins, name, None)
-    is_one = isinstance(kind, type) and issubclass(kind, BaseException)
-    return fingerprint.bases(kind) if is_one else ()  # type: ignore[arg-type]
+_HOLDS = func.hadrosaur_holds(ROW.args, ANY)
+_ARGS = compiled(_HOLDS)
+_ARGS_WITH_PAIR = compiled(and_(func.instr(ROW.args, ANY) > NEVER, _HOLDS))  # the cheap test stands first
 
 
-def _mentions(message: str | None, wanted: str) -> bool:
-    if not isinstance(message, str):
-        return False
-    folded = message.casefold()
-    return any(text in folded for text in _parsed(wanted))
+def _args(wanted: list[Mapping[str, Any]]) -> Condition:
+    """What the args hold: all pairs of one of these."""
+    texts = [args_json(dict(each)) for each in wanted]
+    if len(texts) == 1 and wanted[0] and not any('.' in name or '[' in name for name in wanted[0]):
+        # Canonical args hold each pair in these very characters.
+        pairs = [args_json({name: each})[1:-1] for name, each in wanted[0].items()]
+        return Condition(_ARGS_WITH_PAIR, (max(pairs, key=len), f'[{texts[0]}]'))
+    return Condition(_ARGS, (f'[{",".join(texts)}]',))
 
 
-def _holds(args: str | None, wanted: str) -> bool:
-    """Whether the args hold all pairs of one of the wanted dicts."""
-    try:
-        pooled = json.loads(args or '{}')
-    except (ValueError, RecursionError, TypeError):
-        return False
-    return isinstance(pooled, dict) and any(_contains(pooled, pairs) for pairs in _parsed(wanted))
+def tests_of(path: Path, wanted: Any) -> list[list[Test]]:
+    """What a filter asks of a path: one of these groups, all of whose tests must hold.
+
+    A value: equal. A list: equal to one of its items, or to the list. A tuple of an operator and a value, or
+    of several in turn: all of these hold.
+
+    Raises ValueError or TypeError (InvalidArgs) for what cannot be compared.
+    """
+    if is_comparison(wanted):
+        if len(wanted) % 2:
+            raise ValueError(
+                f"{path.text}: write an operator and a value, such as ('>', 0.9), not {wanted!r}"
+            )
+        pairs = zip(wanted[::2], wanted[1::2], strict=True)
+        return [[_test(path, operator, value) for operator, value in pairs]]
+    if isinstance(wanted, list):
+        return [[_test(path, '=', each)] for each in (*wanted, wanted)]
+    return [[_test(path, '=', wanted)]]
 
 
-def _contains(pooled: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    return all(_is_same(_at(pooled, name), value) for name, value in wanted.items())
+def _test(path: Path, operator: str, value: Any) -> Test:
+    value = json.loads(args_json({path.text: value}))[path.text]
+    if operator not in OPERATORS:
+        raise ValueError(f'{path.text}: there is no operator {operator!r}; there are {", ".join(OPERATORS)}')
+    kind = kind_of(value)
+    if operator == 'glob':
+        if kind != 'text':
+            raise ValueError(f'{path.text}: glob takes a pattern, which is text, not {value!r}')
+        return Test(operator, kind, translate(value))
+    if operator not in ('=', '!=') and kind not in ('number', 'text'):
+        raise ValueError(
+            f'{path.text}: {operator} compares numbers with numbers and text with text, not with {value!r}'
+        )
+    if kind == 'number' and abs(value) >= 1 << 63:
+        value = float(value)
+    return Test(operator, kind, json.dumps([value]) if kind == 'json' else value)
 
 
-def _at(pooled: dict[str, Any], name: str) -> Any:
-    """What args hold under a key, or else at the path that it may be (``model.depth``)."""
-    if name in pooled or not ('.' in name or '[' in name):
-        return pooled.get(name, MISSING)
-    try:
-        return parse(f'args.{name}').within(pooled)
-    except ValueError:
-        return MISSING
+def kind_of(value: Any) -> str:
+    """The JSON type of a value, with a word for each of its constants."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return 'number' if isinstance(value, (int, float)) else 'text' if isinstance(value, str) else 'json'
 
 
-def _is_same(pooled: Any, wanted: Any) -> bool:
-    """As canonical JSON tells values apart: True and 1, 1 and 1.0 differ."""
-    if type(pooled) is not type(wanted):
-        return False
-    if isinstance(wanted, (str, bool)) or wanted is None:
-        return bool(pooled == wanted)
-    try:
-        return args_json({'': pooled}) == args_json({'': wanted})
-    except TypeError:  # InvalidArgs: what is held was written by hand and is no standard JSON
-        return False
+@lru_cache(maxsize=256)
+def _parts(column: str, spec: tuple[Any, ...]) -> str:
+    """For each path one of its groups, of which all tests hold."""
+    return compiled(
+        and_(
+            *(
+                or_(*(and_(*(_compared(column, path, *test) for test in group)) for group in groups))
+                for path, groups in spec
+            )
+        )
+    )
 
 
-def _is_json(pooled: str | None, wanted: str) -> bool:
-    """Is what `json_extract` gave of a list or dict that very value? It stands in a list of one."""
-    try:
-        return pooled is not None and _is_same(json.loads(pooled), _parsed(wanted)[0])
-    except (ValueError, RecursionError, TypeError):
-        return False
-
-
-FUNCTIONS: dict[str, tuple[Callable[..., bool], int]] = {
-    'hadrosaur_is_like': (_is_like, 2),
-    'hadrosaur_is_json': (_is_json, 2),
-    'hadrosaur_is_kind': (_is_kind, 3),
-    'hadrosaur_mentions': (_mentions, 2),
-    'hadrosaur_holds': (_holds, 2),
-}
+def _compared(column: str, path: str, operator: str, kind: str) -> ColumnElement[bool]:
+    cell = json_part(column, path)
+    kinds = {'number': ('integer', 'real'), 'json': ('object', 'array')}.get(kind, (kind,))
+    is_of_type = is_in(json_part(column, path, 'json_type'), ', '.join(f"'{each}'" for each in kinds))
+    if operator == '!=':
+        return not_(_compared(column, path, '=', kind))  # NULL, and no row, where nothing is there
+    if kind in ('true', 'false', 'null'):
+        return is_of_type
+    if kind == 'json':
+        return and_(is_of_type, func.hadrosaur_is_json(cell, ANY))
+    if operator == 'glob':
+        return and_(is_of_type, func.hadrosaur_is_like(cell, ANY))
+    return and_(is_of_type, cell.op(operator, is_comparison=True)(ANY))

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import chain, islice
+from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
-from ..errors import HadrosaurError, warn
+from ..errors import HadrosaurError, IndexFault, warn
 from ..json_paths import MISSING
-from ..records import Entry
+from ..records import STATUSES, Entry
 from ..sanitize import printable
 from . import _summary
 from ._connection import transaction
 from ._entries import entries
-from ._filters import after as follows
-from ._filters import chosen_text, conditions, count_text, ids_text, order, rows_text, unknown_cause
-from ._json_filters import asked_parts, left_out, why_nothing
-from ._shape import Shape
+from ._fork_guard import fork_guard
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
     from ._pool import ConnectionPool
+    from ._statements import Statements
 
 WINDOW = 1000
 """Rows that are read at once and kept: half a megabyte, 5 ms; a page of anything a person looks at."""
@@ -55,13 +53,17 @@ class Query(Sequence[Entry]):
         offset: int = 0,
         after: tuple[Any, str, str] | None = None,
     ) -> None:
-        found = conditions(filters)
+        _load_sqlalchemy()
+        from . import _explain, _filters, _statements
+
+        filters = {
+            name: list(value) if isinstance(value, Iterator) else value for name, value in filters.items()
+        }
+        conditions, order = _filters.conditions(filters), _statements.checked_order(order_by)
         if after is not None:
-            found.append(follows(order_by, after))
+            conditions.append(_statements.after(order, after))
         self._connections = connections
-        self._shape = Shape(tuple(condition.kind for condition in found), order(order_by))
-        self._numbers = tuple(chain.from_iterable(condition.lists for condition in found))
-        self._values = tuple(chain.from_iterable(condition.values for condition in found))
+        self._statements = _statements.Statements(conditions, order)
         self._limit = _natural('limit', limit)
         self._offset = _natural('offset', offset) or 0
         self._asked = {
@@ -73,7 +75,7 @@ class Query(Sequence[Entry]):
         }
         self.named: Mapping[str, str] = {}  # parts by the names that collections declare for them
         self._read_result: Callable[[Entry], Any] | None = None  # from the disk
-        self._is_explained = not any(asked_parts(filters, order_by))
+        self._is_explained = not any(_explain.asked_parts(filters, order_by))
         self._length: int | None = None
         self._window: tuple[int, list[Entry]] | None = None  # where it begins, and its rows
 
@@ -134,6 +136,8 @@ class Query(Sequence[Entry]):
 
     def why_nothing(self) -> str:
         """Name the known error types or groups, if the query asks for one that no failure has; else ''."""
+        from ._explain import unknown_cause
+
         return self._connections.read(
             lambda driver: unknown_cause(driver, self._collections, self._asked) or ''
         )
@@ -154,10 +158,10 @@ class Query(Sequence[Entry]):
 
     def cells(self, names: Sequence[str], most: int) -> list[tuple[Any, ...]]:
         """Some columns of the first rows, as SQLite keeps them: for a chart, which needs no more of many."""
-        if self._offset or self._shape.parts != 1:
+        if self._offset or self._statements.parts != 1:
             return [tuple(map(entry.raw, names)) for entry in self[:most]]
-        text = f'SELECT {", ".join(names)} FROM ({rows_text(self._shape, self._numbers)})'
-        values = (*self._values, most if self._limit is None else min(most, self._limit), 0)
+        text, values = self._statements.rows(most if self._limit is None else min(most, self._limit), 0)
+        text = f'SELECT {", ".join(names)} FROM ({text})'
         return self._connections.read(lambda driver: driver.execute(text, values).fetchall())
 
     def to_pandas(self, results: bool | Iterable[str] = False) -> Any:
@@ -235,11 +239,10 @@ class Query(Sequence[Entry]):
         yield from first
         given = {(entry.collection, entry.ident) for entry in first}
         # Cut at its beginning, the whole is read from there, and turned round.
-        shape = self._shape._replace(is_backward=is_backward and self._is_all)
         is_turned = is_backward and not self._is_all
-        others = self._connections.stream(
-            self._ids(shape, 0, self._limit), partial(self._chosen, shape), entries, is_backward=is_turned
-        )
+        statements = self._statements.backward() if is_backward and self._is_all else self._statements
+        ids = statements.ids(-1 if self._limit is None else self._limit, self._offset)
+        others = self._connections.stream(ids, statements.chosen, entries, is_backward=is_turned)
         rest = (row for rows in others for row in (reversed(rows) if is_turned else rows))
         left = None if self._limit is None else self._limit - len(first)
         yield from islice((row for row in rest if (row.collection, row.ident) not in given), left)
@@ -274,62 +277,40 @@ class Query(Sequence[Entry]):
 
     def _read(self, start: int, number: int | None, *, is_backward: bool = False) -> list[Entry]:
         """``number`` rows from ``start``, or all."""
-        shape = self._shape._replace(is_backward=is_backward)
-        within = self._within(start, number)
-        if not start and not self._offset and shape.parts == 1:
-            text = rows_text(shape, self._numbers)
-            values = (*self._values, -1 if within is None else within, 0)
+        statements = self._statements.backward() if is_backward else self._statements
+        limit = -1 if number is None else number
+        if self._limit is not None:
+            left = max(0, self._limit - start)
+            limit = left if number is None else min(left, number)
+        start += self._offset
+        if not start and statements.parts == 1:
+            text, values = statements.rows(limit, 0)
             return self._connections.read(lambda driver: entries(driver.execute(text, values).fetchall()))
-        return self._connections.read(lambda driver: self._find(driver, shape, start, within))
-
-    def _find(self, driver: sqlite3.Connection, shape: Shape, start: int, number: int | None) -> list[Entry]:
-        """First where they are, without a look at the rows before them, and then these rows."""
-        found: list[Entry] = []
-        with transaction(driver, 'DEFERRED'):
-            known = [rowid for rowid, *_ in driver.execute(*self._ids(shape, start, number))]
-            for first in range(0, len(known), WINDOW):
-                chosen = self._chosen(shape, known[first : first + WINDOW])
-                found += entries(driver.execute(*chosen).fetchall())
-        return found
-
-    def _ids(self, shape: Shape, start: int, number: int | None) -> tuple[str, tuple[Any, ...]]:
-        values = (*self._values * shape.parts, -1 if number is None else number, self._offset + start)
-        return ids_text(shape, self._numbers), values
-
-    def _chosen(self, shape: Shape, known: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
-        return chosen_text(shape, self._numbers, len(known)), (*known, *self._values)
-
-    def _within(self, start: int, number: int | None) -> int | None:
-        if self._limit is None:
-            return number
-        left = max(0, self._limit - start)
-        return left if number is None else min(left, number)
+        return self._connections.read(lambda driver: _find(driver, statements, limit, start))
 
     def _count(self) -> int:
-        number = self._connections.read(self._counted)
-        number = max(0, number - self._offset)
+        number = max(0, self._connections.read(self._passing) - self._offset)
         return number if self._limit is None else min(number, self._limit)
 
-    def _counted(self, driver: sqlite3.Connection) -> int:
+    def _passing(self, driver: sqlite3.Connection) -> int:
         """How many rows pass the filters."""
-        names, words = None, ['total']
-        for kind in self._shape.kinds:
-            if kind == 'collection':
-                names = self._values  # which are all there are: a status is part of its kind
-            elif kind.startswith('status '):
-                words = kind.split()[1:]
-            else:
-                break
-        else:
-            if names is None or len(names) == 1:
-                found = _summary.count(driver, names[0] if names else None).values()
-                return sum(counts[word] for counts in found for word in words)
+        asked = {name: value for name, value in self._asked.items() if value is not None}
+        status, names = asked.pop('status', STATUSES), self._collections
+        if (
+            asked.keys() <= {'collection', 'versions', 'order_by', 'limit', 'offset'}
+            and len(set(names or '*')) == 1
+        ):
+            counts = _summary.count(driver, None if names is None else names[0])
+            words = {status} if isinstance(status, str) else set(status)
+            return sum(count[word] for count in counts.values() for word in words)
         number: int
-        (number,) = driver.execute(count_text(self._shape, self._numbers), self._values).fetchone()
+        (number,) = driver.execute(*self._statements.count()).fetchone()
         return number
 
     def _explain(self, rows: list[Entry]) -> None:
         """Warn if nothing is found because a part of args or results is in no row, or of another type."""
+        from ._explain import asked_parts, left_out, why_nothing
+
         self._is_explained = True
         parts = list(asked_parts(self._asked, self._asked['order_by']))
         names = self._collections
@@ -339,6 +320,27 @@ class Query(Sequence[Entry]):
         is_of_results = any(part.path.column == 'result' for part in parts)
         if is_of_results and (why := self._connections.read(lambda driver: left_out(driver, names))):
             warn(why)
+
+
+@cache
+def _load_sqlalchemy() -> None:
+    with fork_guard:  # a child that is forked during an import waits for that import for ever
+        try:
+            from . import _filters  # noqa: F401
+        except (ImportError, MemoryError) as fault:
+            hint = 'is there room in memory? Single resources, counts and computing need none of it'
+            raise IndexFault(f'SQLAlchemy, which makes queries, cannot be loaded: {fault}', hint=hint)
+
+
+def _find(driver: sqlite3.Connection, statements: Statements, limit: int, offset: int) -> list[Entry]:
+    """First where they are, without a look at the rows before them, and then these rows."""
+    rows: list[Entry] = []
+    with transaction(driver, 'DEFERRED'):
+        ids = [rowid for rowid, *_ in driver.execute(*statements.ids(limit, offset))]
+        for first in range(0, len(ids), WINDOW):
+            chosen = statements.chosen(ids[first : first + WINDOW])
+            rows += entries(driver.execute(*chosen).fetchall())
+    return rows
 
 
 def _line(entry: Entry) -> str:
