@@ -19,7 +19,7 @@ PROGRAM = """
     from hadrosaur import Project
     from hadrosaur.index import _pool, _query
 
-    _query.WINDOW = _connections.CHUNK = 1  # rows that are read at a time: one that was begun is not yet done
+    _query.WINDOW = _pool.CHUNK = 1  # rows that are read at a time: one that was begun is not yet done
 
     def project(name):
         proj = Project(f'{here}/{name}')
