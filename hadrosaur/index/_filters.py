@@ -117,7 +117,7 @@ def _host(value: Several) -> Condition:
 
 def _version(value: Any) -> Condition:
     """Versions are stored as text; a whole number stands for its digits."""
-    versions = [value] if isinstance(value, (str, int)) else list(value)
+    versions: list[Any] = [value] if isinstance(value, (str, int)) else list(value)
     texts = [str(version) if type(version) is int else version for version in versions]
     return _one_of('version', texts_of('version', texts))
 

@@ -294,15 +294,14 @@ class Query(Sequence[Entry]):
 
     def _passing(self, driver: sqlite3.Connection) -> int:
         """How many rows pass the filters."""
-        asked = {name: value for name, value in self._asked.items() if value is not None}
-        status, names = asked.pop('status', STATUSES), self._collections
-        if (
-            asked.keys() <= {'collection', 'versions', 'order_by', 'limit', 'offset'}
-            and len(set(names or '*')) == 1
-        ):
-            counts = _summary.count(driver, None if names is None else names[0])
+        given = {name for name, value in self._asked.items() if value is not None}
+        collections = self._collections
+        names = [None] if collections is None else list(dict.fromkeys(collections))
+        if given <= {'collection', 'status', 'versions', 'order_by', 'limit', 'offset'} and len(names) == 1:
+            status = STATUSES if self._asked.get('status') is None else self._asked['status']
             words = {status} if isinstance(status, str) else set(status)
-            return sum(count[word] for count in counts.values() for word in words)
+            counts = _summary.count(driver, names[0]).values()
+            return sum(count[word] for count in counts for word in words)
         number: int
         (number,) = driver.execute(*self._statements.count()).fetchone()
         return number
