@@ -1,4 +1,4 @@
-"""What `Project.fetch` hands to the user: a dict, as documented, that knows a little more."""
+"""`Resource`, what `Project.fetch` returns: a dict with a few more attributes."""
 
 from __future__ import annotations
 
@@ -56,9 +56,13 @@ LONGEST_ERROR = 4 << 20  # bytes of the end of error.log that `Resource.error` i
 class Resource(dict[str, Any]):
     """A snapshot of one resource: a dict with the keys ``result``, ``status`` and ``_paths``.
 
-    ``res['paths']`` answers too, with the same mapping. What an attribute tells beyond the dict is
-    read from the directory when it is asked for; it is of the same run as the result, or ResourceError is
-    raised since that run is gone. `wait` gives a new snapshot, `value` the result, whoever computes it.
+    ``res['paths']`` is the same as ``res['_paths']``. The attributes beyond the dict are read from the
+    resource's directory on first use. They belong to the same run as the result; if that run is gone,
+    ResourceError is raised. `wait` returns a new snapshot.
+
+    Attributes:
+        collection: Name of the collection.
+        ident: Ident of the resource.
     """
 
     __slots__ = ('_at', '_cause', '_entry', '_seen', '_traceback', '_wait', 'collection', 'ident')
@@ -108,7 +112,7 @@ class Resource(dict[str, Any]):
         raise KeyError(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key, ``paths`` included, or ``default``."""
+        """Return the value of a key (``paths`` included), or ``default``."""
         return dict.get(self, '_paths' if key == 'paths' else key, default)
 
     def __contains__(self, key: object) -> bool:
@@ -122,16 +126,18 @@ class Resource(dict[str, Any]):
 
     @property
     def result(self) -> Any:
-        """What the function returned, as JSON gives it back; None unless completed."""
+        """What the function returned, as parsed from JSON; None unless completed."""
         return self['result']
 
     @property
     def value(self) -> Any:
-        """What the function returned; waits for it where the resource is pending.
+        """What the function returned, waiting for it if the resource is pending.
 
-        Raises ResourceFailed where it ended in error (TimedOut, MemoryExceeded, Cancelled, WorkerDied or
-        Interrupted where it was cut off), with what the function raised as the cause if it was called in this
-        process.
+        Raises:
+            ResourceFailed: The resource ended in error; of the subclasses `TimedOut`, `MemoryExceeded`,
+                `Cancelled`, `WorkerDied` or `Interrupted` if the run was cut off. If the function ran in
+                this process, its exception is the ``__cause__``.
+            ResourceNotFound: The run was cancelled before it started.
         """
         resource = self.wait()
         if resource.status == 'completed':
@@ -147,7 +153,7 @@ class Resource(dict[str, Any]):
 
     @property
     def paths(self) -> dict[str, str]:
-        """Paths of the resource's directory and files."""
+        """Paths of the resource's directory and its files, by the names of the dict."""
         return cast('dict[str, str]', self['_paths'])
 
     @property
@@ -157,15 +163,15 @@ class Resource(dict[str, Any]):
 
     @property
     def provenance(self) -> dict[str, Any] | None:
-        """Which program computed it: Python, release, git, command line, versions of what was imported.
+        """The program that computed it: command line, user, host, Python, git commit, package versions.
 
-        None where that is not known.
+        None if unknown.
         """
         return provenance.read(self._at[1], self._known.raw('provenance'))
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
-        """All runs that are known of, oldest first, this one last, as in record.json."""
+        """All known runs as dicts, oldest first, with the fields of record.json."""
         entry = self._known
         names = ('attempt', 'status', 'started_at', 'finished_at', 'error_type', 'error', 'error_group')
         last = {name: entry.raw(name) for name in (*names, 'args_hash', 'version', 'host')}
@@ -173,9 +179,9 @@ class Resource(dict[str, Any]):
 
     @property
     def error(self) -> str | None:
-        """The traceback of the last run, where it failed: the text of error.log.
+        """The traceback of the last run, from error.log; None unless it failed.
 
-        Of a run that could not begin: why. Then error.log, like all else, is as it was.
+        If the run could not start: the reason; error.log and all other files are then as before.
         """
         if self.status != 'error':
             return None
@@ -185,37 +191,42 @@ class Resource(dict[str, Any]):
 
     @property
     def started_at(self) -> datetime | None:
-        """When the last run began, as an aware UTC datetime."""
+        """Start of the last run, as an aware UTC datetime."""
         return self._known.started_at
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the last run was done, as an aware UTC datetime."""
+        """End of the last run, as an aware UTC datetime."""
         return self._known.finished_at
 
     @property
     def duration(self) -> float | None:
-        """Seconds that the last run took."""
+        """Duration of the last run, in seconds."""
         return self._known.duration
 
     @property
     def progress(self) -> Progress | None:
-        """How far its run says it is by now, ``(fraction, text)``; None where none is under way, or says so.
+        """How far the current run is, as its function reported by ``hadrosaur.current().progress``.
 
-        The function says it by ``hadrosaur.current().progress(0.3, 'epoch 3')``.
+        A `Progress`; None if no run is in progress or it reported nothing.
         """
         found: Progress | None = self._in_folder(run_progress.read) if self.status == 'pending' else None
         return found
 
     @property
     def entry(self) -> Entry:
-        """The resource's row as its directory gives it."""
+        """The resource's `Entry`, read from its directory instead of the index."""
         return self._known
 
     def wait(self, seconds: float | timedelta | None = None) -> Resource:
-        """A new snapshot, once the resource is no longer pending or ``seconds`` (or a timedelta) have passed.
+        """Wait while the resource is pending, and return a new snapshot.
 
-        Raises ResourceNotFound where it was cancelled before it was begun.
+        Args:
+            seconds: Maximum time to wait, in seconds or as a timedelta; None: no limit. After that the
+                snapshot returned is still pending.
+
+        Raises:
+            ResourceNotFound: The run was cancelled before it started.
         """
         limit = None if seconds is None else records.checked_seconds('seconds', seconds)
         if self._wait is None or self.status != 'pending':
@@ -275,7 +286,7 @@ class Resource(dict[str, Any]):
             raise unreadable(f'{self._at[1]}/{self._at[2]}/{self._at[3]}', error) from error
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The resource as a table, for notebooks."""
         from .sanitize import html_table, local, seconds, short
 
         shown: list[tuple[str, Any]] = [('status', self.status)]

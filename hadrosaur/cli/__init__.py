@@ -1,10 +1,9 @@
 """The command line: ``hadrosaur VERB BASE …``.
 
-It talks to `Project` only, and each verb is a few lines: read the words, ask the Project, show what it
-says. What a verb needs is imported when that verb is called, so that ``--help`` and the completion of
-a word cost little more than Python itself.
+Each verb parses its arguments, calls `Project`, and prints the answer. A verb's module is imported when the
+verb is called, so that ``--help`` and completion start as fast as Python itself.
 
-Data goes to stdout; what is said about it (progress, notes, warnings, errors) goes to stderr.
+Data goes to stdout; progress, notes, warnings and errors go to stderr.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from hadrosaur import __version__
 
 
 class Verb(NamedTuple):
-    """Where a verb is, and what ``hadrosaur --help`` says of it without importing it."""
+    """Where a verb is implemented, and its line in ``hadrosaur --help``."""
 
     topic: str
     module: str
@@ -26,60 +25,61 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    'status': Verb('Look', 'status', 'Count resources by status, with rate and time to go.'),
-    'ps': Verb('Look', 'ps', 'Show what runs now: where, since when, how far, and its last line.'),
+    'status': Verb('Look', 'status', 'Count resources by status; show rate and remaining time.'),
+    'ps': Verb('Look', 'ps', 'List running resources, with progress and last output line.'),
     'query': Verb('Look', 'query', 'List resources that match filters.'),
-    'show': Verb('Look', 'show', 'Show all about one resource.'),
-    'logs': Verb('Look', 'show', 'Print what one resource printed.'),
-    'diff': Verb('Look', 'show', 'Show in what two attempts of a resource differ.'),
+    'show': Verb('Look', 'show', 'Show one resource: status, times, args, result or error, files.'),
+    'logs': Verb('Look', 'show', 'Print the output of one resource.'),
+    'diff': Verb('Look', 'show', 'Compare two attempts of a resource.'),
     'errors': Verb('Look', 'status', 'Group failures by cause.'),
-    'explain': Verb('Look', 'show', 'Say whether a resource would be computed, and why.'),
-    'stack': Verb('Look', 'ps', 'Show where a running resource is in its code.'),
-    'du': Verb('Look', 'housekeeping', 'Show what takes space on the disk.'),
-    'metrics': Verb('Look', 'housekeeping', 'Print counts and durations for Prometheus.'),
-    'top': Verb('Look', 'top', 'Show how it goes, in a terminal, until q or Ctrl-C.'),
+    'explain': Verb('Look', 'show', 'Tell whether a resource would be computed, and why.'),
+    'stack': Verb('Look', 'ps', 'Print the Python stack of a running resource.'),
+    'du': Verb('Look', 'housekeeping', 'Show disk usage by collection, and the largest resources.'),
+    'metrics': Verb('Look', 'housekeeping', 'Print counts and durations in Prometheus format.'),
+    'top': Verb('Look', 'top', 'Show a live view in the terminal, until q or Ctrl-C.'),
     'web': Verb('Look', 'web', 'Show a base directory in a browser.'),
-    'report': Verb('Look', 'web', 'Write what a base directory holds as one HTML file.'),
-    'sql': Verb('Look', 'query', 'Run a SELECT on the index.'),
-    'run': Verb('Compute', 'run', 'Compute many resources in parallel.'),
-    'retry': Verb('Compute', 'run', 'Compute those that ended in error again.'),
-    'reproduce': Verb('Compute', 'reproduce', 'Run one resource again here, in a scratch copy.'),
-    'cancel': Verb('Compute', 'cancel', 'Stop what another process computes.'),
-    'check': Verb('Maintain', 'maintenance', 'Find where index and directories disagree.'),
-    'reindex': Verb('Maintain', 'maintenance', 'Make the index agree with the directories.'),
+    'report': Verb('Look', 'web', 'Write a report on a base directory as one HTML file.'),
+    'sql': Verb('Look', 'query', 'Run a read-only SQL query on the index.'),
+    'run': Verb('Compute', 'run', 'Compute resources in parallel.'),
+    'retry': Verb('Compute', 'run', 'Compute failed resources again.'),
+    'reproduce': Verb('Compute', 'reproduce', 'Run one resource again in this process, in a scratch copy.'),
+    'cancel': Verb('Compute', 'cancel', 'Stop pending resources, in whatever process they run.'),
+    'check': Verb('Maintain', 'maintenance', 'Find disagreements between index and directories.'),
+    'reindex': Verb('Maintain', 'maintenance', 'Update the index from the directories.'),
     'rm': Verb('Maintain', 'maintenance', 'Delete resources.'),
-    'gc': Verb('Maintain', 'housekeeping', 'Delete what is old, or too much.'),
-    'export': Verb('Bring', 'transfer', 'Write resources into a tar file, with checksums.'),
-    'import': Verb('Bring', 'transfer', 'Bring in what `export` has written.'),
-    'merge': Verb('Bring', 'transfer', 'Bring in the resources of another base.'),
-    'backup': Verb('Bring', 'transfer', 'Copy what is finished into another base.'),
-    'db': Verb('Maintain', 'db', "Show or upgrade the index's revision."),
-    'completion': Verb('Maintain', 'completion', 'Print the script that completes words in a shell.'),
+    'gc': Verb('Maintain', 'housekeeping', 'Delete resources by age, number or size.'),
+    'export': Verb('Move', 'transfer', 'Write resources to a tar file, with checksums.'),
+    'import': Verb('Move', 'transfer', 'Read resources from a tar file that `export` wrote.'),
+    'merge': Verb('Move', 'transfer', 'Copy the resources of another base into this one.'),
+    'backup': Verb('Move', 'transfer', 'Copy finished resources to another base, incrementally.'),
+    'db': Verb('Maintain', 'db', 'Show or upgrade the revision of the index.'),
+    'completion': Verb('Maintain', 'completion', 'Print a completion script for bash, zsh or fish.'),
 }
 
 _EPILOG = """\b
 Examples:
   hadrosaur status base                       how far is it?
   hadrosaur query base --status error         which ones failed?
-  hadrosaur logs base books moby-dick         what did that one print?
-  hadrosaur retry jobs:proj books             once the function is fixed
+  hadrosaur logs base books moby-dick         what did this one print?
+  hadrosaur retry jobs:proj books             after the function is fixed
 
 \b
 Exit codes:
-  0 done · 1 some ended in error · 2 usage · 3 not found · 130 interrupted
-  4 index and directories disagree · 5 the base cannot be used
+  0  done                      3  not found
+  1  some ended in error       4  index and directories disagree
+  2  wrong usage               5  base unusable          130  interrupted
 """
 
 
 class Verbs(click.Group):
-    """All verbs, each imported when it is asked for."""
+    """The group of all verbs; imports each one on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all verbs."""
+        """Return the names of all verbs."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One verb."""
+        """Import a verb and return its command."""
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f'{__name__}.{VERBS[cmd_name].module}')
@@ -89,7 +89,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb that was asked for; for a misspelt one, what may have been meant."""
+        """Resolve the verb; suggest a similar one for a misspelt name."""
         word = args[0]
         if word not in VERBS and word[:1] != '-' and not ctx.resilient_parsing:
             ctx.fail(f'there is no verb {word!r}{_meant(word)}')
@@ -104,7 +104,7 @@ class Verbs(click.Group):
                 formatter.write_dl(rows, col_max=12)
 
     def invoke(self, ctx: click.Context) -> None:
-        """Run the verb; what goes wrong becomes a message and an exit code."""
+        """Run the verb; turn errors into a message and an exit code."""
         from .exit_codes import exit_code_of
 
         run = super().invoke
@@ -127,9 +127,10 @@ def _meant(word: str) -> str:
 )
 @click.version_option(__version__, message='hadrosaur %(version)s')
 def app() -> None:
-    """Look after keyed resources: each has a folder you can open and a row you can query.
+    """Inspect, compute and maintain the resources of a base directory.
 
-    BASE is the directory that Project(…) was given. `hadrosaur VERB -h` explains a verb.
+    BASE is the directory given to Project(…). COLL is a collection, IDENT a resource in it. MODULE:PROJ names
+    the Project in your code. hadrosaur VERB -h explains a verb.
     """
 
 

@@ -1,4 +1,4 @@
-"""The words that several verbs take: BASE, COLL, IDENT, the filters, times and durations."""
+"""Arguments and options that several verbs share: BASE, COLL, IDENT, filters, times and durations."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ else:
 
 
 class Name(Type):
-    """The ident of a resource or the name of a collection: UTF-8, whatever the locale takes it for."""
+    """The ident of a resource or the name of a collection: UTF-8, whatever the locale."""
 
     name = 'text'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Text; under ``LC_ALL=C`` Python has escapes in the place of the bytes that are not ASCII."""
+        """Decode UTF-8 that Python has escaped, as it does under ``LC_ALL=C``."""
         text = str(value)
         if text.isascii():
             return text
         try:
             return text.encode('utf-8', 'surrogateescape').decode()
-        except UnicodeError:  # it is no text at all, and is refused by its name later
+        except UnicodeError:  # not UTF-8: refused later, with a message that names it
             return text
 
 
@@ -42,7 +42,7 @@ class Span(Type):
     name = 'duration'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds, from text."""
+        """Convert text to seconds."""
         if isinstance(value, float):
             return value
         try:
@@ -52,12 +52,12 @@ class Span(Type):
 
 
 class Moment(Type):
-    """A point in time: ISO-8601, or how long ago."""
+    """A point in time: ISO-8601, or a duration before now."""
 
     name = 'time'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A timedelta for ``2h``; ISO text, which the Project reads as time of this machine, as it is."""
+        """Convert ``2h`` to a timedelta; pass ISO text on, which the Project reads as local time."""
         if not isinstance(value, str):
             return value
         try:
@@ -72,7 +72,7 @@ class JSONObject(Type):
     name = 'json'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A dict, from text."""
+        """Convert text to a dict."""
         if isinstance(value, dict):
             return value
         try:
@@ -85,12 +85,12 @@ class JSONObject(Type):
 
 
 class Comparison(Type):
-    """``KEY=VALUE``, or another comparison; the value is JSON if it parses, else text."""
+    """``KEY=VALUE`` or another comparison; the value is JSON if it parses, else text."""
 
     name = 'key=value'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A key, an operator and a value, from text."""
+        """Convert text to (key, operator, value)."""
         if isinstance(value, tuple):
             return value
         try:
@@ -114,14 +114,16 @@ IDENTS_FROM = click.option(
     'source',
     type=click.File('rb'),
     metavar='FILE',
-    help='More idents, one a line; - is standard input.',
+    help='Read idents from a file, one a line; - is standard input.',
 )
-ARGS = click.option('--args', type=JSONObject(), metavar='JSON', help='A JSON object.')
-JSON = click.option('--json', 'as_json', is_flag=True, help='Write one JSON document.')
+ARGS = click.option(
+    '--args', type=JSONObject(), metavar='JSON', help='Args for the function, as a JSON object.'
+)
+JSON = click.option('--json', 'as_json', is_flag=True, help='Write JSON.')
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator, in the order in which help lists them."""
+    """Combine several options into one decorator, in the order in which help lists them."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -136,34 +138,32 @@ GROUP = click.option(
     'error_group',
     metavar='ID',
     multiple=True,
-    help='Failures of this cause, as `errors` names it; may be repeated.',
+    help='Group of failures, as `errors` names it; repeatable.',
 )
-STATUS = click.option(
-    '--status', type=click.Choice(STATUSES), multiple=True, help='Of this status; may be repeated.'
-)
+STATUS = click.option('--status', type=click.Choice(STATUSES), multiple=True, help='Status; repeatable.')
 FILTERS = together(
     click.option(
-        '--ident', type=Name(), metavar='GLOB', multiple=True, help='Ident, with * ? [ab]; may be repeated.'
+        '--ident', type=Name(), metavar='GLOB', multiple=True, help='Ident, with * ? [ab]; repeatable.'
     ),
     click.option('--error-type', metavar='NAME', multiple=True,
-                 help='Class of the exception or one above it, with or without its module; may be repeated.'),
+                 help='Exception class or a base class of it, with or without module; repeatable.'),
     GROUP,
-    click.option('--error', metavar='TEXT', multiple=True, help='Part of the error; may be repeated.'),
+    click.option('--error', metavar='TEXT', multiple=True, help='Part of the error message; repeatable.'),
     click.option('--args', type=Comparison(), metavar='K=V', multiple=True,
-                 help='An arg, or K>V and the like; all must hold.'),
+                 help='Value of an arg; also K>V, K!=V, …; repeatable, all must hold.'),
     click.option('--result', type=Comparison(), metavar='K=V', multiple=True,
-                 help='A part of the result: score=1, score>0.9, model.kind=svc; all must hold.'),
+                 help='Value in the result: score=1, score>0.9, model.kind=svc; repeatable, all must hold.'),
     click.option('--since', type=Moment(), metavar='TIME', help='Finished since: 2h, 7d, 2026-01-31T18:00.'),
     click.option('--until', type=Moment(), metavar='TIME', help='Finished until.'),
-    click.option('--min-duration', type=Span(), metavar='DURATION', help='Took at least: 90, 90s, 5m, 2h.'),
+    click.option('--min-duration', type=Span(), metavar='DURATION', help='Minimum duration: 90, 5m, 2h.'),
     click.option('--order-by', metavar='COLUMN', default='-finished_at', show_default=True,
-                 help='Column or part (result.score) to sort by; a - in front turns it round.'),
-    click.option('--limit', type=click.IntRange(min=0), metavar='N', help='At most so many.'),
+                 help='Column or part (result.score); a leading - sorts descending.'),
+    click.option('--limit', type=click.IntRange(min=0), metavar='N', help='Maximum number of rows.'),
 )  # fmt: skip
 
 
 def filters(given: dict[str, Any]) -> dict[str, Any]:
-    """The filters of a command line as `Project.query` takes them."""
+    """Convert the filters of a command line to those of `Project.query`."""
     several = ('status', 'ident', 'error_type', 'error_group', 'error')
     wanted: dict[str, Any] = {name: list(value) for name in several if (value := given.get(name))}
     for name in ('since', 'until', 'min_duration', 'order_by', 'limit', 'offset'):

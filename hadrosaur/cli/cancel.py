@@ -33,11 +33,13 @@ Examples:
 @click.argument('ident', type=Name(), required=False)
 @JSON
 def cancel(base: str, collection: str, ident: str | None, as_json: bool) -> int:
-    """Stop what another process computes.
+    """Stop pending resources, in whatever process they run.
 
-    One resource, or all of a collection that are pending. What runs is killed, with all that it started,
-    and ends in error Cancelled; what only waits is as if never asked for. What a program computes in its
-    own main thread is interrupted there, as by Ctrl-C. Exit code: 3 if nothing was pending.
+    One resource, or all pending ones of a collection. A running one is killed, with the processes it started,
+    and ends in error Cancelled. A queued one is withdrawn, as if it had never been requested. One that runs
+    in a program's main thread is interrupted there, as by Ctrl-C.
+
+    Exit code: 3 if nothing was pending.
     """
     with opened(base) as project:
         if ident is not None:

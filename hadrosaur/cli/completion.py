@@ -8,16 +8,16 @@ import click
 @click.command(
     epilog="""\b
 Examples:
-  eval "$(hadrosaur completion bash)"                              in ~/.bashrc
-  eval "$(hadrosaur completion zsh)"                               in ~/.zshrc
+  eval "$(hadrosaur completion bash)"                     in ~/.bashrc
+  eval "$(hadrosaur completion zsh)"                      in ~/.zshrc
   hadrosaur completion fish > ~/.config/fish/completions/hadrosaur.fish
 """
 )
 @click.argument('shell', type=click.Choice(['bash', 'zsh', 'fish']))
 def completion(shell: str) -> None:
-    """Print the script that completes words in a shell.
+    """Print a completion script for bash, zsh or fish.
 
-    Verbs, options, statuses, and the collections and idents of a BASE.
+    Completes verbs, options, statuses, and the collections and idents of a BASE.
     """
     from click.shell_completion import get_completion_class
 

@@ -17,9 +17,9 @@ Examples:
 """
 )
 def db() -> None:
-    """Show or upgrade the index's revision.
+    """Show or upgrade the revision of the index.
 
-    Seldom needed: an index is brought up to date whenever it is opened.
+    Seldom needed: an index is upgraded whenever it is opened.
     """
 
 
@@ -33,7 +33,7 @@ Examples:
 @BASE
 @JSON
 def current(base: str, as_json: bool) -> None:
-    """Show the revision of the index, and that of this release."""
+    """Show the revision of the index and that of this release."""
     with opened(base) as project:
         stored, head = project.index_revision()
     if as_json:
@@ -51,7 +51,7 @@ Examples:
 @BASE
 @JSON
 def upgrade(base: str, as_json: bool) -> None:
-    """Bring the index to this release's revision, its rows kept."""
+    """Upgrade the index to this release's revision, keeping its rows."""
     with opened(base) as project:
         before, head = project.index_revision()
         project.stats()

@@ -33,14 +33,13 @@ Examples:
 @BASE
 @SOME_COLL
 @click.option('--largest', type=click.IntRange(min=0), default=10, show_default=True, metavar='N',
-              help='Resources that are listed.')  # fmt: skip
+              help='Number of resources to list.')  # fmt: skip
 @JSON
 def du(base: str, collection: str | None, largest: int, as_json: bool) -> None:
-    """Show what takes space on the disk.
+    """Show disk usage by collection, and the largest resources.
 
-    By collection, and the largest resources. Sizes are what the files take on the disk, in bytes; `storage`
-    is the part that the functions wrote themselves. A file with several names in a resource counts once; no
-    link is followed.
+    Sizes are in bytes, as allocated on disk. `storage` is the part that the functions wrote themselves. Hard
+    links within a resource count once; links are not followed.
     """
     totals: dict[str, dict[str, int]] = {}
     found: list[tuple[int, str, str]] = []
@@ -85,24 +84,24 @@ Examples:
 )
 @BASE
 @SOME_COLL
-@click.option('--older-than', type=Span(), metavar='DURATION', help='Finished so long ago: 12h, 30d, 8w.')
+@click.option('--older-than', type=Span(), metavar='DURATION', help='Minimum age: 12h, 30d, 8w.')
 @click.option(
     '--status',
     type=click.Choice(('completed', 'error')),
     multiple=True,
-    help='Of this status only; may be repeated.',
+    help='Only resources of this status; repeatable.',
 )
 @click.option(
     '--keep-last', type=click.IntRange(min=0), metavar='N', help='Keep the newest N of each collection.'
 )
-@click.option('--max-bytes', metavar='SIZE', help='Only as much as is needed to get below: 500MB, 20GB.')
-@click.option('-n', '--dry-run', is_flag=True, help='Say what would be deleted, and delete nothing.')
+@click.option('--max-bytes', metavar='SIZE', help='Delete only until the rest is this small: 500MB, 20GB.')
+@click.option('-n', '--dry-run', is_flag=True, help='Show what would be deleted; delete nothing.')
 @JSON
 def gc(base: str, collection: str | None, dry_run: bool, as_json: bool, **wanted: Any) -> int:
-    """Delete what is old, or too much.
+    """Delete resources by age, number or size.
 
-    The oldest go first. All that is said must hold; what runs, or is pending, stays. What is to go is told
-    before the first one goes.
+    The oldest go first. If several criteria are given, all must hold. Pending and running resources are
+    never deleted. The total is printed before anything is deleted.
     """
 
     def tell(chosen: list[Doomed]) -> None:
@@ -140,9 +139,9 @@ Examples:
 )
 @BASE
 def metrics(base: str) -> None:
-    """Print counts and durations for Prometheus.
+    """Print counts and durations in Prometheus format.
 
-    In its text format, which node_exporter reads from a file, too.
+    The text format, which node_exporter also reads from a file.
     """
     with opened(base) as project:
         print(prometheus(project), end='')

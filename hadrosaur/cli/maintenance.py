@@ -43,12 +43,12 @@ Examples:
 )
 @BASE
 @click.option('--fix', is_flag=True, help='Repair what can be repaired.')
-@click.option('--deep', is_flag=True, help='Compare checksums too; reads every result.')
+@click.option('--deep', is_flag=True, help='Also compare checksums; reads every result.')
 @JSON
 def check(base: str, fix: bool, deep: bool, as_json: bool) -> int:
-    """Find where index and directories disagree.
+    """Find disagreements between index and directories.
 
-    Exit code: 4 if something is left that was not fixed.
+    Exit code: 4 if a disagreement remains.
     """
     with opened(base) as project, _progress() as progress:
         report = project.check(fix=fix, deep=deep, progress=progress)
@@ -101,13 +101,13 @@ Examples:
 )
 @BASE
 @SOME_COLL
-@click.option('--changed-only', is_flag=True, help='Read only folders that changed since the last time.')
-@click.option('--fresh', is_flag=True, help='Set the index aside and make a new one.')
+@click.option('--changed-only', is_flag=True, help='Read only folders that changed since the last reindex.')
+@click.option('--fresh', is_flag=True, help='Quarantine the index and build a new one.')
 @JSON
 def reindex(base: str, collection: str | None, changed_only: bool, fresh: bool, as_json: bool) -> None:
-    """Make the index agree with the directories.
+    """Update the index from the directories.
 
-    After they were edited, copied or deleted by hand. A folder that holds no index yet gets one.
+    For use after folders were edited, copied or deleted by hand. A base without an index gets one.
     """
     from ..project import Project
 
@@ -161,7 +161,8 @@ Examples:
   hadrosaur rm base books moby-dick
   hadrosaur rm base books -- -an-ident-that-begins-with-a-dash
   hadrosaur rm base books --group f1:342252dc289c3479 -n
-  hadrosaur query base books --since 2h --idents | hadrosaur rm base books --idents-from - -n
+  hadrosaur query base books --since 2h --idents > idents.txt
+  hadrosaur rm base books --idents-from idents.txt -n
 """
 )
 @BASE
@@ -169,7 +170,7 @@ Examples:
 @IDENTS
 @IDENTS_FROM
 @GROUP
-@click.option('-n', '--dry-run', is_flag=True, help='Say what would be deleted, and delete nothing.')
+@click.option('-n', '--dry-run', is_flag=True, help='Show what would be deleted; delete nothing.')
 @JSON
 def rm(
     base: str,
@@ -182,8 +183,8 @@ def rm(
 ) -> int:
     """Delete resources.
 
-    Their folders and their rows; with --group, all that failed for one cause. One that is being computed
-    is refused, and the others are deleted all the same.
+    Deletes their folders and rows; with --group, all failures of one cause. A resource that is being computed
+    is refused; the others are still deleted.
     """
     asked = asked_for(idents, source) if idents or source or not error_group else iter(())
     removed: list[str] = []

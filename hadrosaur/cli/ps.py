@@ -37,11 +37,11 @@ Examples:
 @SOME_COLL
 @JSON
 def ps(base: str, collection: str | None, as_json: bool) -> None:
-    """Show what runs now: where, since when, how far, and its last line.
+    """List running resources, with progress and last output line.
 
-    How far a run is, its function says by hadrosaur.current().progress(0.3, 'epoch 3'). The last line is
-    that of stdout.log or stderr.log, whichever was written last. A run is listed once it has taken a second;
-    it is asked of files and index alone, so runs on other machines are listed too.
+    Functions report progress by hadrosaur.current().progress(0.3, 'epoch 3'). The last line is that of
+    stdout.log or stderr.log, whichever was written last. A run is listed after its first second, on whatever
+    machine it runs.
     """
     with opened(base) as project:
         pending = project.query(collection, status='pending', order_by='started_at')
@@ -87,12 +87,12 @@ Examples:
 @COLL
 @IDENT
 def stack(base: str, collection: str, ident: str) -> int:
-    """Show where a running resource is in its code.
+    """Print the Python stack of a running resource.
 
-    That is the Python stack of its function, innermost call first, each thread by itself. It can be had of
-    runs in worker processes of this machine and this user, on Linux; they go on and notice nothing.
+    Innermost call first, one stack for each thread. Works on Linux, for runs in worker processes of this
+    machine and this user. The run is not disturbed.
 
-    Exit code: 1 if the stack cannot be had, 3 if the resource does not run.
+    Exit code: 1 if the stack cannot be read, 3 if the resource is not running.
     """
     from ..basedir import HOST
     from ..stack_dump import NoStack, ask

@@ -32,7 +32,7 @@ SCREEN = 50  # rows shown on a terminal, if nobody says how many
 
 _FORMS = together(
     click.option('--json', 'form', flag_value='json', help='Write a JSON list of objects.'),
-    click.option('--csv', 'form', flag_value='csv', help='Write CSV, with all columns.'),
+    click.option('--csv', 'form', flag_value='csv', help='Write CSV.'),
 )
 
 
@@ -43,29 +43,30 @@ _FORMS = together(
     epilog="""\b
 Examples:
   hadrosaur query base --status error
-  hadrosaur query base books --since 2h --error-type ValueError --error timeout
+  hadrosaur query base books --since 2h --error-type ValueError
   hadrosaur query base books --args year=1851 --order-by -duration --limit 10
-  hadrosaur query base fits --columns ident,args.C,result.score --order-by -result.score --limit 10
+  hadrosaur query base fits --columns ident,args.C,result.score --limit 10
   hadrosaur query base fits --result 'score>0.9' --result model.kind=svc --csv
-  hadrosaur query base books --status error --idents | hadrosaur run jobs:proj books --idents-from -
+  hadrosaur query base books --status error --idents > failed.txt
 """
 )
 @BASE
 @SOME_COLL
 @STATUS
 @FILTERS
-@click.option('--offset', type=click.IntRange(min=0), metavar='N', help='Leave out so many first.')
+@click.option('--offset', type=click.IntRange(min=0), metavar='N', help='Number of rows to skip.')
 @click.option('--columns', metavar='NAME,…',
-              help='Columns, and parts of args and results: ident,args.C,result.score.')  # fmt: skip
+              help='Columns to show, also parts of args and results: ident,args.C,result.score.')  # fmt: skip
 @_FORMS
-@click.option('--idents', 'form', flag_value='idents', help='Write idents alone, one a line.')
+@click.option('--idents', 'form', flag_value='idents', help='Write only the idents, one a line.')
 def query(base: str, collection: str | None, form: str | None, columns: str | None, **given: Any) -> None:
     """List resources that match filters.
 
-    A filter that is repeated takes either; different filters must all match. On a terminal the last 50
-    are shown, unless --limit says how many.
+    Different filters must all match; of a repeated filter, one value must match. A terminal shows the last 50
+    rows, unless --limit is given.
 
-    An ident that is no plain line is written by --idents as a JSON line, which --idents-from reads.
+    --idents writes one ident a line, as --idents-from of `run`, `retry` and `rm` reads them; an ident that
+    does not fit on a line is written as JSON.
     """
     with opened(base) as project:
         wanted = filters(given)
@@ -86,7 +87,7 @@ def query(base: str, collection: str | None, form: str | None, columns: str | No
 
 
 def found(project: Project, collection: str | None, wanted: dict[str, Any]) -> Query:
-    """Rows that match; a filter that makes no sense is a mistake of usage."""
+    """Return the rows that match; an invalid filter is a usage error."""
     try:
         return project.query(collection, **wanted)
     except (ValueError, TypeError) as error:
@@ -237,10 +238,10 @@ Examples:
 @click.argument('statement', metavar='"select …"')
 @_FORMS
 def sql(base: str, statement: str, form: str | None) -> None:
-    """Run a SELECT on the index.
+    """Run a read-only SQL query on the index.
 
     The table is `resources`; the views are `errors`, `error_groups`, `status_counts`, `attempts`, `running`
-    and `slowest`. The index cannot be changed by it.
+    and `slowest`.
     """
     with opened(base) as project:
         rows = project.sql_rows(statement)

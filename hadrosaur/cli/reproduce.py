@@ -24,21 +24,20 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   hadrosaur reproduce jobs:proj books moby-dick
-  hadrosaur reproduce jobs:proj books moby-dick --keep     and look at the files it left
+  hadrosaur reproduce jobs:proj books moby-dick --keep
 """
 )
 @TARGET
 @COLL
 @IDENT
-@click.option('--keep', is_flag=True, help='Keep the scratch directory, and say where it is.')
+@click.option('--keep', is_flag=True, help='Keep the scratch directory and print its path.')
 def reproduce(target: str, collection: str, ident: str, keep: bool) -> int:
-    """Run one resource again here, in a scratch copy.
+    """Run one resource again in this process, in a scratch copy.
 
-    With the args that it had, in this process, and with its output on the terminal, so that breakpoint()
-    and debuggers work. The stored resource is not touched. What its function fetches from the Project is
-    fetched as always.
+    The resource's last args are used, and output goes to the terminal, so that breakpoint() and debuggers
+    work. The stored resource is not changed. Nested fetches work as always.
 
-    Exit code: 1 if it ended in error, whose traceback is shown.
+    Exit code: 1 if it ended in error; the traceback is shown.
     """
     with loaded(target) as project:
         registered(project, collection)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 _HOW = together(
     click.option('-j', '--workers', type=click.IntRange(min=1), metavar='N',
-                 help='Computed at once.  [default: as many as there are processors]'),
+                 help='Number of parallel workers.  [default: number of processors]'),
     click.option('--executor', metavar='NAME', default='processes', show_default=True,
-                 help="Where they are computed: 'processes', 'inline', …"),
-    click.option('-n', '--dry-run', is_flag=True, help='Say for each what would be done, and do nothing.'),
-    click.option('--json', 'as_json', is_flag=True, help='Write one JSON document.'),
+                 help="'processes', 'threads', 'inline' or 'dask:tcp://host:port'."),
+    click.option('-n', '--dry-run', is_flag=True, help='Show what would be computed, and why.'),
+    click.option('--json', 'as_json', is_flag=True, help='Write JSON.'),
 )  # fmt: skip
 
 
@@ -60,8 +60,8 @@ class How(NamedTuple):
 Examples:
   hadrosaur run jobs:proj books moby-dick emma
   hadrosaur run path/to/jobs.py:proj books --idents-from idents.txt -j 8
-  seq 1000 | hadrosaur run jobs:proj numbers --idents-from - --args '{"base": 10}'
-  echo '["emma", {"year": 1815}]' | hadrosaur run jobs:proj books --idents-from -
+  seq 1000 | hadrosaur run jobs:proj numbers --idents-from - --args '{"x": 1}'
+  echo '["emma", {"x": 1}]' | hadrosaur run jobs:proj books --idents-from -
 """
 )
 @TARGET
@@ -69,22 +69,22 @@ Examples:
 @IDENTS
 @IDENTS_FROM
 @ARGS
-@click.option('--recompute', is_flag=True, help='Those that are completed too.')
+@click.option('--recompute', is_flag=True, help='Recompute completed resources as well.')
 @_HOW
 def run(
     target: str, collection: str, idents: tuple[str, ...], source: BinaryIO | None, **options: Any
 ) -> int:
-    """Compute many resources in parallel.
+    """Compute resources in parallel.
 
     MODULE:PROJ names the Project: a module in the current directory (jobs:proj) or a file
-    (path/to/jobs.py:proj). What is completed is not computed again; a failed one is.
+    (path/to/jobs.py:proj). Completed resources are not computed again; failed ones are.
 
     A line of --idents-from is an ident, a JSON list of an ident and its args, or a JSON object of args, which
-    name the resource. Lines are read as they
-    are needed. --args are for those that bring none; without them, a resource gets what it had before.
+    then form the ident. Lines are read as needed. --args is for idents that bring none; without it a resource
+    reuses its last args.
 
-    Exit code: 1 if some ended in error, 5 if not all could be written down, 130 after Ctrl-C; the same
-    command then goes on from there.
+    Exit code: 1 if some ended in error, 5 if the index could not be written, 130 after Ctrl-C. After Ctrl-C
+    the same command continues where it stopped.
     """  # fmt: skip
     items: Iterable[Any] = asked_for(idents, source)
     total = _total(idents, source)
@@ -119,9 +119,9 @@ def retry(
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Compute those that ended in error again.
+    """Compute failed resources again.
 
-    All of a collection, or those that match the filters, with the args that they had.
+    All failed resources of a collection, or those that match the filters, with their last args.
     """
     with loaded(target) as project:
         registered(project, collection)

@@ -48,10 +48,9 @@ Examples:
 @IDENT
 @JSON
 def show(base: str, collection: str, ident: str, as_json: bool) -> None:
-    """Show all about one resource.
+    """Show one resource: status, times, args, result or error, files.
 
-    Its status, times and args, its error or the beginning of its result, its earlier attempts, and where
-    its files are.
+    Also earlier attempts, and the program that computed it.
     """
     with opened(base) as project:
         resource = _of_one_run(project, collection, ident)
@@ -153,22 +152,26 @@ Examples:
 @BASE
 @COLL
 @IDENT
-@click.option('-f', '--follow', is_flag=True, help='Go on while it is pending.')
-@click.option('--stderr', 'name', flag_value='stderr', help='What it wrote to standard error.')
-@click.option('--error', 'name', flag_value='error', help='The traceback of the last run.')
-@click.option('--raw', is_flag=True, help='Byte for byte on a terminal too.')
+@click.option('-f', '--follow', is_flag=True, help='Print new output while the resource is pending.')
+@click.option('--stderr', 'name', flag_value='stderr', help='Print standard error.')
+@click.option('--error', 'name', flag_value='error', help='Print the traceback.')
+@click.option('--raw', is_flag=True, help='Do not escape control sequences on a terminal.')
 @click.option(
-    '--attempt', type=click.IntRange(min=1), metavar='N', help='Of an earlier attempt that is kept.'
+    '--attempt',
+    type=click.IntRange(min=1),
+    metavar='N',
+    help='Print an earlier attempt whose files were kept.',
 )
 def logs(
     base: str, collection: str, ident: str, follow: bool, name: str | None, raw: bool, attempt: int | None
 ) -> None:
-    """Print what one resource printed.
+    """Print the output of one resource.
 
-    In a pipe or a file byte for byte. On a terminal colours stay, and every other control sequence is
-    shown instead of obeyed: it might move the cursor, retitle the window or type for you. With -f, what is
-    appended is printed too, until the resource is completed or ends in error; if it is computed anew, the
-    new log follows the old one.
+    A pipe or a file gets the bytes as they are. A terminal gets colours, but other control sequences are
+    shown as text, since they could move the cursor, retitle the window or type for you.
+
+    With -f, new output is printed until the resource is completed or ends in error. If it is computed again
+    meanwhile, the new log follows the old one.
     """
     with opened(base) as project:
         resource = project.get(collection, ident)
@@ -267,10 +270,10 @@ Examples:
 @IDENT
 @click.argument('numbers', type=click.IntRange(min=1), nargs=-1, metavar='[N N]')
 def diff(base: str, collection: str, ident: str, numbers: tuple[int, ...]) -> None:
-    """Show in what two attempts of a resource differ.
+    """Compare two attempts of a resource.
 
-    Their args, result, traceback and logs, as `diff -u` shows it; of earlier attempts only those whose
-    files are kept (keep_attempts=N of the collection). Nothing is printed where they are the same.
+    Prints the differences of args, result, traceback and logs in the format of `diff -u`; nothing if there
+    are none. The files of earlier attempts are kept only with keep_attempts=N of the collection.
     """
     if len(numbers) not in (0, 2):
         raise click.UsageError('give two numbers of attempts, or none for the last two')
@@ -298,10 +301,10 @@ Examples:
 @ARGS
 @JSON
 def explain(base: str, collection: str, ident: str, args: dict[str, Any] | None, as_json: bool) -> None:
-    """Say whether a resource would be computed, and why.
+    """Tell whether a resource would be computed, and why.
 
-    What the function's registration says (its version, how long a result stays good) is not known here;
-    `hadrosaur run MODULE:PROJ COLL IDENT -n` knows it.
+    The function's registration (version, expiry) is not known to this command; use
+    `hadrosaur run MODULE:PROJ COLL IDENT -n` to include it.
     """
     with opened(base) as project:
         found = project.explain(collection, ident, args)

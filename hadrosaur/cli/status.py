@@ -39,12 +39,12 @@ Examples:
 @BASE
 @SOME_COLL
 @JSON
-@click.option('--watch', is_flag=True, help='Look again every second, until Ctrl-C.')
+@click.option('--watch', is_flag=True, help='Update every second, until Ctrl-C.')
 def status(base: str, collection: str | None, as_json: bool, watch: bool) -> None:
-    """Count resources by status, with rate and time to go.
+    """Count resources by status; show rate and remaining time.
 
-    Rate and time to go are told while something runs; they are about what is queued so far. Runs that say how
-    far they are, by hadrosaur.current().progress(0.3, 'epoch 3'), are listed below.
+    Rate and remaining time are shown while something runs, for what is queued so far. Runs that report their
+    progress, by hadrosaur.current().progress(0.3, 'epoch 3'), are listed below the table.
     """
     if watch and as_json:
         raise click.UsageError('--watch shows tables; leave --json out, or call it again and again')
@@ -144,9 +144,9 @@ Examples:
 def errors(base: str, collection: str | None, as_json: bool) -> None:
     """Group failures by cause.
 
-    Failures that share a cause look alike: the same exception, at the same place in your code, with the
-    same message where what varies is masked. The most frequent comes first, each with the command that
-    computes its resources again; `query` and `rm` take --group too.
+    Failures with the same cause have the same exception type, the same place in your code, and the same
+    message apart from numbers and quoted text. The most frequent cause comes first, each with the command
+    that retries its resources. `query` and `rm` take --group too.
     """
     with opened(base) as project:
         groups = project.error_groups(collection)

@@ -59,7 +59,7 @@ Examples:
 @BASE
 @SOME_COLL
 def top(base: str, collection: str | None) -> None:
-    """Show how it goes, in a terminal, until q or Ctrl-C.
+    """Show a live view in the terminal, until q or Ctrl-C.
 
     Collections with what is done, rate and time to go; what runs, since when, how far it says it is, its last
     line; the last failures. Looks again every second, or less often where looking takes long: it takes no

@@ -23,7 +23,7 @@ ON_CONFLICT = click.option(
     type=click.Choice(get_args(OnConflict)),
     default='refuse',
     show_default=True,
-    help='What becomes of a resource if another of its name is here.',
+    help='What to do if a different resource of the same name exists.',
 )
 FILE = click.argument('file', type=click.Path(dir_okay=False, allow_dash=True))
 
@@ -60,13 +60,13 @@ Examples:
 @SOME_COLL
 @STATUS
 @FILTERS
-@click.option('--force', is_flag=True, help='Replace a file of that name.')
+@click.option('--force', is_flag=True, help='Replace an existing file.')
 @JSON
 def export(base: str, file: str, collection: str | None, force: bool, as_json: bool, **given: Any) -> int:
-    """Write resources into a tar file, with checksums.
+    """Write resources to a tar file, with checksums.
 
-    All, or those that match, with all their files; .tar, .tar.gz, .tar.xz, .tar.bz2 or .tar.zst. What is
-    pending is left out. FILE - is standard output.
+    All resources, or those that match the filters. Pending ones are left out. The ending of FILE chooses the
+    compression: .tar, .tar.gz, .tar.xz, .tar.bz2 or .tar.zst; - is standard output.
     """
     given['order_by'] = None if given['order_by'] == '-finished_at' else given['order_by']
     target: Any = sys.stdout.buffer if file == '-' else file
@@ -91,10 +91,11 @@ Examples:
 @ON_CONFLICT
 @JSON
 def import_(base: str, file: str, on_conflict: OnConflict, as_json: bool) -> int:
-    """Bring in what `export` has written.
+    """Read resources from a tar file that `export` wrote.
 
-    All of it is checked before anything changes. A resource that is here already, with the same contents, is
-    left; so an import that was cut off is just begun again. BASE is made if it is not there.
+    The whole file is checked before anything changes. A resource that already exists with the same contents
+    is left as it is, so an interrupted import can be repeated. BASE is created if missing; FILE - is standard
+    input.
     """
     from ..project import Project
 
@@ -118,9 +119,9 @@ Examples:
 @ON_CONFLICT
 @JSON
 def merge(base: str, other: str, collection: str | None, on_conflict: OnConflict, as_json: bool) -> int:
-    """Bring in the resources of another base.
+    """Copy the resources of another base into this one.
 
-    OTHER stays as it is.
+    OTHER is not changed.
     """
     with opened(base) as project:
         report = project.merge(other, collection, on_conflict=on_conflict)
@@ -137,10 +138,10 @@ Examples:
 @click.argument('target', type=click.Path(file_okay=False))
 @JSON
 def backup(base: str, target: str, as_json: bool) -> int:
-    """Copy what is finished into another base.
+    """Copy finished resources to another base, incrementally.
 
-    The second time only what has changed. Nothing that is computed meanwhile is waited for, or torn. What was
-    removed in BASE stays in TARGET. To restore use TARGET as it is, or merge it.
+    Later runs copy only what has changed. A resource that is computed meanwhile is copied as it was before or
+    after. Resources deleted in BASE stay in TARGET. To restore, use TARGET as it is, or merge it.
     """
     with opened(base) as project:
         return _tell(project.backup(target), 'copied', as_json)

@@ -34,14 +34,14 @@ Examples:
 )
 @BASE
 @click.option('--host', default='127.0.0.1', show_default=True, help='Address to listen on.')
-@click.option('--port', type=click.IntRange(0, 65535), default=0, help='Port; 0: one that is free.')
-@click.option('--app', 'target', metavar='MODULE:PROJ', help='Allow computing, cancelling and removing.')
-@click.option('--open', 'is_opened', is_flag=True, help='Open it in a browser.')
+@click.option('--port', type=click.IntRange(0, 65535), default=0, help='Port; 0 picks a free one.')
+@click.option('--app', 'target', metavar='MODULE:PROJ', help='Allow the page to compute, cancel and delete.')
+@click.option('--open', 'is_opened', is_flag=True, help='Open the page in a browser.')
 def web(base: str, host: str, port: int, target: str | None, is_opened: bool) -> None:
     """Show a base directory in a browser.
 
-    Until Ctrl-C. The address that is printed holds a key; who opens it may look. Without --app nothing can
-    be changed from the page. Needs the extra web: pip install 'hadrosaur[web]'.
+    Runs until Ctrl-C. The printed address contains a key; whoever opens it may look. Without --app the page
+    cannot change anything. Needs the extra web: pip install 'hadrosaur[web]'.
     """
     with _extra():
         from ..web.serving import serve
@@ -84,13 +84,13 @@ Examples:
 @click.option('-o', '--output', 'target', type=click.Path(dir_okay=False), default='report.html',
               show_default=True, help='File to write; - is standard output.')  # fmt: skip
 @click.option('--images', type=click.IntRange(min=0), default=8, show_default=True, metavar='MB',
-              help='Most that images may take.')  # fmt: skip
+              help='Maximum total size of images.')  # fmt: skip
 def report(base: str, collection: str | None, target: str, images: int) -> None:
-    """Write what a base directory holds as one HTML file.
+    """Write a report on a base directory as one HTML file.
 
-    It opens from disk without a network: counts, charts, failures by cause, some failures of each cause with
-    their logs, the rows that finished last, and images of 512 kB or less up to --images. What there was no
-    room for is said at its end. Needs the extra web: pip install 'hadrosaur[web]'.
+    The file opens without a network. It holds counts, charts, failures by cause, some failures of each cause
+    with their logs, the latest rows, and images of up to 512 kB each. What was left out is listed at its end.
+    Needs the extra web: pip install 'hadrosaur[web]'.
     """
     with _extra():
         from ..web.report import Report

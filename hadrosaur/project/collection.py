@@ -1,4 +1,4 @@
-"""One collection of a Project, with the verbs bound to it."""
+"""`Collection`: one collection of a Project, with its methods bound."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FetchOptions(TypedDict, total=False):
 
 
 class NamedFetchOptions(FetchOptions, total=False):
-    """The same, and the collection by the documentation's word."""
+    """The options of `Project.afetch`, with the collection by its other keyword."""
 
     collection_name: str
 
@@ -45,7 +45,7 @@ class FetchManyOptions(TypedDict, total=False):
 
 
 class Collection:
-    """One collection of a Project: its verbs take what those of `Project` take, without the name.
+    """One collection of a Project. Its methods are those of `Project`, without the collection's name.
 
     >>> books = proj.collection('books')
     >>> books.fetch('moby-dick').value
@@ -57,7 +57,7 @@ class Collection:
 
     @property
     def name(self) -> str:
-        """The collection's name."""
+        """Name of the collection."""
         return self._name
 
     def __repr__(self) -> str:
@@ -66,13 +66,13 @@ class Collection:
     def fetch(
         self, ident: Ident, args: Mapping[str, Any] | None = None, **options: Unpack[FetchOptions]
     ) -> Resource:
-        """`Project.fetch`."""
+        """Call `Project.fetch` for this collection."""
         return self._project.fetch(self._name, ident, args, **options)
 
     async def afetch(
         self, ident: Ident, args: Mapping[str, Any] | None = None, **options: Unpack[FetchOptions]
     ) -> Resource:
-        """`Project.afetch`."""
+        """Call `Project.afetch` for this collection."""
         return await self._project.afetch(self._name, ident, args, **options)
 
     def fetch_many(
@@ -81,30 +81,30 @@ class Collection:
         args: Mapping[str, Any] | None = None,
         **options: Unpack[FetchManyOptions],
     ) -> Batch:
-        """`Project.fetch_many`."""
+        """Call `Project.fetch_many` for this collection."""
         return self._project.fetch_many(self._name, idents, args, **options)
 
     def get(self, ident: Ident) -> Resource:
-        """`Project.get`."""
+        """Call `Project.get` for this collection."""
         return self._project.get(self._name, ident)
 
     def exists(self, ident: Ident) -> bool:
-        """`Project.exists`."""
+        """Call `Project.exists` for this collection."""
         return self._project.exists(self._name, ident)
 
     def query(self, **filters: Any) -> Query:
-        """`Project.query`."""
+        """Call `Project.query` for this collection."""
         return self._project.query(self._name, **filters)
 
     def results(self, **filters: Any) -> Iterator[tuple[str, Any]]:
-        """`Project.results`."""
+        """Call `Project.results` for this collection."""
         return self._project.results(self._name, **filters)
 
     def stats(self) -> dict[str, Any]:
-        """``total``, ``completed``, ``error``, ``pending``, ``duration``; see `Project.stats`."""
+        """Return this collection's part of `Project.stats`."""
         found: dict[str, Any] = self._project.stats(self._name)[self._name]
         return found
 
     def error_groups(self) -> list[ErrorGroup]:
-        """`Project.error_groups`."""
+        """Call `Project.error_groups` for this collection."""
         return self._project.error_groups(self._name)

@@ -1,4 +1,4 @@
-"""The part of a Project that keeps house: what is old goes, and what is there travels."""
+"""The part of a Project that works on whole bases: retention, export, import, merge and backup."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BACKUP = 'backup.json'
 
 
 class Keeping(Indexed):
-    """Verbs for a base as a whole."""
+    """The methods of a `Project` for retention and for moving resources between bases."""
 
     _durable: bool
 
@@ -65,23 +65,23 @@ class Keeping(Indexed):
         dry_run: bool = False,
         told: Callable[[list[Doomed]], None] | None = None,
     ) -> GcReport:
-        """Remove what is old, or too much, the oldest first; never what runs or is pending.
+        """Remove resources by age, number or size, oldest first; never pending or running ones.
 
         Args:
-            collection: Only of this one.
-            older_than: Finished at least so many seconds (or a timedelta) ago.
+            collection: Only this collection.
+            older_than: Minimum age since the run finished, in seconds or as a timedelta.
             status: ``'completed'``, ``'error'`` or both (None).
-            keep_last: So many of each collection stay, the newest of those statuses.
-            max_bytes: Remove no more than is needed for the collections to take at most so many bytes: a
-                number, or text such as ``'20 GB'``.
-            dry_run: Choose, and remove nothing.
-            told: Called with what is to go, before the first goes.
+            keep_last: Number of resources to keep in each collection, the newest of that status.
+            max_bytes: Remove only until the collections take at most this much disk space: bytes, or text
+                such as ``'20 GB'``.
+            dry_run: Select, but remove nothing.
+            told: Called with the list of resources to be removed, before the first is.
 
         Returns:
-            A `GcReport`: what was ``removed`` and what was ``refused``, each with its ``bytes``.
+            A `GcReport`: lists of what was ``removed`` and ``refused``, each item with its ``bytes``.
 
         Raises:
-            ValueError: Nothing says what is to go, or one of these makes no sense.
+            ValueError: No criterion is given, or one is invalid.
         """
         wanted = gc.checked(older_than, status, keep_last, max_bytes)
         names = self._registry.names() if collection is None else [collection]
@@ -110,21 +110,24 @@ class Keeping(Indexed):
         overwrite: bool = False,
         **filters: Any,
     ) -> TransferReport:
-        """Write resources into a tar file: all their files, and the checksum of each.
+        """Write resources to a tar file: all their files, with checksums.
+
+        Pending resources are left out, and so are links and devices in storage folders, which the report
+        names. Resources that are computed meanwhile are exported as they were before or after.
 
         Args:
-            file: Its path, or a binary stream; ``.tar``, ``.tar.gz``, ``.tar.xz``, ``.tar.bz2``, or
-                ``.tar.zst`` (Python 3.14, or ``pip install 'hadrosaur[zstd]'``); it appears when it is whole.
-            collection: Only of this one.
-            overwrite: Replace a file of that name.
-            filters: Those of `query`.
+            file: Path, or binary stream. The path's ending chooses the compression: ``.tar``, ``.tar.gz``,
+                ``.tar.xz``, ``.tar.bz2``, or ``.tar.zst`` (Python 3.14, or ``pip install
+                'hadrosaur[zstd]'``). The file appears only once it is complete.
+            collection: Only this collection.
+            overwrite: Replace an existing file.
+            filters: As for `query`.
 
         Returns:
-            A `TransferReport`. What is pending is left out, and so are links and devices in a storage, which
-            are named; nothing that is computed meanwhile is waited for, or torn.
+            A `TransferReport`: numbers of resources, and names of some.
 
         Raises:
-            BadArchive: There is a file of that name, or no library for its end.
+            BadArchive: The file exists, or no library for its compression is installed.
         """
         from ..maintenance import archive, parcels, transfer
 
@@ -153,19 +156,22 @@ class Keeping(Indexed):
     def import_(
         self, file: str | os.PathLike[str] | IO[bytes], *, on_conflict: OnConflict = 'refuse'
     ) -> TransferReport:
-        """Bring in what `export` has written; what was cut off is begun again, and goes on.
+        """Read resources from a tar file that `export` wrote.
 
-        Everything is checked before anything changes, and each resource appears whole or not at all. One that
-        is here already, with the same contents, is left as it is.
+        The file is checked before anything changes, and each resource appears atomically. A resource that
+        already exists with the same contents is left as it is. An interrupted import can be repeated.
 
         Args:
-            file: Its path, or a binary stream.
-            on_conflict: Of a resource of whose name there is another one: ``'refuse'`` to import anything,
-                ``'skip'`` it, ``'rename'`` it (``ident-2``), or have it ``'replace'`` the one that is here.
+            file: Path, or binary stream.
+            on_conflict: What to do if a different resource of the same name exists: ``'refuse'`` the whole
+                import, ``'skip'`` it, ``'rename'`` it (``ident-2``), or ``'replace'`` the existing one.
+
+        Returns:
+            A `TransferReport`: numbers of resources, and names of some.
 
         Raises:
-            BadArchive: It is damaged, or holds what no export does.
-            TransferConflict: Others of the same name are here; the message names them.
+            BadArchive: The file is damaged or was not written by `export`.
+            TransferConflict: Different resources of the same names exist; the message names them.
         """
         from ..maintenance import transfer
 
@@ -206,11 +212,19 @@ class Keeping(Indexed):
         *,
         on_conflict: OnConflict = 'refuse',
     ) -> TransferReport:
-        """Bring in the resources of another base, which stays as it is; as `import_` does.
+        """Copy the resources of another base directory into this one; see `import_`.
+
+        Args:
+            other: Path of the other base directory, which is not changed.
+            collection: Only this collection.
+            on_conflict: As for `import_`.
+
+        Returns:
+            A `TransferReport`: numbers of resources, and names of some.
 
         Raises:
-            NotAProject: There is no project in ``other``.
-            TransferConflict: Others of the same name are here; the message names them.
+            NotAProject: ``other`` holds no project.
+            TransferConflict: Different resources of the same names exist; the message names them.
         """
         from ..maintenance import parcels, transfer
 
@@ -224,14 +238,20 @@ class Keeping(Indexed):
             return arrival.report()
 
     def backup(self, target: str | os.PathLike[str]) -> TransferReport:
-        """Copy all that is finished into another base; the second time only what has changed.
+        """Copy all finished resources to another base directory, incrementally.
 
-        Nothing that is computed meanwhile is waited for: a resource is copied as it was before, or is now,
-        and one that never was finished is left out. What was removed here stays there. The copy is a base
-        like any other, with an index of its own; to restore, use it as it is, or `merge` it.
+        A resource that is computed meanwhile is copied as it was before or after; one that was never
+        finished is left out. Resources removed here stay in the backup. The backup is a normal base
+        directory with its own index: use it as it is, or `merge` it to restore.
+
+        Args:
+            target: Path of the backup: a new or empty directory, or an earlier backup of this base.
+
+        Returns:
+            A `TransferReport`: numbers of resources, and names of some.
 
         Raises:
-            TransferFault: ``target`` holds something else than a backup of this base.
+            TransferFault: ``target`` holds something other than a backup of this base.
         """
         from ..maintenance import parcels
 
@@ -252,7 +272,7 @@ class Keeping(Indexed):
             raise TransferFault(f'{other!r} and {self._base.given!r} are one, or one lies in the other')
 
     def _mark_backup(self, target: BaseDirectory) -> None:
-        """Mark a new or empty folder as a backup of this base; one that is marked must say so."""
+        """Mark a new or empty folder as a backup of this base; refuse any other folder."""
         mine = {'of': self._base.identity(), 'path': self._base.path}
         target.make()
         if not os.listdir(target.path):

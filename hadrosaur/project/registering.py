@@ -1,4 +1,4 @@
-"""The part of a Project that takes in functions: `Project.resource`."""
+"""The part of a Project that registers functions: `Project.resource`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Registering:
-    """What registers the functions of a `Project`."""
+    """The method of a `Project` that registers functions."""
 
     _base: BaseDirectory
     _durable: bool
@@ -55,54 +55,57 @@ class Registering:
         columns: Mapping[str, str] | None = None,
         keep_attempts: int = 0,
     ) -> Callable[[Function], Function]:
-        """Register the decorated function as the one that computes a collection's resources.
+        """Decorator: register a function as the one that computes a collection's resources.
 
-        The function is called as ``function(ident, args, subdir)``: a str, a dict as JSON gives it back,
-        and the absolute path of the resource's storage folder. It returns any JSON value, and is itself
-        returned unchanged. It may be ``async def``: each run has an event loop of its own.
+        The function is called as ``function(ident, args, subdir)``: a str, a dict of JSON values, and the
+        absolute path of the resource's storage folder. It returns any JSON-serialisable value. It may be
+        ``async def``: each run then has an event loop of its own. All durations are in seconds or a
+        timedelta.
 
         Args:
-            name: The collection's name; its folder is made. None: the function's.
-            setup: A function without arguments that is called once in each worker, by the first run there;
-                what it returns (a model, a connection) is ``hadrosaur.current().setup`` in every run. A
-                generator yields it, and goes on behind the ``yield`` when the worker ends. If it raises, the
-                run ends in that error.
-            background: ``fetch`` returns at once, and the resource is computed by a worker process.
-            retries: How often a failed run is tried again.
-            retry_on: Try again only after these: exception classes, or names as `error_type` shows them
-                (``'TimedOut'``, ``'requests.exceptions.Timeout'``), with all that are below them in the tree
-                of classes. None: after any.
-            retry_delay: Seconds (as everywhere, or a timedelta) before the first retry.
-            retry_backoff: What the delay is multiplied by for each further retry.
-            max_retry_delay: Seconds that the delay never exceeds.
-            timeout: Seconds one run of the function may take; it is killed then, with what it started.
-            memory: Bytes, or a text such as ``'2 GB'``, that one run may take, together with what it started;
-                it is killed when it is seen to take more.
-            at_once: How many runs of the collection there are at a time at most, in all processes together.
-            rate: How many begin in a time at most, in all processes together: ``'10/min'`` (``s``, ``min``,
-                ``hour``, ``day``), or a number of starts per second.
-            runs_per_worker: Runs after which a worker process is replaced; 1: each has one of its own.
-            keep_storage: Leave what an earlier run put into storage.
-            version: Of the function: a saved result of another version is handled by
-                ``on_version_change``.
-            on_args_change: What fetching a computed resource with other args does: ``'warn'`` and
-                return the saved result, ``'recompute'``, ``'error'`` or ``'keep'``.
-            on_version_change: The same for another version.
-            expires_after: Seconds after which a saved result is computed again.
-            capture: How output is caught: ``'auto'``, ``'descriptors'``, ``'streams'`` or ``'off'``.
-            index_result: Bytes of a result that the index holds too, where it is no longer, so that it can
-                be asked for (``query(result=…)``, SQL); False: none.
-            columns: Names for parts of args and results, ``{'score': 'result.score'}``, to sort by and to
-                choose for frames and ``--columns``. The index finds and sorts by them without reading all
-                rows, which costs each resource of the project some 15 µs for each.
-            keep_attempts: So many earlier runs of a resource whose logs, error, record and result are kept,
-                in ``attempts/<number>/`` of its folder; their lines in record.json are kept in any case.
+            name: Name of the collection, whose folder is created; default: the function's name.
+            setup: Function without arguments, called once in each worker before its first run. What it
+                returns (a model, a connection) is ``hadrosaur.current().setup`` in every run. If it is a
+                generator, it yields that value and is resumed when the worker ends. If it raises, the run
+                ends in that error.
+            background: ``fetch`` returns at once, and a worker process computes the resource.
+            retries: Maximum number of retries of a failed run.
+            retry_on: Retry only after these errors and their subclasses: exception classes, or names as
+                in `error_type` (``'TimedOut'``, ``'requests.exceptions.Timeout'``). None: after any.
+            retry_delay: Delay before the first retry.
+            retry_backoff: Factor by which the delay grows with each further retry.
+            max_retry_delay: Maximum delay before a retry.
+            timeout: Maximum duration of one run; it is killed after that, with the processes it started.
+            memory: Maximum memory of one run and the processes it started, in bytes or as text such as
+                ``'2 GB'``; a run that is seen to use more is killed (Linux).
+            at_once: Maximum number of concurrent runs of the collection, in all processes together.
+            rate: Maximum rate of starts, in all processes together: ``'10/min'`` (``s``, ``min``, ``hour``,
+                ``day``), or a number of starts per second.
+            runs_per_worker: Number of runs after which a worker process is replaced; 1 gives each run its
+                own process.
+            keep_storage: Keep the storage folder's contents from run to run.
+            version: Version of the function; ``on_version_change`` applies to results of another version.
+            on_args_change: What to do if a completed resource is fetched with other args: ``'warn'`` and
+                ``'keep'`` return the saved result, ``'recompute'`` computes again, ``'error'`` raises.
+            on_version_change: The same for a result of another version.
+            expires_after: Age at which a saved result is computed again.
+            capture: How output is captured: ``'auto'``, ``'descriptors'``, ``'streams'`` or ``'off'``.
+            index_result: Maximum size in bytes of results that are also stored in the index, where
+                queries and SQL find them; False: none.
+            columns: Names for parts of args and results, such as ``{'score': 'result.score'}``, for
+                ``order_by``, data frames and ``--columns``. The index is extended to sort by them, which
+                costs each resource of the project about 15 µs for each name.
+            keep_attempts: Number of earlier runs whose logs, error, record and result are kept, in
+                ``attempts/<number>/``. Their lines in record.json are kept in any case.
+
+        Returns:
+            A decorator that returns the function unchanged.
 
         Raises:
-            InvalidIdent: The name cannot name a folder.
-            DuplicateCollection: Another function has that name.
-            ValueError: An option has no such value.
-            TypeError: What is decorated cannot be called.
+            InvalidIdent: The name cannot be a folder's name.
+            DuplicateCollection: Another function is registered under that name.
+            ValueError: An option's value is invalid.
+            TypeError: The decorated object cannot be called.
         """
         if callable(name):
             raise TypeError(f'write @….resource(), with brackets, above {getattr(name, "__name__", name)!r}')
