@@ -142,7 +142,7 @@ def attempt_folder(resource: Resource, number: int) -> str:
     kept = [name for name in _names(os.path.dirname(folder)) if name.isdecimal()]
     there = ', '.join(sorted(kept, key=int)) or 'none'
     raise ResourceNotFound(
-        f'attempt {number} of {resource.collection}/{resource.ident} is not kept: the last one is'
+        f'attempt {number} of {resource.collection}/{resource.ident} has no files: the last attempt is'
         f' {resource.entry.attempt}, and of those before there is {there}',
         collection=resource.collection,
         ident=resource.ident,

@@ -35,11 +35,11 @@ _LITERAL = re.compile(r'-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|tru
 
 
 def ident_of(args: Mapping[str, Any]) -> str:
-    """Return the ident of the resource that these args name.
+    """Return the ident that `fetch` makes of a dict of args, such as ``C=1,kernel=rbf``.
 
     Raises:
-        InvalidArgs: They hold what JSON does not.
-        InvalidIdent: There are none.
+        InvalidArgs: The args are not JSON-serialisable.
+        InvalidIdent: The dict is empty.
     """
     return named(args, None)[0]
 
@@ -56,7 +56,7 @@ def named(ident: object, args: object, collection: str = '') -> tuple[str, str |
         raise InvalidArgs(
             f'args are given twice: as the ident {_brief(ident)}, and as args {_brief(args)}',
             collection=collection,
-            hint='put all of them into the one that stands for the ident',
+            hint='give them once: as the ident, or as args',
         )
     given = args_json(dict(ident), collection)
     if given == '{}':
@@ -86,16 +86,14 @@ def _brief(value: object) -> str:
 
 
 class grid(Sequence[dict[str, Any]]):  # noqa: N801  it is called like a function
-    """All combinations of some values, each a dict of args; the last name changes fastest.
+    """All combinations of some values, as a lazy sequence of args dicts; the last name varies fastest.
 
     >>> list(grid(C=[1, 10], kernel=['rbf', 'poly']))[1]
     {'C': 1, 'kernel': 'poly'}
 
     Args:
-        axes: Values by name, for names that cannot be written as keywords.
-        more: The same as keywords. What is no iterable, and text, is the one value that all have.
-
-    Nothing but the values is held: a grid of millions is made as it is iterated.
+        axes: Values by name, for names that are not valid keywords.
+        more: The same as keywords. Text, and anything that is not iterable, is a single value.
     """
 
     def __init__(self, axes: Mapping[str, Any] | None = None, /, **more: Any) -> None:

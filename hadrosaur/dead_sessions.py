@@ -39,7 +39,7 @@ def recover_all(store: Store) -> int:
     entries = index.pending(dead)
     if len(entries) > MANY:
         warn(
-            f'settling {len(entries)} resources that were left pending by processes which are gone; once',
+            f'recovering {len(entries)} resources that dead processes left pending; this happens once',
         )
     for start in range(0, len(entries), GROUP):
         found = [(entry, _settled(store, entry)) for entry in entries[start : start + GROUP]]
@@ -54,7 +54,7 @@ def recover_all(store: Store) -> int:
     for session in dead:
         if session is not None:
             store.base.drop_session(session)
-    log('%s: %d runs of processes that are gone were settled', store.base.given, recovered)
+    log('%s: recovered %d runs of dead processes', store.base.given, recovered)
     return recovered
 
 
@@ -76,7 +76,7 @@ def catch_up(store: Store) -> None:
         except (IndexFault, OSError):  # it cannot be written now either
             return
         store.base.drop_session(mark)
-        log('%s: rows that a process had left unwritten were written', store.base.given)
+        log('%s: wrote rows that a dead process had left unwritten', store.base.given)
 
 
 def _settled(store: Store, entry: Entry) -> Recovered:

@@ -38,9 +38,9 @@
     ├─ ArgsChangedWarning
     └─ VersionChangedWarning
 
-Each error says what happened, where, and (in ``hint``) the next step. The same object serves a
-program, the command line (``exit_code``) and a log. What a user's function raises is never turned
-into one of these: it is stored with the resource and comes back as ``res.error``.
+Each error says what happened, where, and in ``hint`` the next step. ``exit_code`` is what the command line
+exits with. An exception of your own function is not one of these: it is stored with the resource, in
+``res.error``.
 """
 
 import os
@@ -50,12 +50,12 @@ from typing import Any
 
 
 class HadrosaurError(RuntimeError):
-    """Anything hadrosaur itself refuses or cannot do.
+    """Base class of all errors that hadrosaur raises.
 
     Attributes:
         message: What happened, and where.
-        hint: The next step, or None.
-        exit_code: What the command line exits with.
+        hint: What to do next, or None.
+        exit_code: Exit code of the command line.
     """
 
     exit_code = 2
@@ -70,7 +70,7 @@ class HadrosaurError(RuntimeError):
 
 
 class ProjectError(HadrosaurError):
-    """The base directory or a collection is not what was asked for."""
+    """A problem with the base directory or a collection."""
 
 
 class NotAProject(ProjectError):
@@ -84,27 +84,27 @@ class BaseIsNotADirectory(ProjectError):
 
 
 class BaseUnusable(ProjectError):
-    """What hadrosaur keeps in the base cannot be read or written, or is of a newer release."""
+    """Files in the base cannot be read or written, or are of a newer release."""
 
     exit_code = 5
 
 
 class DuplicateCollection(ProjectError):
-    """Two different functions were registered under one collection name."""
+    """A different function is already registered under this collection name."""
 
 
 class UnknownCollection(ProjectError, LookupError):
-    """No collection of that name."""
+    """There is no collection of this name."""
 
     exit_code = 3
 
 
 class ResourceError(HadrosaurError):
-    """Something about one resource.
+    """A problem with one resource.
 
     Attributes:
-        collection: The collection's name, '' where it is not known.
-        ident: The resource's ident as it was given.
+        collection: Name of the collection; '' if unknown.
+        ident: The ident as it was given.
     """
 
     def __init__(
@@ -116,36 +116,36 @@ class ResourceError(HadrosaurError):
 
 
 class InvalidIdent(ResourceError, ValueError):
-    """The ident (or collection name) cannot name a resource."""
+    """The ident or collection name cannot be used, for the reason given."""
 
 
 class InvalidArgs(ResourceError, TypeError):
-    """The args are not a JSON object."""
+    """The args are not a JSON-serialisable dict."""
 
 
 class ResourceNotFound(ResourceError, LookupError):
-    """The resource was never asked for, or is gone."""
+    """The resource was never requested, or was removed."""
 
     exit_code = 3
 
 
 class Unreadable(ResourceError):
-    """What stands on the disk cannot be read at this moment; nothing was computed and nothing changed.
+    """The resource's files cannot be read at this moment; nothing was computed or changed.
 
-    Too many files are open, the disk fails, or it belongs to somebody else.
+    Causes are too many open files, a failing disk, or missing permissions.
     """
 
     exit_code = 5
 
 
 class ResourceFailed(ResourceError):
-    """The resource ended in error, and its value was asked for: ``res.value``, or ``raise_error=True``.
+    """The resource ended in error; raised by ``res.value`` and by ``fetch(…, raise_error=True)``.
 
-    What the function raised is the cause (``__cause__``) where it was called in this process. A run that
-    was cut off is one of the subclasses.
+    If the function ran in this process, its exception is the ``__cause__``. A run that was cut off raises one
+    of the subclasses.
 
     Attributes:
-        traceback_text: What stands in error.log.
+        traceback_text: The text of error.log.
     """
 
     exit_code = 1
@@ -164,27 +164,27 @@ class ResourceFailed(ResourceError):
 
 
 class ResultNotSerializable(ResourceError, TypeError):
-    """The function returned something that JSON cannot hold; the message names the JSON path."""
+    """The function returned a value that JSON cannot represent; the message names its JSON path."""
 
     exit_code = 1
 
 
 class CycleError(ResourceError):
-    """A resource asked, through nested fetches, for itself; or resources wait for each other in a ring."""
+    """Resources wait for each other in a cycle, or one for itself, through nested fetches."""
 
     exit_code = 1
 
 
 class Interrupted(ResourceFailed):
-    """The run was cut off: Ctrl-C, a killed process, a power cut."""
+    """The run was cut off by Ctrl-C, a killed process or a power cut."""
 
 
 class TimedOut(ResourceFailed):
-    """The run took longer than the collection's timeout and was killed."""
+    """The run exceeded the collection's ``timeout`` and was killed."""
 
 
 class MemoryExceeded(ResourceFailed):
-    """The run took more than the collection's memory and was killed; the message names its peak."""
+    """The run exceeded the collection's ``memory`` and was killed; the message gives its peak."""
 
 
 class Cancelled(ResourceFailed):
@@ -192,7 +192,7 @@ class Cancelled(ResourceFailed):
 
 
 class WorkerDied(ResourceFailed):
-    """The process that ran the function died; the message names the signal."""
+    """The worker process died; the message names the signal or exit code."""
 
 
 class TransferFault(HadrosaurError):
@@ -215,7 +215,7 @@ class IndexFault(HadrosaurError):
     """The index cannot be used.
 
     Attributes:
-        is_lasting: Waiting does not help: it cannot be where or what it was said to be.
+        is_lasting: True if waiting does not help.
     """
 
     exit_code = 5
@@ -233,13 +233,13 @@ class IndexTooNew(IndexFault):
 
 
 class NotOurIndex(IndexFault):
-    """The file at the index's place was not made by hadrosaur."""
+    """The file is not an index of this project."""
 
     is_lasting = True
 
 
 class UpgradeFailed(IndexFault):
-    """A migration failed; it was rolled back."""
+    """A migration of the index failed and was rolled back."""
 
 
 class ExecutorFault(HadrosaurError):
@@ -249,27 +249,27 @@ class ExecutorFault(HadrosaurError):
 
 
 class UnknownExecutor(ExecutorFault):
-    """No executor of that name or kind."""
+    """There is no executor of this name or type."""
 
     exit_code = 2
 
 
 class ExecutorUnavailable(ExecutorFault):
-    """The executor needs something that is not installed, or does not answer."""
+    """The executor needs a package that is not installed, or does not answer."""
 
     exit_code = 2
 
 
 class HadrosaurWarning(UserWarning):
-    """Something a user should look at, though the work goes on."""
+    """Base class of all warnings; the work goes on."""
 
 
 class ArgsChangedWarning(HadrosaurWarning):
-    """A computed resource was asked for with other args; the saved result was returned."""
+    """A completed resource was fetched with other args; the saved result was returned."""
 
 
 class VersionChangedWarning(HadrosaurWarning):
-    """A computed resource was made by another version of the function; the saved result was returned."""
+    """A completed resource was computed by another version of the function; the saved result was returned."""
 
 
 def log(message: str, *values: object) -> None:
@@ -289,7 +289,7 @@ _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def warn(message: str, category: type[HadrosaurWarning] = HadrosaurWarning) -> None:
-    """Warn, and point at the user's line: that of the first frame outside of the package."""
+    """Issue a warning that points at the first frame outside of the package."""
     frame = sys._getframe(1)
     level = 2
     while frame.f_back is not None and _is_ours(frame.f_code.co_filename):

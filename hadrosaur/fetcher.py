@@ -357,7 +357,7 @@ class Fetcher:
         found = self.get(collection, ident)
         if found is None:
             raise ResourceNotFound(
-                f'{collection.name}/{ident} was cancelled before it was begun, or removed',
+                f'{collection.name}/{ident} was cancelled before it started, or removed',
                 collection=collection.name,
                 ident=ident,
             )
@@ -444,7 +444,7 @@ def not_found(base: BaseDirectory, collection: str, ident: str) -> ResourceNotFo
         f'there is no {collection}/{ident} in {base.given!r}',
         collection=collection,
         ident=ident,
-        hint='it was never asked for, or is deleted since',
+        hint='it was never asked for, or was removed',
     )
 
 

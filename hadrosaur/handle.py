@@ -144,7 +144,7 @@ class Resource(dict[str, Any]):
             return resource.result
         if resource.status == 'pending':  # a copy that was pickled
             raise ResourceError(
-                f'{self.collection}/{self.ident} is pending, and cannot be waited for in this copy',
+                f'{self.collection}/{self.ident} is pending, and this copy of it cannot wait',
                 collection=self.collection,
                 ident=self.ident,
                 hint='fetch it from the Project',
@@ -245,8 +245,8 @@ class Resource(dict[str, Any]):
             seen = look(f'{self._at[1]}/{self._at[2]}', self._at[3], with_record=True)
             if seen.mark is None or seen.mark != self._seen.mark:  # type: ignore[union-attr]
                 raise ResourceError(
-                    f'{self.collection}/{self.ident} was computed again, or removed, since this was read: '
-                    'args and times of its run are gone',
+                    f'{self.collection}/{self.ident} was computed again or removed since it was fetched: '
+                    'the args and times of that run are gone',
                     collection=self.collection,
                     ident=self.ident,
                     hint='fetch it again',

@@ -1,10 +1,10 @@
-"""The frozen values that pass between the layers.
+"""The immutable values that pass between the layers.
 
-A `Job` goes to a worker, an `Outcome` comes back, an `Entry` is what the index holds of one
-resource. Each survives pickling to a machine that has only the package and the file system.
+A `Job` goes to a worker, a `RunResult` comes back, an `Entry` is a row of the index. All can be pickled and
+sent to another machine that shares the file system.
 
-An `Entry` is a tuple of plain values, in the order of `COLUMNS`, exactly as SQLite and record.json
-keep them: a million rows are read in seconds, because times and args are parsed only when asked for.
+An `Entry` is a tuple of plain values in the order of `COLUMNS`, as SQLite and record.json store them. Times
+and JSON are parsed on access, so that a million rows are read in seconds.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ INDEXED_RESULT = 2048
 """Bytes of a result.json that the index holds too, if a collection says nothing else."""
 
 PUBLIC_COLUMNS = COLUMNS[:24]
-"""What a user sees of an Entry; the last three are the index's own bookkeeping."""
+"""The columns that users see; the last three are the index's own bookkeeping."""
 
 _BLANK = dict.fromkeys(COLUMNS)
 _UNKNOWN = (None,) * (COLUMNS.index('host') - COLUMNS.index('finished_at'))
@@ -68,26 +68,26 @@ _TIMES = frozenset({'queued_at', 'started_at', 'finished_at'})
 
 
 def format_time(seconds: float) -> str:
-    """ISO-8601 UTC text with microseconds and a Z, from seconds since the epoch.
+    """Format seconds since the epoch as ISO-8601 UTC text with microseconds and a Z.
 
-    The width is fixed, so that texts sort as times do; SQLite's date functions take it.
+    Of fixed width, so that it sorts as time does, and readable by SQLite's date functions.
     """
     whole, micros = divmod(int(seconds * 1_000_000), 1_000_000)
     return f'{_second(whole)}.{micros:06}Z'
 
 
-@lru_cache(maxsize=64)  # the present second is asked for again and again
+@lru_cache(maxsize=64)  # many runs end within the same second
 def _second(whole: int) -> str:
     return datetime.fromtimestamp(whole, UTC).strftime('%Y-%m-%dT%H:%M:%S')
 
 
 def parse_time(text: str) -> datetime:
-    """The aware UTC datetime that `format_time` wrote."""
+    """Parse what `format_time` wrote into an aware UTC datetime."""
     return datetime.fromisoformat(text)
 
 
 def seconds(value: Any) -> Any:
-    """A timedelta, or a number of a subclass (numpy.float64), as a plain float; other values as they are."""
+    """Convert a timedelta or number (also numpy's) to a float of seconds; return other values unchanged."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -106,7 +106,7 @@ _SIZE = re.compile(r'([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(i?)b?', re.IGNORECASE)
 
 
 def number_of_bytes(value: Any) -> Any:
-    """A text such as ``2 GB`` or ``512 MiB``, or a number, as whole bytes; other values as they are."""
+    """Convert ``2 GB``, ``512 MiB`` or a number to whole bytes; return other values unchanged."""
     if isinstance(value, str):
         found = _SIZE.fullmatch(value.strip())
         if found is None or (found[3] and not found[2]):
@@ -118,7 +118,7 @@ def number_of_bytes(value: Any) -> Any:
 
 
 def moment(text: str) -> datetime | None:
-    """The same of text that anybody may have written; None where it tells no time that can be shown."""
+    """Parse the time in a cell that may have been edited by hand; None if it is not a time."""
     try:
         found = parse_time(text)
     except ValueError:
@@ -131,7 +131,7 @@ def moment(text: str) -> datetime | None:
 if TYPE_CHECKING:
 
     class _Row(tuple[Any, ...]):
-        """The raw cells that are shown as they are."""
+        """The types of the cells that are shown unparsed."""
 
         collection: str
         ident: str
@@ -159,19 +159,19 @@ else:
 
 
 def _parsed(text: str | None) -> Any:
-    """The value of a cell that holds JSON; None where it holds none."""
+    """Parse a cell of JSON; None if it is empty or invalid."""
     try:
         return json.loads(text) if text else None
-    except (ValueError, RecursionError):  # written by hand
+    except (ValueError, RecursionError):  # edited by hand
         return None
 
 
 class Entry(_Row):
-    """One resource as the index knows it: attributes (`entry.status`) or items (`entry['status']`).
+    """A row of the index, with attributes (``entry.status``) and items (``entry['status']``).
 
-    Times are aware UTC datetimes, ``args`` is a dict, ``result`` a JSON value, ``duration`` and
-    ``cpu_seconds`` are seconds, ``max_rss`` is bytes, ``path`` is relative to the base directory. What is
-    not known is None.
+    Times are aware UTC datetimes, ``args`` is a dict, ``result`` a JSON value. ``duration`` and
+    ``cpu_seconds`` are in seconds, ``max_rss`` in bytes. ``path`` is relative to the base directory. Unknown
+    values are None.
     """
 
     __slots__ = ()
@@ -188,14 +188,14 @@ class Entry(_Row):
 
     @classmethod
     def make(cls, **values: Any) -> Entry:
-        """An Entry from raw column values by name; what is not named is None."""
+        """Create an Entry from raw column values by name; the others are None."""
         cells = {**_BLANK, **values}
         if len(cells) > len(COLUMNS):
             raise TypeError(f'no such column: {", ".join(sorted(values.keys() - _POSITION.keys()))}')
         return cls(cells.values())
 
     def change(self, **values: Any) -> Entry:
-        """The same Entry with some raw column values replaced."""
+        """Return a copy with some raw column values replaced."""
         cells = list(self)
         for name, value in values.items():
             cells[_POSITION[name]] = value
@@ -203,30 +203,30 @@ class Entry(_Row):
 
     @property
     def args(self) -> dict[str, Any]:
-        """The args of the last run, as JSON gives them back."""
+        """Args of the last run."""
         found = _parsed(self.raw('args'))
         return found if isinstance(found, dict) else {}
 
     @property
     def result(self) -> Any:
-        """What the function returned, where that is short enough for the index; else None."""
+        """What the function returned; None if it is too long for the index (see ``index_result``)."""
         return _parsed(self.raw('result'))
 
     @property
     def error_bases(self) -> tuple[str, ...]:
-        """The classes above ``error_type``, up to Exception; dotted where they are not built in."""
+        """Base classes of ``error_type``, up to Exception; with module unless built in."""
         found = _parsed(self.raw('error_bases'))
         return tuple(map(str, found)) if isinstance(found, list) else ()
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The attempts before this one, oldest first, up to 20: number, times, status, error and more."""
+        """Earlier attempts as dicts (number, times, status, error, …), oldest first; at most 20."""
         found = _parsed(self.raw('history'))
         return [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
 
     @property
     def queued_at(self) -> datetime | None:
-        """When the resource was asked for."""
+        """When the resource was requested."""
         return self._time('queued_at')
 
     @property
@@ -236,7 +236,7 @@ class Entry(_Row):
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the function was done, whatever came of it."""
+        """When the function returned or failed."""
         return self._time('finished_at')
 
     def _time(self, name: str) -> datetime | None:
@@ -244,7 +244,7 @@ class Entry(_Row):
         return moment(text) if text else None
 
     def raw(self, name: str) -> Any:
-        """The cell as SQLite and record.json keep it: times and args as text."""
+        """Return a cell as it is stored: times and JSON as text."""
         return tuple.__getitem__(self, _POSITION[name])
 
     def __getitem__(self, key: Any) -> Any:
@@ -255,11 +255,11 @@ class Entry(_Row):
         return tuple.__getitem__(self, key)
 
     def keys(self) -> tuple[str, ...]:
-        """The public column names, so that ``dict(entry)`` works."""
+        """Return the public column names, so that ``dict(entry)`` works."""
         return PUBLIC_COLUMNS
 
     def as_json(self) -> dict[str, Any]:
-        """The public columns as JSON holds them: times as ISO-8601 text, args and result as they are."""
+        """Return the public columns as a JSON-serialisable dict; times as ISO-8601 text."""
         values = {name: tuple.__getitem__(self, _POSITION[name]) for name in PUBLIC_COLUMNS}
         parsed = {'args': self.args, 'result': self.result, 'error_bases': list(self.error_bases)}
         return {**values, **parsed, 'history': self.history}
@@ -274,7 +274,7 @@ class Entry(_Row):
 
 
 class CollectionSpec(NamedTuple):
-    """What all orders of one collection share: where it is, and how its function is run."""
+    """What all jobs of one collection share: where it is, and how its function is run."""
 
     collection: str
     folder: str  # name of the collection's folder
@@ -297,12 +297,12 @@ class CollectionSpec(NamedTuple):
 
     @property
     def is_limited(self) -> bool:
-        """May not all of its resources be computed as soon as somebody can?"""
+        """Whether ``at_once`` or ``rate`` may delay a run."""
         return self.at_once is not None or self.rate is not None
 
     @property
     def needs_process(self) -> bool:
-        """Has it to be computed in a process of ours, which can be killed or replaced?"""
+        """Whether its runs need a worker process, which can be killed or replaced."""
         return any(limit is not None for limit in (self.timeout, self.runs_per_worker, self.memory))
 
     @property
@@ -312,7 +312,7 @@ class CollectionSpec(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Compute one resource in one directory. Carries all a worker needs but the function itself."""
+    """The order to compute one resource: all a worker needs, except the function."""
 
     spec: CollectionSpec
     run: str  # unique per job: makes a delivery that is repeated harmless
@@ -364,11 +364,10 @@ class Job(NamedTuple):
 
 
 class RunResult(NamedTuple):
-    """What came of one job. Always returned, never raised.
+    """The result of one job; errors are part of it and never raised.
 
-    A run may not even begin: the folder cannot be claimed, the function cannot be loaded. Then
-    ``not_started`` is true, ``entry`` (status error) only tells the caller why, and folder and row stay
-    what they were.
+    A run may fail to start: the folder cannot be locked, or the function cannot be loaded. Then
+    ``not_started`` is true, ``entry`` (status error) tells the caller why, and folder and row are unchanged.
     """
 
     run: str  # of the job that is answered
@@ -385,10 +384,10 @@ class RunResult(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a run says it is."""
+    """How far a run is, as its function reported it."""
 
-    fraction: float | None  # 0 to 1; None: it does not say
-    text: str = ''  # what it does now, in a line
+    fraction: float | None  # 0 to 1; None if unknown
+    text: str = ''  # what it is doing, in one line
 
     def __str__(self) -> str:
         percent = '' if self.fraction is None else f'{100 * self.fraction:.0f} %'
@@ -396,13 +395,13 @@ class Progress(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How a batch went: numbers of distinct resources."""
+    """Numbers of distinct resources in a batch, by status."""
 
     total: int = 0
-    completed: int = 0  # those reused included
+    completed: int = 0  # including the reused ones
     error: int = 0
     pending: int = 0
-    reused: int = 0  # completed before this batch, so not computed by it
+    reused: int = 0  # completed before this batch
 
 
 class ReindexReport(NamedTuple):
@@ -422,7 +421,7 @@ class ErrorGroup(NamedTuple):
     count: int  # type: ignore[assignment]  # the word users know; tuple.count is not needed here
     type: str
     pattern: str  # the message with what varies masked
-    frame: str | None  # the user's own place in the code
+    frame: str | None  # file, line and function in the user's code
     collection: str
     example: str  # ident of one of them
     first: datetime | None
@@ -445,7 +444,7 @@ class ErrorGroups(list[ErrorGroup]):
 
 
 class Finding(NamedTuple):
-    """One way in which index and directories disagree."""
+    """One disagreement between index and directories."""
 
     problem: str  # one word: missing-row, missing-folder, status, …
     collection: str
@@ -455,14 +454,14 @@ class Finding(NamedTuple):
 
 
 class CheckReport(NamedTuple):
-    """What `check` found; empty findings mean that index and directories agree."""
+    """What `check` found; no findings mean that index and directories agree."""
 
     scanned: int
     findings: list[Finding]
 
     @property
     def remaining(self) -> list[Finding]:
-        """What was found and not fixed."""
+        """The findings that were not fixed."""
         return [finding for finding in self.findings if not finding.fixed]
 
 
@@ -482,9 +481,9 @@ Reason = Literal[
 
 
 class Explanation(NamedTuple):
-    """Would a fetch compute, and why."""
+    """Whether a fetch would compute, and why."""
 
     computes: bool
     reason: str  # in words
-    code: Reason = 'completed'  # what decides it, in one word
-    refused: bool = False  # a policy says 'error': a fetch raises, and among many it is a counted error
+    code: Reason = 'completed'  # the reason as one word
+    refused: bool = False  # a policy is 'error': fetch raises, fetch_many counts an error

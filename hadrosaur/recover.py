@@ -244,7 +244,7 @@ def remove(
     try:
         if row is not None and not _Recovery(claim, collection, ident, '', '').is_still(row):
             raise ResourceError(
-                f'{collection}/{ident} is not what its row says: it was computed again, or changed by hand',
+                f'{collection}/{ident} differs from its row: it was computed again, or edited by hand',
                 collection=collection,
                 ident=ident,
                 hint='hadrosaur reindex makes the index agree',

@@ -3148,8 +3148,8 @@ MUTANTS = {
         Mutant(
             'a base whose notes cannot be read is a mistake in usage',
             'errors.py',
-            'or is of a newer release."""\n\n    exit_code = 5',
-            'or is of a newer release."""\n\n    exit_code = 2',
+            'or are of a newer release."""\n\n    exit_code = 5',
+            'or are of a newer release."""\n\n    exit_code = 2',
             'test_disk_faults.py::test_a_command_says_what_where_and_what_to_do[*/format.json-kinds1-5-words1]',
         ),
         Mutant(

@@ -154,7 +154,7 @@ def test_the_commands_show_attempts(tried):
     gone = call('logs', tried.path, 'coll', 'one', '--attempt', '1')
     assert gone.exit_code == 3
     assert (
-        'attempt 1 of coll/one is not kept: the last one is 4, and of those before there is 2, 3'
+        'attempt 1 of coll/one has no files: the last attempt is 4, and of those before there is 2, 3'
         in gone.stderr
     )
 

@@ -163,7 +163,7 @@ def test_settling_many_is_said(proj, monkeypatch):
     index.session = 'of a dead process'
     index.queue([asked(ident) for ident in 'ijk'])
 
-    with pytest.warns(HadrosaurWarning, match='settling 3 resources'):
+    with pytest.warns(HadrosaurWarning, match='recovering 3 resources'):
         assert list(proj.query()) == []
 
 

@@ -30,7 +30,7 @@ def test_what_happened_leaves_a_trace(base, caplog):
     with Project(base) as proj:
         assert proj.get('coll', 'b').status == 'error'
         proj.stats()
-    assert any('1 runs of processes that are gone' in line for line in caplog.messages), caplog.messages
+    assert any('recovered 1 runs of dead processes' in line for line in caplog.messages), caplog.messages
 
 
 def test_who_has_not_set_it_up_hears_nothing(tmp_path):

@@ -63,9 +63,8 @@ def cancel(base: str, collection: str, ident: str | None, as_json: bool) -> int:
         output.note(f'{finished} finished before they could be stopped')
     if left:
         output.note(
-            f'{len(left)} still pending: they run in threads, which cannot be stopped, or in the main thread '
-            'of a program, in code that cannot be interrupted or goes on all the same; or whoever asked for '
-            'them was killed, and their worker ends by itself'
+            f'{len(left)} still pending: they run in threads, which cannot be stopped, or in code that can '
+            'not be interrupted; or the program that started them was killed, and their worker ends by itself'
         )
     return DONE
 

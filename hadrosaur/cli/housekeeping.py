@@ -106,7 +106,8 @@ def gc(base: str, collection: str | None, dry_run: bool, as_json: bool, **wanted
 
     def tell(chosen: list[Doomed]) -> None:
         taken = size(sum(each.bytes for each in chosen))
-        output.note(f'{output.counted(len(chosen), "resource")}, {taken}, {"would go" if dry_run else "go"}')
+        verb = 'would be deleted' if dry_run else 'to be deleted'
+        output.note(f'{output.counted(len(chosen), "resource")}, {taken}, {verb}')
 
     with opened(base) as project:
         try:
@@ -123,7 +124,7 @@ def gc(base: str, collection: str | None, dry_run: bool, as_json: bool, **wanted
         words = ('would delete' if dry_run else 'deleted', each.collection, each.ident, str(each.bytes))
         print('\t'.join(map(printable, words)))
     for each in report.refused:
-        output.note(printable(f'stays: {each.refused}'))
+        output.note(printable(f'kept: {each.refused}'))
     return DONE
 
 

@@ -128,7 +128,7 @@ class Claim:
                     if durable and make:
                         durability.sync_above(collection_path)
                     return claim
-            raise OSError(errno.ESTALE, 'it is another folder each time it is looked at')
+            raise OSError(errno.ESTALE, 'the folder is replaced again and again')
         finally:
             os.close(parent)
 

@@ -218,7 +218,7 @@ class Batch(Iterator[Resource]):
             counts = self.counts
             warn(
                 f'this batch of {self._collection.name!r} was closed before it was done: '
-                f'{counts.completed} completed, {counts.error} failed, the rest is as if never asked for'
+                f'{counts.completed} completed, {counts.error} failed, the rest was not started'
             )
         return None
 

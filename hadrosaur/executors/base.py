@@ -130,7 +130,7 @@ def pack(function: Function) -> Packed:
         _random_state.warn_of(part)
     if len(payload) > LARGE_FUNCTION:
         warn(
-            f'the function {name} drags {len(payload) / 1e6:.0f} MB along to every worker; '
+            f'the function {name} carries {len(payload) / 1e6:.0f} MB along to every worker; '
             'load such data inside the function',
         )
     settings = _settings.of_this_process()

@@ -207,7 +207,7 @@ class Site:
 
     def _acting(self) -> Actions:
         if self._actions is None:
-            raise Refused('this page only looks: start it with --app MODULE:PROJ to compute from here')
+            raise Refused('this page is read-only: start it with --app MODULE:PROJ to compute from here')
         return self._actions
 
 
