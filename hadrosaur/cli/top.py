@@ -61,9 +61,9 @@ Examples:
 def top(base: str, collection: str | None) -> None:
     """Show a live view in the terminal, until q or Ctrl-C.
 
-    Collections with what is done, rate and time to go; what runs, since when, how far it says it is, its last
-    line; the last failures. Looks again every second, or less often where looking takes long: it takes no
-    more than a twentieth of a processor. Writes one such frame where standard output is no terminal.
+    Shows collections with counts, rate and remaining time, running resources with their progress and last
+    output line, and the latest failures. Updates every second, or less often where that would take more than
+    a twentieth of a processor. Writes one frame if standard output is not a terminal.
     """
     with opened(base) as project:
         console = output.terminal()
