@@ -3417,6 +3417,22 @@ MUTANTS = {
             'test_hooks.py::test_what_a_hook_raises_is_logged_and_nothing_else',
         ),
     ),
+    'doctor': (
+        Mutant(
+            'doctor: a lock that is given twice holds',
+            'maintenance/doctor.py',
+            'is_held = fileops.try_lock(first) and not fileops.try_lock(second, shared=True)',
+            'is_held = fileops.try_lock(first)',
+            'test_doctor.py::test_locks_that_do_not_hold_are_a_fault[no_locks]',
+        ),
+        Mutant(
+            'doctor: what a killed import has left is not found',
+            'maintenance/doctor.py',
+            "for name in _names(f'{base.hidden}/{INCOMING}')",
+            "for name in _names(f'{base.hidden}/nowhere')",
+            'test_doctor.py::test_leftovers_are_found',
+        ),
+    ),
     'keeping house': (
         Mutant(
             'gc: what was computed again since its row was read goes too',

@@ -47,6 +47,7 @@ VERBS = {
     'check': Verb('Maintain', 'maintenance', 'Find disagreements between index and directories.'),
     'reindex': Verb('Maintain', 'maintenance', 'Update the index from the directories.'),
     'rm': Verb('Maintain', 'maintenance', 'Delete resources.'),
+    'doctor': Verb('Maintain', 'housekeeping', 'Diagnose a base directory: disk, locks, permissions, index.'),
     'gc': Verb('Maintain', 'housekeeping', 'Delete resources by age, number or size.'),
     'export': Verb('Move', 'transfer', 'Write resources to a tar file, with checksums.'),
     'import': Verb('Move', 'transfer', 'Read resources from a tar file that `export` wrote.'),

@@ -12,7 +12,7 @@ from ..maintenance import sizes
 from ..sanitize import printable, size
 from . import output
 from .arguments import BASE, JSON, SOME_COLL, Span
-from .exit_codes import DONE
+from .exit_codes import DISAGREE, DONE, UNUSABLE
 from .loading import opened
 from .output import Column
 
@@ -69,6 +69,42 @@ def du(base: str, collection: str | None, largest: int, as_json: bool) -> None:
             Column('ident', folded=True),
         ]
         output.write_table(columns, found)
+
+
+# --- doctor ----------------------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  hadrosaur doctor base
+  hadrosaur doctor base --json
+"""
+)
+@BASE
+@JSON
+def doctor(base: str, as_json: bool) -> int:
+    """Diagnose a base directory: disk, locks, permissions, index.
+
+    Checks file system and locks, versions, free space and inodes, permissions, the index, leftovers of
+    killed programs and limits of this machine, and tells what to do about each. Changes nothing; `check`
+    compares the resources with the index. Exit code: 0 nothing to do, 4 something should be fixed, 5 the
+    base cannot be used.
+    """
+    with opened(base) as project:
+        found = project.doctor()
+    if as_json:
+        output.write_json([each._asdict() for each in found])
+    else:
+        columns = [
+            Column('about'),
+            Column('level'),
+            Column('found', folded=True),
+            Column('to do', folded=True),
+        ]
+        output.write_table(columns, found)
+    levels = {each.level for each in found}
+    return UNUSABLE if 'fault' in levels else DISAGREE if 'fix' in levels else DONE
 
 
 # --- gc --------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import timedelta
 
+    from ..maintenance.doctor import Diagnosis
     from ..maintenance.gc import Doomed, GcReport
     from ..maintenance.parcels import Origin
     from ..maintenance.transfer import Arrival, OnConflict, TransferReport
@@ -99,6 +100,17 @@ class Keeping(Indexed):
             except (ResourceError, OSError) as error:
                 report.refused.append(each._replace(refused=str(getattr(error, 'message', error))))
         return report
+
+    def doctor(self) -> list[Diagnosis]:
+        """What may be wrong with the base, its disk and this machine, and what to do about it.
+
+        Only looks; the index is not opened, and resources are `check`'s. A `Diagnosis` has ``about``,
+        ``level`` (``'ok'``, ``'note'``, ``'fix'``: should be put right, ``'fault'``: cannot be used),
+        ``found`` and ``to_do``.
+        """
+        from ..maintenance import doctor
+
+        return doctor.examine(self._base, self._index_file())
 
     # --- out and in --------------------------------------------------------------------------------
 
