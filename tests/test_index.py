@@ -588,7 +588,7 @@ def test_what_is_interrupted_leaves_no_lock(index, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        index._write(_writes.FINISH.text, Rows(Interrupting()))
+        index._write(_writes.FINISH, Rows(Interrupting()))
     index.finish([done('j')])
 
     assert list(statuses(index)) == ['j']

@@ -24,7 +24,7 @@ from ..json_paths import parse
 from ..records import Entry, ErrorGroup
 from . import _sql, _summary, _writes
 from ._connection import close_kept_later, transaction
-from ._entries import ALL, ONE, entries, entry, text
+from ._entries import ALL, ONE, entries, text
 from ._fork_guard import fork_guard
 from ._opening import IndexFile, IndexUnderConstruction
 from ._pool import ConnectionPool
@@ -34,9 +34,8 @@ from ._writes import Key
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from datetime import timedelta
 
-    from ._filters import Moment, Several
+    from ._filters import Several
     from ._validate import Owner
     from ._writes import Row, Statement
 
@@ -122,36 +121,35 @@ class Index:
 
         A row that is pending already stays as it is, unless it belongs to nobody.
         """
-        return self._put(_writes.QUEUE, _writes.pending_rows(entries, self.session))
+        return self._write(_writes.QUEUE, _writes.pending_rows(entries, self.session))
 
     def start(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Mark pending rows as running: (collection, ident), and since when, on which host, in which process.
 
         Where the latter are not given, or not known, they run since now, somewhere.
         """
-        now, statement, values = _writes.now(), _writes.START, []
+        now = _writes.now()
+        values = []
         for of, named, *begun in rows:
             since, host, pid = begun or (None, None, None)
-            values.append(
-                statement.values(
-                    of=of, named=named, now=now, at_started_at=since or now, at_host=host, at_pid=pid
-                )
-            )
-        self._write(statement.text, values)
+            started = {'at_started_at': since or now, 'at_host': host, 'at_pid': pid}
+            values.append(_writes.START.values(of=of, named=named, now=now, **started))
+        self._write(_writes.START, values)
 
     def release_ownership(self, keys: Sequence[Key]) -> None:
-        """Pending rows of this session belong to nobody: it turned out that others compute them."""
-        self._touch(_writes.DISOWN, keys, {'now': _writes.now(), 'mine': self.session})
+        """Clear this session from pending rows whose resources another process turned out to compute."""
+        own = {'now': _writes.now(), 'mine': self.session}
+        self._write(_writes.DISOWN, [_writes.DISOWN.values(of=of, named=named, **own) for of, named in keys])
 
     def finish(self, entries: Sequence[Entry]) -> None:
         """Write rows of resources that are done; dropped where the stored row is of a later run.
 
         That is one of a higher attempt, unless it was over before this one began.
         """
-        for each in entries:
-            if each.status == 'pending':
-                raise ValueError(f'{each.collection}/{each.ident} is pending, not done')
-        self._put(_writes.FINISH, _writes.final_rows(entries))
+        for entry in entries:
+            if entry.status == 'pending':
+                raise ValueError(f'{entry.collection}/{entry.ident} is pending, not done')
+        self._write(_writes.FINISH, _writes.final_rows(entries))
 
     def merge(
         self, changes: Sequence[tuple[Entry, str | None]], removed: Sequence[tuple[str, str, str]] = ()
@@ -166,34 +164,37 @@ class Index:
         Returns:
             Numbers of rows that were added, updated and removed.
         """
-        new = _writes.rows(entry for entry, was in changes if was is None)
-        moved = [
+        added = _writes.rows(entry for entry, was in changes if was is None)
+        updated = [
             _writes.UPDATE.values(**_writes.cells(entry), was=was, of=entry.collection, named=entry.ident)
             for entry, was in changes
             if was is not None
         ]
         gone = [_writes.REMOVE.values(of=of, named=named, was=was) for of, named, was in removed]
 
-        def write(driver: sqlite3.Connection) -> tuple[int, int, int]:
+        def write(driver: sqlite3.Connection) -> list[int]:
+            groups = ((_writes.ADD, added), (_writes.UPDATE, updated), (_writes.REMOVE, gone))
             with transaction(driver):
-                return (
-                    _changed(driver, _writes.ADD.text, new),
-                    _changed(driver, _writes.UPDATE.text, moved),
-                    _changed(driver, _writes.REMOVE.text, gone),
-                )
+                return [
+                    driver.executemany(statement.text, rows).rowcount if rows else 0
+                    for statement, rows in groups
+                ]
+
+        new, changed, removed_rows = self._connections.write(write)
+        return new, changed, removed_rows
+
+    def _write(self, statement: Statement, rows: list[Row]) -> int:
+        """Run a statement for each row, in one transaction; returns how many rows it changed."""
+        if not rows:
+            return 0
+
+        def write(driver: sqlite3.Connection) -> int:
+            if len(rows) == 1:  # a statement by itself is a transaction
+                return driver.execute(statement.text, rows[0]).rowcount
+            with transaction(driver):
+                return driver.executemany(statement.text, rows).rowcount
 
         return self._connections.write(write)
-
-    def _put(self, statement: Statement, rows: list[Row]) -> int:
-        return self._write(statement.text, rows)
-
-    def _touch(self, statement: Statement, keys: Iterable[Key], change: Mapping[str, Any]) -> None:
-        self._write(statement.text, [statement.values(of=of, named=named, **change) for of, named in keys])
-
-    def _write(self, text: str, values: list[Row]) -> int:
-        if len(values) == 1:  # a statement by itself is a transaction
-            return self._connections.write(lambda driver: driver.execute(text, values[0]).rowcount)
-        return self._connections.write(lambda driver: _write_all(driver, text, values)) if values else 0
 
     def index_parts(self, parts: Iterable[str]) -> None:
         """Have an index in SQLite for these parts of args and results, and for no other."""
@@ -220,109 +221,42 @@ class Index:
 
     def get(self, collection: str, ident: str) -> Entry | None:
         """The row of one resource."""
-        statement, values = ONE, (collection, ident)
-
-        def look(driver: sqlite3.Connection) -> Entry | None:
-            row = driver.execute(statement, values).fetchone()
-            return None if row is None else entry(row)
-
-        return self._connections.read(look)
+        return next(iter(self._entries(ONE, collection, ident)), None)
 
     def get_stored(self, collection: str, ident: str) -> Entry | None:
-        """`get`, whatever `show` shows."""
-        text, key = ONE, (collection, ident)
-        found = self._connections.read_stored(lambda driver: driver.execute(text, key).fetchone())
-        return None if found is None else Entry(found)
+        """The row as it is stored, whatever `show` shows."""
+        row = self._connections.read_stored(
+            lambda driver: driver.execute(ONE, (collection, ident)).fetchone()
+        )
+        return None if row is None else Entry(row)
 
     def find(
         self,
         collection: Several | None = None,
         *,
-        status: Several | None = None,
-        ident: Several | int | None = None,
-        error_type: Several | None = None,
-        error: Several | None = None,
-        args: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
-        result: Mapping[str, Any] | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        min_duration: float | timedelta | None = None,
-        stale: bool | None = None,
-        versions: Mapping[str, str | None] | None = None,
-        error_group: Several | None = None,
         order_by: str | None = '-finished_at',
         limit: int | None = None,
         offset: int = 0,
-        max_duration: float | timedelta | None = None,
-        min_memory: float | None = None,
-        max_memory: float | None = None,
-        phase: Several | None = None,
-        host: Several | None = None,
-        version: str | int | Iterable[str | int] | None = None,
-        attempt: int | Iterable[int] | None = None,
         after: tuple[Any, str, str] | None = None,
+        **filters: Any,
     ) -> Query:
         """Rows that pass every filter; a filter given several values passes what passes one of them.
 
         Args:
             collection: Name.
-            status: ``pending``, ``completed`` or ``error``.
-            ident: Ident, or a pattern of `fnmatch`.
-            error_type: Class of the exception or one above it: its dotted name, or the end of that.
-            error: Part of the message; case does not matter.
-            args: What the args hold, on their top level. Compared as canonical JSON: True and 1 differ,
-                so do 1 and 1.0, and a name that is missing is not null. A list means any of its items, or
-                that very list; names of parts and comparisons are as for ``result``.
-            result: Parts of the results that the index holds, and what they are: ``{'score': ('>', 0.9)}``,
-                ``{'model.depth': [3, 4]}``; here 1 equals 1.0.
-            since: Finished, or else started, then or later. A datetime (local time if it has no zone), a
-                date, ISO-8601 text of either, or a timedelta: so long ago.
-            until: The same, then or earlier; a date counts to its end.
-            min_duration: Seconds at least.
-            stale: True: done, and made by another version of the function than ``versions`` tells.
-                False: the others.
-            versions: The functions' present versions, by collection; None, or not named: never stale.
-            error_group: Fingerprint of the cause; of a failure that has none, its type.
             order_by: Column, or ``-column`` for downwards. What is NULL comes last, ties follow
                 (collection, ident), and so does None.
-            limit: So many rows at most.
-            offset: Without the first ones.
-            max_duration: Seconds at most.
-            min_memory: Bytes at least.
-            max_memory: Bytes at most.
-            phase: ``queued`` or ``running``.
-            host: Name of the machine.
-            version: Version of the function.
-            attempt: Number of the attempt.
-            after: (value of the order's column, collection, ident) of a row: those that follow, without a
-                count of what came before. Where the column is not known, the rows where it is not either;
-                where it is, only those where it is too.
+            limit: Maximum number of rows.
+            offset: Number of rows to skip.
+            after: As for `Project.query`.
+            filters: Those of `Project.query`, each by its name, and ``versions``: the functions' present
+                versions by collection, for ``stale``; None, or not named: never stale.
 
         Raises:
             ValueError: An unknown status or column, or no point in time; the message says what is meant.
+            TypeError: There is no such filter, or it does not take such a value.
         """
-        filters = {
-            'collection': collection,
-            'status': status,
-            'ident': ident,
-            'error_type': error_type,
-            'error_group': error_group,
-            'error': error,
-            'phase': phase,
-            'host': host,
-            'version': version,
-            'attempt': attempt,
-            'args': args,
-            'result': result,
-            'since': since,
-            'until': until,
-            'min_duration': min_duration,
-            'max_duration': max_duration,
-            'min_memory': min_memory,
-            'max_memory': max_memory,
-            'stale': stale,
-            'versions': versions,
-        }
+        filters = {'collection': collection, **filters}
         return Query(self._connections, filters, order_by=order_by, limit=limit, offset=offset, after=after)
 
     def collections(self) -> list[str]:
@@ -376,8 +310,9 @@ class Index:
 
     def pending(self, sessions: Collection[str | None]) -> list[Entry]:
         """The pending rows of some sessions."""
-        asked = set(sessions)
-        return [entry for entry in self._entries(f"{ALL} WHERE status = 'pending'") if entry.session in asked]
+        owners = set(sessions)
+        pending = self._entries(f"{ALL} WHERE status = 'pending'")
+        return [entry for entry in pending if entry.session in owners]
 
     def rows(self, collection: str, idents: Sequence[str]) -> dict[str, Entry]:
         """The rows of some resources of a collection, by ident, bookkeeping included."""
@@ -391,7 +326,10 @@ class Index:
 
     def seen(self, collection: str, idents: Sequence[str]) -> dict[str, tuple[Any, Any]]:
         """The folder of each resource that has a row, and when its status.json was seen to be written."""
-        statement = _summary.SEEN.format(', '.join('?' * len(idents)))
+        statement = (
+            'SELECT ident, path, seen_mtime_ns FROM resources WHERE collection = ?'
+            f' AND ident IN ({", ".join("?" * len(idents))})'
+        )
         rows = self._connections.read(
             lambda driver: driver.execute(statement, (collection, *idents)).fetchall()
         )
@@ -404,9 +342,9 @@ class Index:
         """
         after: Key | None = ('', '')
         while after is not None:
-            found = self._connections.read(partial(_summary.keys, collection=collection, after=after))
-            yield from found
-            after = found[-1] if found else None
+            keys = self._connections.read(partial(_summary.keys, collection=collection, after=after))
+            yield from keys
+            after = keys[-1] if keys else None
 
     def mask(self, sessions: Collection[str | None]) -> None:
         """Where the index cannot be written: show pending rows of dead sessions as interrupted."""
@@ -439,12 +377,3 @@ class Index:
 def _fill(refill: Callable[[Index], None], path: str) -> None:
     with closing(Index._of_new_file(path)) as index:
         refill(index)
-
-
-def _changed(driver: sqlite3.Connection, text: str, values: list[Row]) -> int:
-    return driver.executemany(text, values).rowcount if values else 0
-
-
-def _write_all(driver: sqlite3.Connection, text: str, values: list[Row]) -> int:
-    with transaction(driver):
-        return driver.executemany(text, values).rowcount

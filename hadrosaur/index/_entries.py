@@ -67,11 +67,6 @@ def _is_plainly(kinds: frozenset[Any], column: tuple[Any, ...]) -> bool:
         return column[0] is None and type(None) in kinds and column.count(None) == len(column)
 
 
-def entry(row: tuple[Any, ...]) -> Entry:
-    """The entry of a row."""
-    return entries([row])[0]
-
-
 def text(value: Any) -> str:
     """A cell that is text, of a row that is no entry."""
     if type(value) is not str:

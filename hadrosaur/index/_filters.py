@@ -53,8 +53,10 @@ def conditions(filters: Mapping[str, Any]) -> list[Condition]:
             asked.append(_since(value, given.get('collection')))
         elif name in ('args', 'result'):
             asked += _parts_of(name, value)
-        elif name != 'collection':
+        elif name in _FILTERS:
             asked.append(_FILTERS[name](value))
+        elif name != 'collection':
+            raise TypeError(f'there is no filter {name!r}')
     if 'collection' in given and 'since' not in given:  # else `since` names them
         is_plain = any(condition.leads == 'cause' for condition in asked)  # whose indexes are in order, too
         asked.append(_one_of('collection', texts_of('collection', given['collection']), is_plain=is_plain))

@@ -49,8 +49,6 @@ _DURATIONS = """
 SELECT duration FROM resources WHERE collection = ? AND status <> 'pending' AND duration IS NOT NULL
 ORDER BY finished_at DESC LIMIT ?"""
 
-SEEN = 'SELECT ident, path, seen_mtime_ns FROM resources WHERE collection = ? AND ident IN ({})'
-
 _KEYS = """
 SELECT collection, ident FROM resources WHERE {} ORDER BY collection, ident LIMIT 1000"""
 
