@@ -34,6 +34,7 @@ from .errors import (
     IndexBusy,
     IndexFault,
     IndexTooNew,
+    InputNotFound,
     Interrupted,
     InvalidArgs,
     InvalidIdent,
@@ -45,6 +46,7 @@ from .errors import (
     ResourceFailed,
     ResourceNotFound,
     ResultNotSerializable,
+    StaleWarning,
     TimedOut,
     TransferConflict,
     TransferFault,
@@ -56,9 +58,20 @@ from .errors import (
     WorkerDied,
 )
 from .handle import Resource
-from .records import CheckReport, Counts, Entry, ErrorGroup, Explanation, Finding, Progress, ReindexReport
+from .records import (
+    CheckReport,
+    Counts,
+    Entry,
+    ErrorGroup,
+    Explanation,
+    Finding,
+    Progress,
+    ReindexReport,
+    Use,
+)
 
 if TYPE_CHECKING:
+    from .codes import code_of
     from .engine import Batch
     from .index import Query
     from .maintenance.gc import GcReport
@@ -94,6 +107,7 @@ __all__ = [
     'IndexBusy',
     'IndexFault',
     'IndexTooNew',
+    'InputNotFound',
     'Interrupted',
     'InvalidArgs',
     'InvalidIdent',
@@ -111,6 +125,7 @@ __all__ = [
     'ResourceNotFound',
     'ResultNotSerializable',
     'RunContext',
+    'StaleWarning',
     'TimedOut',
     'TransferConflict',
     'TransferFault',
@@ -119,8 +134,10 @@ __all__ = [
     'UnknownExecutor',
     'Unreadable',
     'UpgradeFailed',
+    'Use',
     'VersionChangedWarning',
     'WorkerDied',
+    'code_of',
     'current',
     'grid',
     'ident_of',
@@ -135,6 +152,7 @@ _LATER = {
     'Project': '.project',
     'Query': '.index',
     'TransferReport': '.maintenance.transfer',
+    'code_of': '.codes',
 }  # loaded on first use: a worker needs none of them, and starts sooner
 
 

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from . import canonical, fileops, json_paths, mounts, private_files
 from .errors import BaseIsNotADirectory, BaseUnusable
 from .locks import Guarded
-from .records import format_time
+from .records import NO_FACTS, Facts, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,7 @@ class BaseDirectory(Guarded):
     Attributes:
         path: Absolute; a later chdir changes nothing.
         given: As the user wrote it, normalised; what returned paths start with.
+        registered: What makes resources of the collections stale that are registered in this program.
     """
 
     def __init__(self, given: str | os.PathLike[str], path: str | None = None) -> None:
@@ -80,6 +81,8 @@ class BaseDirectory(Guarded):
         self._lock: str | None = None
         self._session: tuple[int, str, int] | None = None  # (process id, name, descriptor)
         self._forget: Callable[[], object] = lambda: None
+        self.registered: dict[str, Facts] = {}
+        self._declared: dict[str, Facts] | None = None  # as format.json has it
 
     def make(self) -> None:
         """Make the folder. Raises BaseIsNotADirectory."""
@@ -169,12 +172,33 @@ class BaseDirectory(Guarded):
                 columns[name] = json_paths.declared(named)
         return columns
 
+    def facts(self) -> dict[str, Facts]:
+        """By collection what makes its resources stale: as registered here, or else by whoever was before."""
+        if self._declared is None:
+            self._declared = self._read_facts()
+        return {**self._declared, **self.registered}
+
+    def _read_facts(self) -> dict[str, Facts]:
+        found = (self._read_format() or {}).get('facts')
+        facts: dict[str, Facts] = {}
+        for name, cells in found.items() if isinstance(found, dict) else ():
+            version, seconds = cells if isinstance(cells, list) and len(cells) == 2 else (None, None)
+            is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+            facts[name] = Facts(version if isinstance(version, str) else None, seconds if is_number else None)
+        return facts
+
     def declare(self, columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        """Note what some collections declare; returns what all do."""
-        before = self.columns()
+        """Note what the collections that are registered here declare; returns the columns of all."""
+        before, known = self.columns(), self._read_facts()
         after = {name: named for name, named in {**before, **columns}.items() if named}
-        if after != before:
-            self._write_format({**self._format(), 'columns': after})
+        facts = {
+            **known,
+            **{name: each._replace(recomputes=frozenset()) for name, each in self.registered.items()},
+        }
+        facts = {name: each for name, each in facts.items() if each != NO_FACTS}
+        if after != before or facts != known:
+            told = {name: each[:2] for name, each in facts.items()}
+            self._write_format({**self._format(), 'columns': after, 'facts': told})
         return after
 
     def _is_on_local_disk(self) -> bool:

@@ -12,6 +12,7 @@ kernel frees the lock, and what stands in the directory tells how far it came (s
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -24,9 +25,11 @@ from . import (
     capture,
     context,
     coroutines,
+    dependencies,
     directory,
     failure,
     fileops,
+    inputs,
     limits,
     retry_policy,
     worker_setup,
@@ -39,7 +42,7 @@ from .errors import ResourceError
 from .locks import HELD_BACK
 from .metrics import Meter
 from .not_started import Unloadable, not_started, unsaved
-from .records import Job, RunResult, format_time, parse_time
+from .records import Job, RunResult, format_time
 from .run_record import RunRecord
 
 try:  # without the wrapper that makes an enum of each signal, four times for every resource (20 µs)
@@ -204,7 +207,7 @@ def _record_as_it_is(claim: Claim, job: Job, state: State, record: dict[str, Any
     """Before a final status goes: a record that says the same, or nobody would know if we are cut off now."""
     if state in ('completed', 'error') and (record or {}).get('state') != state:
         entry = directory.entry_of(job.collection, job.ident, job.path, state, claim.folder, record)
-        claim.write_record(directory.record_bytes(entry, state, str((record or {}).get('run', ''))))
+        claim.write_record(directory.record_bytes(entry, state, directory.recorded_run(record)))
 
 
 def _why_not_there(job: Job, error: OSError) -> str:
@@ -276,6 +279,8 @@ def _look(claim: Claim, job: Job) -> tuple[RunResult | None, _Look]:
 def _is_reusable(state: State, record: dict[str, Any] | None, job: Job) -> bool:
     if state != 'completed' or job.recompute == 'yes':
         return False
+    if job.stale_run is not None and job.stale_run == directory.recorded_run(record):
+        return False
     return job.recompute == 'no' or not differs(record or {}, job.args, job.spec)
 
 
@@ -292,20 +297,9 @@ def differs(record: dict[str, Any], args: str | None, spec: Any) -> list[str]:
         whys.append('args')
     if spec.version is not None and record.get('version') != spec.version:
         whys.append('version')
-    if spec.expires_after is not None and _age(record) > spec.expires_after:
+    if spec.expires_after is not None and dependencies.age(record) > spec.expires_after:
         whys.append('age')
     return whys
-
-
-def _age(record: dict[str, Any]) -> float:
-    """Seconds since it was computed, by the clock here; or until then, where that clock lags behind.
-
-    So a result from the future is good for no longer than it is ahead, and never for good.
-    """
-    try:
-        return abs(time.time() - parse_time(record['finished_at']).timestamp())
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return float('inf')
 
 
 def _refuse_other_ident(claim: Claim, job: Job, record: dict[str, Any]) -> None:
@@ -355,9 +349,11 @@ def _compute(claim: Claim, job: Job, function: _Function, look: _Look, mask: _Ma
         return _save_error(claim, run, error)
     process = os.getpid()
     running = RunContext(job, f'{claim.path}/{directory.STORAGE}', attempt)
-    ended = None
+    ended: _Ended | None = None
+    files: list[list[Any]] = []
     if isinstance(function, worker_setup.Prepared):
-        ended, function = _set_up(function, running, way, claim.logs, mask), function.function
+        ended, files = _prepare(function, running, way, claim.logs, mask)
+        function = function.function
     meter = Meter(alone=(in_worker or way == 'descriptors') and not job.chain, in_worker=in_worker)
     if ended is None:
         ended = _call(function, running, way, claim.logs, mask)
@@ -366,6 +362,8 @@ def _compute(claim: Claim, job: Job, function: _Function, look: _Look, mask: _Ma
     if os.getpid() != process:
         os._exit(0)  # a child that the function forked and let return: the run is its parent's
     run.finished_at = format_time(time.time())
+    if running._uses or files:
+        run.made_from(*dependencies.recorded(running._uses), directory.inputs_text(files))
     run_result = _conclude(claim, run, ended)
     return run_result._replace(nested=tuple(running._nested)) if running._nested else run_result
 
@@ -384,6 +382,23 @@ def _holds_another_run(claim: Claim, job: Job, look: _Look) -> bool:
     return record.get('state') != 'error' or directory.recorded_args(record) != job.args
 
 
+def _prepare(
+    prepared: worker_setup.Prepared, running: RunContext, way: str, logs: tuple[int, ...], mask: _Mask
+) -> tuple[_Ended | None, list[list[Any]]]:
+    """Give a run what its setup makes, and name its files: (what it ended in where one fails, the files)."""
+    files: list[list[Any]] = []
+    ended = None if prepared.setup is None else _set_up(prepared, running, way, logs, mask)
+    if ended is not None or prepared.inputs is None:
+        return ended, files
+    named, args = prepared.inputs, json.loads(running._job.args)
+
+    def take(*_: object) -> None:
+        files.extend(inputs.take(named, running.collection, running.ident, args))
+
+    ended = _call(take, running, way, logs, mask)
+    return (None if ended.exception is None else ended), files
+
+
 def _set_up(
     prepared: worker_setup.Prepared, running: RunContext, way: str, logs: tuple[int, ...], mask: _Mask
 ) -> _Ended | None:
@@ -400,7 +415,9 @@ def _set_up(
             ended = _call(made.make, running, way, logs, mask, keep_setup)
             if ended.exception is not None:
                 return ended
+            made.uses = running._uses
     running.setup = made.value
+    running._uses = {key: runs.copy() for key, runs in made.uses.items()}
     return None
 
 

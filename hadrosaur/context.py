@@ -62,6 +62,7 @@ class RunContext(run_progress.Says):
         self._process = os.getpid()
         self._chain = (*job.chain, job.step)
         self._nested: list[Entry] = []
+        self._uses: dict[tuple[str, str], dict[str, str]] = {}  # resources: run ids, each with its args hash
         self._fetching = threading.Lock()  # what a coroutine fetches in threads, one after the other
 
     @property
@@ -164,6 +165,14 @@ def add_nested(running: RunContext, run_result: RunResult) -> None:
     running._nested.extend(run_result.nested)
     if run_result.fresh:
         running._nested.append(run_result.entry)
+        # What it was given before is replaced by its own doing, and by nobody else's.
+        running._uses.pop((run_result.entry.collection, run_result.entry.ident), None)
+
+
+def add_use(running: RunContext, collection: str, ident: str, run: str, args_hash: str) -> None:
+    """Note that the function was given what a run of another resource has made."""
+    if (base_of(running), collection, ident) not in running._chain:
+        running._uses.setdefault((collection, ident), {})[run] = args_hash
 
 
 def stderr_handler(form: str) -> logging.Handler:

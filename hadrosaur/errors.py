@@ -13,6 +13,7 @@
     │   ├─ InvalidIdent(ValueError)
     │   ├─ InvalidArgs(TypeError)
     │   ├─ ResourceNotFound(LookupError)
+    │   ├─ InputNotFound(LookupError)
     │   ├─ Unreadable
     │   ├─ ResourceFailed
     │   │   ├─ Interrupted
@@ -36,7 +37,8 @@
 
     HadrosaurWarning(UserWarning)
     ├─ ArgsChangedWarning
-    └─ VersionChangedWarning
+    ├─ VersionChangedWarning
+    └─ StaleWarning
 
 Each error says what happened, where, and in ``hint`` the next step. ``exit_code`` is what the command line
 exits with. An exception of your own function is not one of these: it is stored with the resource, in
@@ -127,6 +129,10 @@ class ResourceNotFound(ResourceError, LookupError):
     """The resource was never requested, or was removed."""
 
     exit_code = 3
+
+
+class InputNotFound(ResourceError, LookupError):
+    """A file that a resource is to be computed from is not there, or is no file that can be read."""
 
 
 class Unreadable(ResourceError):
@@ -270,6 +276,10 @@ class ArgsChangedWarning(HadrosaurWarning):
 
 class VersionChangedWarning(HadrosaurWarning):
     """A completed resource was computed by another version of the function; the saved result was returned."""
+
+
+class StaleWarning(HadrosaurWarning):
+    """What a resource was computed from has changed since; the saved result was returned."""
 
 
 def log(message: str, *values: object) -> None:

@@ -8,16 +8,17 @@ pending, the directory is computed under its lock, the row says what came of it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import capture, compute, context, directory, limits, wait_graph
+from . import canonical, capture, compute, context, dependencies, directory, limits, wait_graph
 from .errors import IndexFault, ResourceNotFound
 from .executors import _inline_cancel
 from .handle import FolderState, Resource, look
-from .records import Entry, Explanation, Job, RunResult
+from .records import NO_FACTS, Difference, Entry, Explanation, Job, RunResult
 from .store import FilesOnly, Store, is_worth_a_retry, retry_order
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .basedir import BaseDirectory
     from .directory import State
     from .executors.base import Function
-    from .records import Reason
+    from .records import Facts, Reason
     from .registry import Collection, Registry
 
 _POLL, _POLL_MOST = 0.005, 1.0  # seconds between looks at a resource that is waited for
@@ -86,21 +87,38 @@ class Fetcher:
         """
         path = collection.spec.path
         folder = directory.find_folder(path, ident)
+        inside = self._inside()
         compared = args is not None or collection.is_versioned
-        found = look(path, folder, with_record=compared)
+        found = look(path, folder, with_record=compared or inside is not None)
         if found.state != 'completed':
             return found.state, None
         if found.damage is not None:  # there is nothing that a policy could keep
             self._live.warn_of_damage(collection, ident, folder, found.damage)
             return 'damaged', None
-        if compared and collection.is_outdated(ident, found.record, args):
+        if compared and collection.is_outdated(ident, found.record, args, self._base):
             return found.state, None
         resource = self._live.resource(collection, ident, folder, 'completed', found.value, seen=found)
+        if inside is not None:
+            inside.note_use(resource)
         return found.state, resource
+
+    def _inside(self) -> FilesOnly | None:
+        """Inside a function of this base: the store that notes what it is given."""
+        running = context.current()
+        is_inside = running is not None and context.base_of(running) == self._base.path
+        return FilesOnly(self._base, running) if is_inside else None
 
     def get(self, collection: Collection, ident: str) -> Resource | None:
         """Look without ever computing it; None where there is nothing."""
-        folder, found = self._live.look(collection, ident)
+        inside = self._inside()
+        resource = self.peek(collection, ident, with_record=inside is not None)
+        if inside is not None and resource is not None:
+            inside.note_use(resource)
+        return resource
+
+    def peek(self, collection: Collection, ident: str, *, with_record: bool = False) -> Resource | None:
+        """`get`, without noting that a function was given it."""
+        folder, found = self._live.look(collection, ident, with_record=with_record)
         entry: Entry | None = None
         if found.state in ('pending', 'damaged'):
             found, entry = self._looked_at_closely(collection, ident, folder)
@@ -132,7 +150,7 @@ class Fetcher:
         recovered = store.recover(collection, ident, folder)
         if recovered.busy and recovered.ended_in_error is None:
             return FolderState('pending'), None
-        found = look(collection.spec.path, folder)
+        found = look(collection.spec.path, folder, with_record=True)
         if not recovered.is_foreseen or found.state not in ('pending', 'damaged'):
             return found, None
         foreseen = recovered.foreseen
@@ -172,7 +190,9 @@ class Fetcher:
                 elif isinstance(store, FilesOnly) or not (asked.background or collection.needs_worker):
                     run_result = self._compute_here(store, collection, job, asked.echo)
                     if run_result is not None and (run_result.fresh or run_result.not_started):
-                        return store.resource_of(collection, job, run_result)
+                        resource = store.resource_of(collection, job, run_result)
+                        store.note_use(resource)
+                        return resource
                 else:
                     sent = True
                     if asked.echo and (wait or not asked.background):
@@ -398,12 +418,32 @@ class Fetcher:
                 return Explanation(True, 'its last run was cut off', 'cut-off')
             return self._explain_pending(collection, folder, args, recompute)
         if state == 'error':
-            return Explanation(retry_errors, 'its last run ended in error', 'error')
+            why = 'its last run ended in error'
+            return self._with_cause(
+                Explanation(retry_errors, why, 'error'), collection, ident, found.record or {}
+            )
         if found.damage is not None:
             return Explanation(True, f'its result is damaged: {found.damage}', 'damaged')
+        record = found.record or {}
         if recompute:
-            return Explanation(True, 'it is completed, and asked for anew', 'recompute')
-        return self._explain_completed(collection, found.record or {}, args)
+            explained = Explanation(True, 'it is completed, and asked for anew', 'recompute')
+        else:
+            explained = self._explain_completed(collection, record, args, ident)
+        explained = explained._replace(differences=_differences(collection, record, args, self._base.facts()))
+        return self._with_cause(explained, collection, ident, record)
+
+    def _with_cause(
+        self, explained: Explanation, collection: Collection, ident: str, record: dict[str, Any]
+    ) -> Explanation:
+        """The same, with why the resource is stale, if it is."""
+        key = (collection.name, ident)
+        cause = dependencies.cause(self._base.path, key, record, self._base.facts())
+        if cause is None:
+            return explained
+        reason = explained.reason
+        if explained.code == 'completed':
+            reason = f'it is completed, and stale: {cause.because}'
+        return explained._replace(reason=reason, stale_because=cause.because, chain=cause.chain)
 
     def _explain_pending(
         self, collection: Collection, folder: str, args: str | None, recompute: bool
@@ -422,20 +462,41 @@ class Fetcher:
         return Explanation(False, 'it is being computed, or queued', 'pending')
 
     def _explain_completed(
-        self, collection: Collection, record: dict[str, Any], args: str | None
+        self, collection: Collection, record: dict[str, Any], args: str | None, ident: str | None = None
     ) -> Explanation:
         whys = compute.differs(record, args, collection.spec)
+        causes = {} if ident is None else collection.causes(ident, record, self._base)
+        whys += causes
         if not whys:
             return Explanation(False, 'it is completed', 'completed')
         policy, why = collection.strictest(whys)
         if why == 'age':
             return Explanation(True, f'it is older than {collection.spec.expires_after:g} s', 'age')
-        code: Reason = 'args' if why == 'args' else 'version'
+        code: Reason = why  # type: ignore[assignment]
         if not collection.is_registered:
             rule = "only a collection with on_args_change='recompute' computes it again"
             return Explanation(False, f'its {why} changed, and {rule}', code)
         reason = f"its {why} changed, and the collection's policy is {policy!r}"
+        if why in causes:
+            reason = f"it is stale ({causes[why]}), and the collection's policy is {policy!r}"
         return Explanation(policy == 'recompute', reason, code, policy == 'error')
+
+
+def _differences(
+    collection: Collection, record: dict[str, Any], args: str | None, facts: dict[str, Facts]
+) -> tuple[Difference, ...]:
+    """In which args a resource differs from what is asked for, and in its version."""
+    found = []
+    if args is not None:
+        old, new = json.loads(directory.recorded_args(record) or '{}'), json.loads(args)
+        for name in sorted(old.keys() | new.keys()):
+            pair = [canonical.args_json({name: each[name]}) if name in each else None for each in (old, new)]
+            if pair[0] != pair[1]:
+                found.append(Difference(f'args.{name}', old.get(name), new.get(name)))
+    version = facts.get(collection.name, NO_FACTS).version
+    if version is not None and version != record.get('version'):
+        found.append(Difference('version', record.get('version'), version))
+    return tuple(found)
 
 
 def not_found(base: BaseDirectory, collection: str, ident: str) -> ResourceNotFound:

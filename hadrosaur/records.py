@@ -48,6 +48,9 @@ COLUMNS = (
     'version',
     'history',
     'provenance',
+    'run',
+    'uses',
+    'inputs',
     'path',
     'session',
     'changed',
@@ -58,7 +61,7 @@ COLUMNS = (
 INDEXED_RESULT = 2048
 """Bytes of a result.json that the index holds too, if a collection says nothing else."""
 
-PUBLIC_COLUMNS = COLUMNS[:24]
+PUBLIC_COLUMNS = COLUMNS[:27]
 """The columns that users see; the last three are the index's own bookkeeping."""
 
 _BLANK = dict.fromkeys(COLUMNS)
@@ -149,6 +152,7 @@ if TYPE_CHECKING:
         max_rss: int | None
         version: str | None
         provenance: str | None
+        run: str | None
         path: str
         session: str | None
         changed: str | None
@@ -164,6 +168,15 @@ def _parsed(text: str | None) -> Any:
         return json.loads(text) if text else None
     except (ValueError, RecursionError):  # edited by hand
         return None
+
+
+class Use(NamedTuple):
+    """A resource that the function of another was given."""
+
+    collection: str
+    ident: str
+    run: str  # id of the run that made it
+    args_hash: str
 
 
 class Entry(_Row):
@@ -225,6 +238,20 @@ class Entry(_Row):
         return [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
 
     @property
+    def uses(self) -> list[Use]:
+        """What the function fetched while it ran: of each the collection, ident, run and args hash."""
+        found = _parsed(self.raw('uses'))
+        lines = found if isinstance(found, list) else []
+        return [Use(*line) for line in lines if isinstance(line, list) and len(line) == len(Use._fields)]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Absolute paths of the files that ``inputs`` of the collection named."""
+        found = _parsed(self.raw('inputs'))
+        lines = found if isinstance(found, list) else []
+        return [str(line[0]) for line in lines if isinstance(line, list) and line]
+
+    @property
     def queued_at(self) -> datetime | None:
         """When the resource was requested."""
         return self._time('queued_at')
@@ -238,6 +265,11 @@ class Entry(_Row):
     def finished_at(self) -> datetime | None:
         """When the function returned or failed."""
         return self._time('finished_at')
+
+    @property
+    def stale_because(self) -> str | None:
+        """The nearest reason for which it is stale, in rows of a query for what is stale; else None."""
+        return tuple.__getitem__(self, len(COLUMNS)) if len(self) > len(COLUMNS) else None
 
     def _time(self, name: str) -> datetime | None:
         text = self.raw(name)
@@ -262,7 +294,8 @@ class Entry(_Row):
         """Return the public columns as a JSON-serialisable dict; times as ISO-8601 text."""
         values = {name: tuple.__getitem__(self, _POSITION[name]) for name in PUBLIC_COLUMNS}
         parsed = {'args': self.args, 'result': self.result, 'error_bases': list(self.error_bases)}
-        return {**values, **parsed, 'history': self.history}
+        more = {'uses': [use._asdict() for use in self.uses], 'inputs': self.inputs}
+        return {**values, **parsed, 'history': self.history, **more}
 
     def __repr__(self) -> str:
         shown = ', '.join(
@@ -325,6 +358,7 @@ class Job(NamedTuple):
     recompute: str = 'no'  # 'no'; 'changed': if args, version or age differ; 'yes'
     provenance: str | None = None  # name of the note that tells which program asked (see provenance.py)
     chain: tuple[tuple[str, str, str], ...] = ()  # the resources (see step) whose functions asked for it
+    stale_run: str | None = None  # with 'changed': what this run has left is no good either
 
     @property
     def collection(self) -> str:
@@ -349,7 +383,7 @@ class Job(NamedTuple):
         return Entry((
             spec.collection, self.ident, status, phase, self.args, self.args_hash, None, self.attempt,
             self.queued_at, started_at, *_UNKNOWN, host, pid, None, None, spec.version, None, self.provenance,
-            f'{spec.folder}/{self.folder}', None, None, None,
+            None, None, None, f'{spec.folder}/{self.folder}', None, None, None,
         ))  # fmt: skip
 
     @property
@@ -476,8 +510,56 @@ Reason = Literal[
     'args',
     'version',
     'age',
+    'input',
+    'upstream',
     'recompute',
 ]
+
+
+Why = Literal['version', 'age', 'input', 'upstream']
+
+
+class Facts(NamedTuple):
+    """What makes resources of a collection stale.
+
+    Attributes:
+        version: Of its function; None: any will do.
+        expires_after: Seconds that a result stays good.
+        recomputes: For which causes a fetch computes a resource again.
+    """
+
+    version: str | None = None
+    expires_after: float | None = None
+    recomputes: frozenset[Why] = frozenset()
+
+
+NO_FACTS = Facts()
+
+
+class Cause(NamedTuple):
+    """Why a resource is stale."""
+
+    code: Why
+    reason: str  # in words
+    chain: tuple[str, ...]  # from the resource to where the cause lies, as collection/ident
+    old: str | None = None  # of a version
+    new: str | None = None
+
+    @property
+    def because(self) -> str:
+        """The cause in words, and through which resource it comes where that is not plain."""
+        direct = 2 if self.code == 'upstream' else 1
+        if len(self.chain) <= direct:
+            return self.reason
+        return f'{self.chain[1]} is stale: {self.reason}'
+
+
+class Difference(NamedTuple):
+    """What is other than it was when a resource was computed."""
+
+    what: str  # 'version', or an arg as args.C
+    old: Any  # None where there was none
+    new: Any
 
 
 class Explanation(NamedTuple):
@@ -487,3 +569,6 @@ class Explanation(NamedTuple):
     reason: str  # in words
     code: Reason = 'completed'  # the reason as one word
     refused: bool = False  # a policy is 'error': fetch raises, fetch_many counts an error
+    differences: tuple[Difference, ...] = ()  # args and version, then and now
+    stale_because: str | None = None  # the nearest cause, where it is stale
+    chain: tuple[str, ...] = ()  # from the resource to where that lies, as collection/ident

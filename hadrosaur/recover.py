@@ -255,7 +255,15 @@ def remove(
     return True
 
 
-_KEPT = ('capture', 'error_frame', 'result_size', 'result_sha256', 'index_result')
+_KEPT = (
+    'uses_count',
+    'uses_digest',
+    'capture',
+    'error_frame',
+    'result_size',
+    'result_sha256',
+    'index_result',
+)
 
 
 def record_of(entry: Entry, folder: int, record: dict[str, Any]) -> bytes | None:
@@ -272,7 +280,7 @@ def record_of(entry: Entry, folder: int, record: dict[str, Any]) -> bytes | None
         if data is None:
             return None
         kept.update(result_size=len(data), result_sha256=directory.checksum(data))
-    return directory.record_bytes(entry, entry.status, str(record.get('run', '')), **kept)
+    return directory.record_bytes(entry, entry.status, directory.recorded_run(record), **kept)
 
 
 class _Recovery(NamedTuple):
@@ -342,7 +350,7 @@ class _Recovery(NamedTuple):
             fileops.remove(directory.RESULT, self.claim.folder)
         # What the run removed is gone from the disk too, or the next one may find it there again.
         fileops.sync_folder(self.claim.folder)
-        self.claim.write_record(directory.record_bytes(entry, 'error', str(record.get('run'))))
+        self.claim.write_record(directory.record_bytes(entry, 'error', directory.recorded_run(record)))
         return entry.change(seen_mtime_ns=self.claim.set_status('error'))
 
     def _forget(self, on_disk: directory.State) -> None:

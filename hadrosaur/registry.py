@@ -7,7 +7,18 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from . import canonical, capture, compute, context, fileops, limits, redefinition, worker_setup
+from . import (
+    canonical,
+    capture,
+    compute,
+    context,
+    dependencies,
+    fileops,
+    inputs,
+    limits,
+    redefinition,
+    worker_setup,
+)
 from .directory import STATUS
 from .errors import (
     ArgsChangedWarning,
@@ -16,11 +27,12 @@ from .errors import (
     InvalidIdent,
     ProjectError,
     ResourceError,
+    StaleWarning,
     UnknownCollection,
     VersionChangedWarning,
     warn,
 )
-from .records import CollectionSpec
+from .records import CollectionSpec, Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +63,8 @@ class Collection(NamedTuple):
     on_version_change: Policy = 'warn'
     prepared: worker_setup.Prepared | None = None  # the function with its setup
     columns: tuple[tuple[str, str], ...] = ()  # names, and the parts of args and results that they mean
+    on_upstream_change: Policy = 'keep'
+    on_input_change: Policy = 'keep'
 
     @property
     def program(self) -> Callable[..., Any] | worker_setup.Prepared:
@@ -65,7 +79,29 @@ class Collection(NamedTuple):
     @property
     def is_versioned(self) -> bool:
         """Does a saved result have to be compared with its record before it is served?"""
-        return self.spec.version is not None or self.spec.expires_after is not None
+        is_dated = self.spec.version is not None or self.spec.expires_after is not None
+        return is_dated or self.looks_at_origin
+
+    @property
+    def looks_at_origin(self) -> bool:
+        """Is what a saved result was computed from looked at before it is served?"""
+        return self.on_upstream_change != 'keep' or self.on_input_change != 'keep'
+
+    @property
+    def facts(self) -> Facts:
+        """What makes its resources stale."""
+        policies = {**self._policies(), 'age': 'recompute'}
+        cured = frozenset(why for why, policy in policies.items() if policy == 'recompute')
+        return Facts(self.spec.version, self.spec.expires_after, cured)  # type: ignore[arg-type]
+
+    def _policies(self) -> dict[str, Policy]:
+        return {
+            'args': self.on_args_change,
+            'version': self.on_version_change,
+            'age': 'recompute',
+            'input': self.on_input_change,
+            'upstream': self.on_upstream_change,
+        }
 
     @property
     def needs_worker(self) -> bool:
@@ -80,30 +116,66 @@ class Collection(NamedTuple):
         except OverflowError:
             return most
 
-    def is_outdated(self, ident: str, record: dict[str, Any] | None, args: str | None) -> bool:
+    def is_outdated(
+        self,
+        ident: str,
+        record: dict[str, Any] | None,
+        args: str | None,
+        base: BaseDirectory | None = None,
+    ) -> bool:
         """Is a completed resource to be computed again, by the policies?
 
         Args:
             ident: The resource's ident.
             record: Its record.json.
             args: Canonical JSON of the args given, None where none were: then they are not compared.
+            base: Where it is, to look at what it was computed from, if a policy asks for that.
 
-        Raises InvalidArgs (ResourceError where the version changed) where a policy says ``'error'``.
+        Raises InvalidArgs (ResourceError for another reason) where a policy says ``'error'``.
         """
-        whys = compute.differs(record or {}, args, self.spec)
+        whys: list[str] = compute.differs(record or {}, args, self.spec)
+        causes = self.causes(ident, record or {}, base) if base is not None and self.looks_at_origin else {}
+        whys += causes
         if not whys:
             return False
         policy, why = self.strictest(whys)
         if policy in ('recompute', 'keep'):
             return policy == 'recompute'
-        category = ArgsChangedWarning if why == 'args' else VersionChangedWarning
-        what = 'with other args' if why == 'args' else 'by another version of its function'
-        message = f'{self.name}/{ident} was computed {what}'
+        category = {'args': ArgsChangedWarning, 'version': VersionChangedWarning}.get(why, StaleWarning)
+        said = {
+            'args': 'was computed with other args',
+            'version': 'was computed by another version of its function',
+        }
+        message = f'{self.name}/{ident} {said.get(why) or f"is stale: {causes[why]}"}'
         if policy == 'error':
             refusal = InvalidArgs if why == 'args' else ResourceError
             raise refusal(message, collection=self.name, ident=ident, hint=_AGAIN)
         warn(f'{message}; the saved result is returned ({_AGAIN})', category)
         return False
+
+    def causes(self, ident: str, record: dict[str, Any], base: BaseDirectory) -> dict[str, str]:
+        """Why it is stale by what it was computed from, as far as the policies ask: 'input', 'upstream'."""
+        found: dict[str, str] = {}
+        if self.on_input_change != 'keep' and (what := self.changed_input(ident, record)):
+            found['input'] = f'its input {what}'
+        if self.on_upstream_change != 'keep':
+            is_cured = self.on_upstream_change == 'recompute'
+            upstream = dependencies.cause(
+                base.path, (self.name, ident), record, base.facts(), own=False, only_cured=is_cured
+            )
+            if upstream is not None:
+                found['upstream'] = upstream.because
+        return found
+
+    def changed_input(self, ident: str, record: dict[str, Any]) -> str | None:
+        """What became of a file that it was computed from, or which files there are now instead."""
+        lines = dependencies.input_lines(record)
+        if what := inputs.changed(lines):
+            return what
+        if self.prepared is None or self.prepared.inputs is None or 'inputs' not in record:
+            return None
+        args = record.get('args')
+        return inputs.renamed(self.prepared.inputs, lines, ident, args if isinstance(args, dict) else {})
 
     def is_wanted_anew(self, ident: str, entry: Entry, args: str | None, *, recompute: bool) -> bool:
         """Is what somebody else's run has left to be computed again, as it differs from what was asked for?
@@ -128,7 +200,7 @@ class Collection(NamedTuple):
 
     def strictest(self, whys: list[str]) -> tuple[str, str]:
         """(policy, why): of the ways in which a result differs, the one that decides what is done."""
-        policies = {'args': self.on_args_change, 'version': self.on_version_change, 'age': 'recompute'}
+        policies = self._policies()
         return min(((policies[why], why) for why in whys), key=lambda each: _STRICTEST_FIRST.index(each[0]))
 
     def check(self) -> None:
@@ -173,11 +245,11 @@ class Collection(NamedTuple):
         most = self.spec.index_result
         if isinstance(most, bool) or not isinstance(most, int) or most < 0:
             raise ValueError(f'index_result must be a number of bytes, or False, not {most!r}')
-        for name in ('on_args_change', 'on_version_change'):
+        for name in ('on_args_change', 'on_version_change', 'on_upstream_change', 'on_input_change'):
             if getattr(self, name) not in POLICIES:
                 raise ValueError(_choose(name, POLICIES, getattr(self, name)))
         if self.prepared is not None:
-            worker_setup.refuse(self.prepared.setup)
+            worker_setup.refuse(self.prepared)
         if self.spec.capture not in capture.WAYS:
             raise ValueError(_choose('capture', capture.WAYS, self.spec.capture))
 
@@ -225,6 +297,7 @@ class Registry:
         if not context.in_worker:
             self._make_folder(collection)
         self._known[collection.name] = collection
+        self._base.registered[collection.name] = collection.facts
         self._cells[collection.name] = cell
 
     def _make_folder(self, collection: Collection) -> None:
@@ -262,10 +335,6 @@ class Registry:
 
     def _lock(self) -> str:
         return self._base.lock
-
-    def versions(self) -> dict[str, str | None]:
-        """By collection, the version of its registered function."""
-        return {name: known.spec.version for name, known in self._known.items()}
 
     def functions(self) -> list[Any]:
         """The functions that are registered, in the order of their registration."""
@@ -309,7 +378,7 @@ class Registry:
             if everything
             or (
                 _is_importable(known.function)
-                and (not known.prepared or _is_importable(known.prepared.setup))
+                and (not known.prepared or all(map(_is_importable, known.prepared.parts)))
             )
         }
         return carried, self._left_out | (self._known.keys() - carried.keys())
@@ -317,6 +386,7 @@ class Registry:
     def restore(self, carried: dict[str, Collection], left_out: frozenset[str]) -> None:
         """Take in what `carried` gave."""
         self._known.update(carried)
+        self._base.registered.update({name: known.facts for name, known in carried.items()})
         self._left_out = left_out
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _COMPARED = ('status', 'args', 'args_hash', 'result', 'attempt', 'queued_at', 'started_at', 'finished_at',
              'duration', 'error_type', 'error_bases', 'error', 'error_group', 'host', 'pid', 'cpu_seconds',
-             'max_rss', 'version', 'history', 'provenance', 'path')  # fmt: skip
+             'max_rss', 'version', 'history', 'provenance', 'run', 'uses', 'inputs', 'path')  # fmt: skip
 _compared = operator.itemgetter(*map(COLUMNS.index, _COMPARED))
 
 

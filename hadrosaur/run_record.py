@@ -6,9 +6,11 @@ run say is the same, and needs no look at each field.
 
 from __future__ import annotations
 
+import json
 import os
 from functools import lru_cache
 from json.encoder import encode_basestring
+from typing import Any
 
 from . import directory
 from .basedir import HOST
@@ -66,7 +68,18 @@ class RunRecord:
         )
         self._where = f'{host}{pid},\n "cpu_seconds": '
         self._rest = f'{told}{before}"capture": "{way}"'
+        self._before = f'{told}{before}'
+        self._uses: str | None = None
+        self._inputs: str | None = None
+        self._counted: dict[str, Any] = {}
         self._args = f',\n "args": {job.args}\n}}\n'
+
+    def made_from(self, uses: str | None, counted: dict[str, Any], inputs: str | None) -> None:
+        """Have it tell what the function fetched, and the files that it was computed from."""
+        self._uses, self._inputs, self._counted = uses, inputs, counted
+        cells = {'uses': uses, 'inputs': inputs, **{name: json.dumps(cell) for name, cell in counted.items()}}
+        told = ''.join([f'"{name}": {cell},\n ' for name, cell in cells.items() if cell is not None])
+        self._rest = f'{self._before}{told}"capture": "{self.way}"'
 
     def begun(self) -> bytes:
         """The record.json that says begun."""
@@ -85,7 +98,8 @@ class RunRecord:
 
     def failed(self, entry: Entry, frame: str | None) -> bytes:
         """The record.json of a run that failed: ``entry`` tells of what, ``frame`` where."""
-        return directory.record_bytes(entry, 'error', self.job.run, capture=self.way, error_frame=frame)
+        more = {'capture': self.way, **self._counted, 'error_frame': frame}
+        return directory.record_bytes(entry, 'error', self.job.run, **more)
 
     def entry(self, status: Status, result: str | None = None, mtime: int | None = None) -> Entry:
         """The row. A result is in it where it is short enough; ``mtime``: when status.json was written."""
@@ -95,5 +109,6 @@ class RunRecord:
             spec.collection, job.ident, status, None, job.args, job.args_hash, result, self.attempt,
             job.queued_at, self._started_at, self.finished_at, duration, None, None, None, None, HOST,
             self._pid, cpu, peak, spec.version, self._history, job.provenance,
+            job.run, self._uses, self._inputs,
             f'{spec.folder}/{job.folder}', None, None, mtime,
         ))  # fmt: skip

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REVISIONS = ('0001_resources', '0002_fewer_indexes', '0003_results_and_bases', '0004_order', '0005_history',
-             '0006_provenance')  # fmt: skip
+             '0006_provenance', '0007_uses')  # fmt: skip
 """Every revision there ever was, oldest first; a stored one that is not here is from a newer release."""
 
 HEAD = REVISIONS[-1]
@@ -62,6 +62,9 @@ CREATE TABLE resources (
     version       TEXT,           -- version of the function, where the collection names one
     history       TEXT,           -- earlier attempts, as a JSON list; the view attempts lists them
     provenance    TEXT,           -- the note on its program, .hadrosaur/provenance/<this>.json
+    run           TEXT,           -- id of the run; empty where its record tells none
+    uses          TEXT,           -- what its function fetched, as a JSON list; the table uses lists it
+    inputs        TEXT,           -- files that it was computed from, as a JSON list
     path          TEXT,           -- the resource's directory, relative to the base directory
     session       TEXT,           -- of a pending one: the process that asked, as in .hadrosaur/sessions
     changed       TEXT NOT NULL,  -- when this row was last written
@@ -71,6 +74,43 @@ CREATE TABLE resources (
     CONSTRAINT resources_phase_is_of_pending
         CHECK (phase IS NULL OR (status = 'pending' AND phase IN ('queued', 'running')))
 )"""
+
+USES = """\
+CREATE TABLE uses (
+    -- One row for each resource that the function of another fetched. Triggers fill it from resources.uses.
+    collection      TEXT NOT NULL,  -- the resource
+    ident           TEXT NOT NULL,
+    used_collection TEXT NOT NULL,  -- and what its function fetched
+    used_ident      TEXT NOT NULL,
+    run             TEXT NOT NULL,  -- id of the run that it was given
+    CONSTRAINT uses_key PRIMARY KEY (collection, ident, used_collection, used_ident, run)
+) WITHOUT ROWID"""
+
+_FILL = """\
+    INSERT OR IGNORE INTO uses
+    SELECT NEW.collection, NEW.ident, json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+           json_extract(value, '$[2]')
+    FROM json_each(NEW.uses) WHERE instr(value, '\\u0000') = 0;"""  # SQLite's JSON ends a text at a NUL
+
+TRIGGERS = {
+    'uses_of_new': f"""\
+CREATE TRIGGER uses_of_new AFTER INSERT ON resources WHEN NEW.uses IS NOT NULL
+BEGIN
+{_FILL}
+END""",
+    'uses_of_changed': f"""\
+CREATE TRIGGER uses_of_changed AFTER UPDATE OF uses ON resources WHEN OLD.uses IS NOT NEW.uses
+BEGIN
+    DELETE FROM uses WHERE collection = OLD.collection AND ident = OLD.ident;
+{_FILL}
+END""",
+    'uses_of_removed': """\
+CREATE TRIGGER uses_of_removed AFTER DELETE ON resources WHEN OLD.uses IS NOT NULL
+BEGIN
+    DELETE FROM uses WHERE collection = OLD.collection AND ident = OLD.ident;
+END""",
+}
+"""So whoever writes a row writes what it used in the same transaction."""
 
 INDEXES = (
     # The last ones of a collection, in the order of a query read backwards; the status, for those who ask
@@ -91,6 +131,10 @@ INDEXES = (
     ' WHERE error_type IS NOT NULL',
     'CREATE INDEX resources_by_error_group ON resources (error_group, finished_at)'
     ' WHERE error_group IS NOT NULL',
+    # What was computed from files.
+    'CREATE INDEX resources_with_inputs ON resources (collection) WHERE inputs IS NOT NULL',
+    # What fetched a resource.
+    'CREATE INDEX uses_by_used ON uses (used_collection, used_ident)',
 )
 
 VIEWS = {
@@ -150,6 +194,16 @@ CREATE VIEW attempts AS
            args_hash, version, host
     FROM resources
     WHERE started_at IS NOT NULL""",
+    'dependencies': """\
+CREATE VIEW dependencies AS
+    -- What each resource fetched, and whether the run that it was given is still the present one.
+    SELECT u.collection, u.ident, u.used_collection, u.used_ident, u.run, r.run AS present_run,
+           CASE WHEN r.ident IS NULL THEN 'gone'
+                WHEN r.status = 'pending' THEN 'pending'
+                WHEN coalesce(r.run, '') <> u.run THEN 'changed'
+                ELSE 'current' END AS state
+    FROM uses AS u
+    LEFT JOIN resources AS r ON r.collection = u.used_collection AND r.ident = u.used_ident""",
     'running': """\
 CREATE VIEW running AS
     -- What is being computed, longest first.
@@ -180,6 +234,6 @@ def create(execute: Callable[[str], object]) -> None:
     The caller opens and commits the transaction.
     """
     execute(f'PRAGMA application_id = {APPLICATION_ID}')
-    for statement in (TABLE, *INDEXES, *VIEWS.values(), VERSION_TABLE):
+    for statement in (TABLE, USES, *INDEXES, *TRIGGERS.values(), *VIEWS.values(), VERSION_TABLE):
         execute(statement)
     execute(f"INSERT INTO alembic_version VALUES ('{HEAD}')")

@@ -235,11 +235,11 @@ class Store(Guarded):
         ``batch``: what its run id begins with (see `new_batch`). ``is_run``: the function is to be called.
         ``is_new``: it was seen to have no folder.
         """
-        if args is None and is_new:
-            args = '{}'
-        elif args is None:
-            is_there = os.path.lexists(f'{collection.spec.path}/{folder}')
-            record = self.record(collection, folder) if is_there else None
+        record: dict[str, Any] | None = None
+        looks = recompute == 'changed' and collection.looks_at_origin
+        if ((args is None and not is_new) or looks) and os.path.lexists(f'{collection.spec.path}/{folder}'):
+            record = self.record(collection, folder)
+        if args is None:
             args = (directory.recorded_args(record) if record else None) or '{}'
         running = context.current()
         return Job(
@@ -253,6 +253,7 @@ class Store(Guarded):
             recompute=recompute,
             chain=context.chain_of(running) if running else (),
             provenance=self._provenance() if is_run else None,
+            stale_run=directory.recorded_run(record) if looks else None,
         )
 
     def _provenance(self) -> str | None:
@@ -410,6 +411,9 @@ class Store(Guarded):
         more: dict[str, Any] = {'entry': entry, 'seen': found if entry is None else None}
         return self.resource(collection, job.ident, job.folder, status, found.value, **more)
 
+    def note_use(self, resource: Resource) -> None:
+        """A function was given a resource; outside of one there is nothing to note."""
+
     def close(self) -> None:
         """Write what waits, close the index and end the session."""
         self.rows.close()
@@ -437,6 +441,20 @@ class FilesOnly(Store):
     def _provenance(self) -> str | None:
         """That of whoever asked for what is running."""
         return context.job_of(self._running).provenance if self._running is not None else None
+
+    def note_use(self, resource: Resource) -> None:
+        """Have the record of what runs tell which run it was given."""
+        running, entry, seen = self._running, resource._entry, resource._seen
+        if running is None or context.base_of(running) != self.base.path or resource.status == 'pending':
+            return
+        if entry is not None:
+            run, known = entry.run, entry.args_hash
+        else:
+            record = (seen and seen.record) or {}
+            run, known = directory.recorded_run(record), record.get('args_hash')
+        if run is not None:  # else it never began
+            known = known if isinstance(known, str) else ''
+            context.add_use(running, resource.collection, resource.ident, run, known)
 
     def _session(self) -> str | None:
         """None: the rows are the caller's."""

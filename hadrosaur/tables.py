@@ -48,6 +48,9 @@ resources = Table(
     Column('version', Text),
     Column('history', Text),
     Column('provenance', Text),
+    Column('run', Text),
+    Column('uses', Text),
+    Column('inputs', Text),
     Column('path', Text),
     Column('session', Text),
     Column('changed', Text, nullable=False),
@@ -89,6 +92,21 @@ resources = Table(
         'finished_at',
         sqlite_where=text('error_group IS NOT NULL'),
     ),
+    Index('resources_with_inputs', 'collection', sqlite_where=text('inputs IS NOT NULL')),
+)
+
+
+uses = Table(
+    'uses',
+    metadata,
+    Column('collection', Text, nullable=False),
+    Column('ident', Text, nullable=False),
+    Column('used_collection', Text, nullable=False),
+    Column('used_ident', Text, nullable=False),
+    Column('run', Text, nullable=False),
+    PrimaryKeyConstraint('collection', 'ident', 'used_collection', 'used_ident', 'run', name='uses_key'),
+    Index('uses_by_used', 'used_collection', 'used_ident'),
+    sqlite_with_rowid=False,
 )
 
 

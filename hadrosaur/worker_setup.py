@@ -35,16 +35,31 @@ def pause_after(took: float) -> float:
 
 
 class Prepared:
-    """A function and its setup, on their way to a worker."""
+    """A function, with its setup and what names its inputs where it has them, on their way to a worker."""
 
-    def __init__(self, function: Callable[..., Any], setup: Callable[[], Any], mark: str = '') -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        setup: Callable[[], Any] | None,
+        mark: str = '',
+        inputs: Callable[[str, dict[str, Any]], Any] | None = None,
+    ) -> None:
         self.function = function
         self.setup = setup
+        self.inputs = inputs
         self._mark = mark  # by which a worker knows the setup again, in whichever pickle it comes
-        self.__qualname__ = f'{_name(function)} with its setup {_name(setup)}'
+        also = (('setup', setup), ('inputs', inputs))
+        of = ' and '.join(f'its {word} {_name(part)}' for word, part in also if part is not None)
+        self.__qualname__ = f'{_name(function)} with {of}'
+
+    @property
+    def parts(self) -> list[Callable[..., Any]]:
+        """The functions that it consists of."""
+        return [part for part in (self.function, self.setup, self.inputs) if part is not None]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Prepared, (self.function, self.setup, _mark_of(self.setup)))
+        mark = '' if self.setup is None else _mark_of(self.setup)
+        return (Prepared, (self.function, self.setup, mark, self.inputs))
 
     def mark(self, in_worker: bool) -> object:
         """What stands for this very setup. In its own program that is the object."""
@@ -77,10 +92,15 @@ def _mark_of(setup: Any) -> str:
 _is_marking = False
 
 
-def refuse(setup: Any) -> None:
-    """Raises ValueError for what cannot be called without arguments."""
+def refuse(prepared: Prepared) -> None:
+    """Raises ValueError for a setup that takes arguments, and for inputs that cannot be called."""
     import inspect
 
+    setup, inputs = prepared.setup, prepared.inputs
+    if inputs is not None and not callable(inputs):
+        raise ValueError(f'inputs must be a function of ident and args that gives paths, not {inputs!r}')
+    if setup is None:
+        return
     if not callable(setup):
         raise ValueError(
             f'setup must be a function that is called without arguments in each worker, not {setup!r}'
@@ -105,12 +125,14 @@ class Made:
     Attributes:
         value: What the function finds as ``current().setup``.
         guard: Held while it is made.
+        uses: What it fetched: every run that it serves depends on it.
     """
 
-    def __init__(self, setup: Callable[[], Any]) -> None:
+    def __init__(self, setup: Callable[[], Any] | None) -> None:
         self.value: Any = None
         self.guard = threading.RLock()
         self.is_made = False
+        self.uses: dict[tuple[str, str], dict[str, str]] = {}
         self._setup = setup
         self._generator: Generator[Any, Any, Any] | None = None
         self._error: BaseException | None = None
@@ -120,7 +142,7 @@ class Made:
         """Call the setup; raises what it raises."""
         self._error, began = None, time.monotonic()
         try:
-            value = self._setup()
+            value = self._setup and self._setup()
             if isinstance(value, Coroutine):
                 value = coroutines.run(value)
             if isinstance(value, contextlib._GeneratorContextManager):

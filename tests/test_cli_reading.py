@@ -299,7 +299,8 @@ def test_explain(ident, args, computes, base):
             found['reason'] == "its args changed, and only a collection with on_args_change='recompute' "
             'computes it again'
         )
-    assert shown == f'would {"" if computes else "not "}be computed: {found["reason"]}\n'
+    lines = [f'would {"" if computes else "not "}be computed: {found["reason"]}']
+    assert shown.splitlines() == lines + (['  args.year: 1815, now 1'] if args else [])
 
 
 # --- logs ------------------------------------------------------------------------------------------

@@ -26,8 +26,9 @@ MOMENT = format_time(1.7e9)
     program=st.none() | st.just('c0ffee'),
     most=st.sampled_from([0, 10, INDEXED_RESULT]),
     cost=st.builds(Cost, st.floats(0, 1e6), st.floats(0, 1e6), st.none() | st.integers(0, 10**12)),
+    uses=st.none() | st.just('[["a", "b", "c", "d"]]'),
 )
-def test_the_records_of_a_run_are_those_of_its_rows(names, args, version, history, program, most, cost):
+def test_the_records_of_a_run_are_those_of_its_rows(names, args, version, history, program, most, cost, uses):
     """What is formatted ahead is, byte for byte, what is written of a row, and so is the row."""
     task = CollectionSpec(names[0], 'folder', '/base', 'base', version=version, index_result=most)
     text = canonical.args_json(args)
@@ -35,13 +36,22 @@ def test_the_records_of_a_run_are_those_of_its_rows(names, args, version, histor
     run, result = RunRecord(order, 3, MOMENT, history, 'descriptors'), b'{"n": 1}\n'
 
     known = {'attempt': 3, 'history': history, 'started_at': MOMENT, 'host': HOST, 'pid': os.getpid()}
+    known['run'] = 'ab12'
     begun = order.entry('pending').change(**known)
     assert run.entry('pending') == begun
     assert run.begun() == directory.record_bytes(begun, 'begun', 'ab12', capture='descriptors')
 
     run.cost, run.finished_at = cost, format_time(1.8e9)
     done = begun.change(status='completed', finished_at=run.finished_at, **cost._asdict())
-    more = {'capture': 'descriptors', 'result_size': len(result), 'result_sha256': directory.checksum(result)}
+    if uses is not None:
+        run.made_from(uses, {'uses_count': 1001}, '[["/x", 1, 2, "d"]]')
+        done = done.change(uses=uses, inputs='[["/x", 1, 2, "d"]]')
+    more = {} if uses is None else {'uses_count': 1001}
+    more |= {
+        'capture': 'descriptors',
+        'result_size': len(result),
+        'result_sha256': directory.checksum(result),
+    }
     more |= {} if most == INDEXED_RESULT else {'index_result': most}
     assert run.entry('completed', '{"n": 1}', 7) == done.change(result='{"n": 1}', seen_mtime_ns=7)
     assert run.completed(result) == directory.record_bytes(done, 'completed', 'ab12', **more)

@@ -20,7 +20,7 @@ GROUP_BY = 'SELECT collection, status, count(*) FROM resources GROUP BY collecti
 def in_memory(entries):
     """A table of these rows, as the driver sees it."""
     driver = sqlite3.connect(':memory:', isolation_level=None)
-    for statement in (schema.TABLE, *schema.INDEXES):
+    for statement in (schema.TABLE, schema.USES, *schema.INDEXES):
         driver.execute(statement)
     marks = ', '.join('?' * len(COLUMNS))
     rows = [tuple(entry.change(changed=clock(0))) for entry in entries]

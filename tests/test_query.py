@@ -158,8 +158,8 @@ def expected(rows, filters, order_by='-finished_at', limit=None, offset=0):
 
 
 def find(index, filters, **more):
-    versions = {'versions': VERSIONS} if 'stale' in filters else {}
-    return index.find(**filters, **versions, **more)
+    facts = {name: records.Facts(version) for name, version in VERSIONS.items()}
+    return index.find(**filters, facts=facts if 'stale' in filters else None, **more)
 
 
 FILTERS = [
@@ -541,7 +541,7 @@ def test_nothing_of_a_value_stands_in_the_text(index):
     for word in ('first', "se'cond"):
         found = index.find(
             word, status='error', ident=[word, word + '2'], error_type=word, error=word, args={word: word},
-            since=clock(3), until=clock(4), min_duration=3, stale=True, versions={word: word},
+            since=clock(3), until=clock(4), min_duration=3, stale=True, facts={word: records.Facts(word)},
             order_by='-ident',
         )  # fmt: skip
         text, values = found._statements.ids(10, 0)

@@ -33,6 +33,7 @@ VERBS = {
     'diff': Verb('Look', 'show', 'Compare two attempts of a resource.'),
     'errors': Verb('Look', 'status', 'Group failures by cause.'),
     'explain': Verb('Look', 'show', 'Tell whether a resource would be computed, and why.'),
+    'stale': Verb('Look', 'stale', 'List what is out of date, and why.'),
     'stack': Verb('Look', 'ps', 'Print the Python stack of a running resource.'),
     'du': Verb('Look', 'housekeeping', 'Show disk usage by collection, and the largest resources.'),
     'metrics': Verb('Look', 'housekeeping', 'Print counts and durations in Prometheus format.'),

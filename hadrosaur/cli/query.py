@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST_NAMED = 10  # types or groups of failures that are named where none was found
 SCREEN = 50  # rows shown on a terminal, if nobody says how many
 
-_FORMS = together(
+FORMS = together(
     click.option('--json', 'form', flag_value='json', help='Write a JSON list of objects.'),
     click.option('--csv', 'form', flag_value='csv', help='Write CSV.'),
 )
@@ -57,7 +57,7 @@ Examples:
 @click.option('--offset', type=click.IntRange(min=0), metavar='N', help='Number of rows to skip.')
 @click.option('--columns', metavar='NAME,…',
               help='Columns to show, also parts of args and results: ident,args.C,result.score.')  # fmt: skip
-@_FORMS
+@FORMS
 @click.option('--idents', 'form', flag_value='idents', help='Write only the idents, one a line.')
 def query(base: str, collection: str | None, form: str | None, columns: str | None, **given: Any) -> None:
     """List resources that match filters.
@@ -236,12 +236,12 @@ Examples:
 )
 @BASE
 @click.argument('statement', metavar='"select …"')
-@_FORMS
+@FORMS
 def sql(base: str, statement: str, form: str | None) -> None:
     """Run a read-only SQL query on the index.
 
-    The table is `resources`; the views are `errors`, `error_groups`, `status_counts`, `attempts`, `running`
-    and `slowest`.
+    The tables are `resources` and `uses`; the views are `errors`, `error_groups`, `status_counts`,
+    `attempts`, `dependencies`, `running` and `slowest`.
     """
     with opened(base) as project:
         rows = project.sql_rows(statement)

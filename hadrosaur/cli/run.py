@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..engine import check_executor
+from ..records import Counts
 from ..row_writer import LAST
 from ..sanitize import printable
 from . import output
-from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, TARGET, filters, together
+from .arguments import ARGS, COLL, FILTERS, IDENTS, IDENTS_FROM, SOME_COLL, TARGET, filters, together
 from .exit_codes import DONE, FAILED, UNUSABLE
 from .loading import loaded, registered
 from .output import Column
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from ..handle import Resource
     from ..project import Project
-    from ..records import Counts
 
 _HOW = together(
     click.option('-j', '--workers', type=click.IntRange(min=1), metavar='N',
@@ -62,17 +62,24 @@ Examples:
   hadrosaur run path/to/jobs.py:proj books --idents-from idents.txt -j 8
   seq 1000 | hadrosaur run jobs:proj numbers --idents-from - --args '{"x": 1}'
   echo '["emma", {"x": 1}]' | hadrosaur run jobs:proj books --idents-from -
+  hadrosaur run jobs:proj --stale
 """
 )
 @TARGET
-@COLL
+@SOME_COLL
 @IDENTS
 @IDENTS_FROM
 @ARGS
+@click.option('--stale', is_flag=True, help='All that is stale, of COLL or of all collections.')
 @click.option('--recompute', is_flag=True, help='Recompute completed resources as well.')
 @_HOW
 def run(
-    target: str, collection: str, idents: tuple[str, ...], source: BinaryIO | None, **options: Any
+    target: str,
+    collection: str | None,
+    idents: tuple[str, ...],
+    source: BinaryIO | None,
+    stale: bool,
+    **options: Any,
 ) -> int:
     """Compute resources in parallel.
 
@@ -83,15 +90,54 @@ def run(
     then form the ident. Lines are read as needed. --args is for idents that bring none; without it a resource
     reuses its last args.
 
+    --stale recomputes what `hadrosaur stale` lists, from the leaves up: first what others used.
+
     Exit code: 1 if some ended in error, 5 if the index could not be written, 130 after Ctrl-C. After Ctrl-C
     the same command continues where it stopped.
     """  # fmt: skip
+    if stale:
+        return _run_stale(target, collection, bool(idents or source), How(**options))
+    if collection is None:
+        raise click.UsageError('of which collection? Give COLL and IDENT …, or --stale')
     items: Iterable[Any] = asked_for(idents, source)
     total = _total(idents, source)
     if total is not None:
         items = Known(items, total)
     with loaded(target) as project:
         return _compute(project, collection, items, How(**options))
+
+
+def _run_stale(target: str, collection: str | None, is_named: bool, how: How) -> int:
+    """One collection after the other, those that others used first."""
+    if is_named or how.args is not None or how.recompute:
+        raise click.UsageError('--stale finds by itself what is to be computed: give no IDENT, and no --args')
+    with loaded(target) as project:
+        if collection is not None:
+            registered(project, collection)
+        groups = project._stale_levels(collection)
+        if not groups:
+            output.note('nothing is stale')
+        for name, _ in groups:
+            registered(project, name)
+        if how.dry_run:
+            rows = ((name, ident) for name, idents in groups for ident in idents)
+            plans = ({'action': 'compute', 'collection': name, 'ident': ident,
+                      'reason': project.stale_because(name, ident)} for name, ident in rows)  # fmt: skip
+            return _show_plans(plans, how)
+        started, totals, failures, last = time.monotonic(), Counts(), Failures(), collection or ''
+        for name, idents in groups:
+            counts = _carry_out(project, name, idents, how._replace(recompute=True), failures)
+            totals, last = Counts(*map(sum, zip(totals, counts, strict=True))), name
+        return _told(project, last, totals, failures, how, started)
+
+
+def _show_plans(plans: Iterable[dict[str, Any]], how: How) -> int:
+    if how.as_json:
+        output.write_json_list(plans)
+    else:
+        for plan in plans:
+            print('\t'.join(printable(str(cell)) for cell in plan.values()))
+    return DONE
 
 
 # --- retry -----------------------------------------------------------------------------------------
@@ -169,7 +215,14 @@ def _compute(project: Project, collection: str, items: Iterable[Any], how: How) 
     check_executor(how.executor, how.workers)
     if how.dry_run:
         return _say_what_would_be_done(project, collection, items, how)
-    started = time.monotonic()
+    started, failures = time.monotonic(), Failures()
+    counts = _carry_out(project, collection, items, how, failures)
+    return _told(project, collection, counts, failures, how, started)
+
+
+def _carry_out(
+    project: Project, collection: str, items: Iterable[Any], how: How, failures: Failures
+) -> Counts:
     batch = project.fetch_many(
         collection,
         items,
@@ -181,17 +234,23 @@ def _compute(project: Project, collection: str, items: Iterable[Any], how: How) 
     )
     if not output.is_terminal(sys.stderr):
         setattr(batch.progress, 'says_end', False)  # noqa: B010  a line now and then; the end is told below
-    failures = Failures()
     try:
         for resource in batch:
             failures.add(resource)
     except KeyboardInterrupt:
         output.note(f'interrupted: {batch.summary()}; the same command goes on from there')
         raise
-    _report(project, collection, batch.counts, failures, how, time.monotonic() - started)
+    return batch.counts
+
+
+def _told(
+    project: Project, collection: str, counts: Counts, failures: Failures, how: How, started: float
+) -> int:
+    """Say what came of it; the exit code."""
+    _report(project, collection, counts, failures, how, time.monotonic() - started)
     if not _is_usable(project):
         return UNUSABLE
-    return FAILED if batch.counts.error else DONE
+    return FAILED if counts.error else DONE
 
 
 def _is_usable(project: Project) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..handle import Resource
     from ..project import Project
 
+MOST_NAMED = 10  # of what a resource used, and of its inputs, `show` shows; --json has all
 LOOKS = 20  # at a resource that is computed anew each time
 LONGEST_RESULT = 300  # characters of a result that `show` shows; --json has all of it
 LOOK_AT_LOG = 0.1  # seconds between two looks at a log that is followed
@@ -104,6 +106,8 @@ def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
     yield 'memory', size(entry.max_rss)
     yield 'ran on', f'{entry.host}, process {entry.pid}' if entry.host else None
     yield from _program(resource.provenance)
+    yield 'used', _some([f'{use.collection}/{use.ident}' for use in entry.uses])
+    yield 'inputs', _some(entry.inputs)
     yield from _what_came_of_it(resource)
     for line in entry.history:
         when = output.local(moment(line.get('finished_at') or line.get('started_at') or ''))
@@ -127,6 +131,12 @@ def _program(told: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
     if isinstance(packages, dict) and packages:
         listed = ', '.join(f'{name} {version}' for name, version in packages.items())
         yield 'packages', output.shortened(listed, LONGEST_RESULT)
+
+
+def _some(names: list[str]) -> str | None:
+    """The first of these, and how many more there are."""
+    more = f' and {len(names) - MOST_NAMED} more' if len(names) > MOST_NAMED else ''
+    return f'{", ".join(names[:MOST_NAMED])}{more}' if names else None
 
 
 def _what_came_of_it(resource: Resource) -> Iterator[tuple[str, Any]]:
@@ -303,14 +313,18 @@ Examples:
 def explain(base: str, collection: str, ident: str, args: dict[str, Any] | None, as_json: bool) -> None:
     """Tell whether a resource would be computed, and why.
 
-    The function's registration (version, expiry) is not known to this command; use
-    `hadrosaur run MODULE:PROJ COLL IDENT -n` to include it.
+    Also tells whether it is stale: which arg or version differs, and through which resources that comes.
+    Version and expiry are those of the program that opened the index last, and its policies are not known
+    to this command; use `hadrosaur run MODULE:PROJ COLL IDENT -n` to include them.
     """
     with opened(base) as project:
         found = project.explain(collection, ident, args)
     if as_json:
-        output.write_json(found._asdict())
-    else:
-        print(
-            printable(f'{"would be computed" if found.computes else "would not be computed"}: {found.reason}')
-        )
+        differences = [each._asdict() for each in found.differences]
+        output.write_json({**found._asdict(), 'differences': differences})
+        return
+    print(printable(f'{"would be computed" if found.computes else "would not be computed"}: {found.reason}'))
+    for each in found.differences:
+        print(printable(f'  {each.what}: {output.json_text(each.old)}, now {output.json_text(each.new)}'))
+    for one, used in itertools.pairwise(found.chain):
+        print(printable(f'  {one} used {used}'))

@@ -28,9 +28,12 @@ from typing import Any, Literal
 from .. import canonical, fileops
 from ..errors import InvalidArgs, InvalidIdent
 from ..records import COLUMNS, STATUSES, Entry, Status, format_time, parse_time
+from ._cells import MOST_USES as MOST_USES
 from ._cells import bases_text as bases_text
 from ._cells import history_text, recorded_bases
 from ._cells import indexed_result as indexed_result
+from ._cells import inputs_text as inputs_text
+from ._cells import uses_text as uses_text
 
 STATUS = 'status.json'
 """Exactly ``{"completed": …, "pending": …, "error": …}``, one of them true; switched last."""
@@ -288,6 +291,7 @@ _RECORDED = (
     'attempt', 'queued_at', 'started_at', 'finished_at', 'duration', 'error_type', 'error',
     'error_group', 'host', 'pid', 'cpu_seconds', 'max_rss', 'version',
 )  # fmt: skip
+_MADE_FROM = ('uses', 'inputs')
 _OF_ERRORS = ('error_type', 'error_bases', 'error', 'error_group')
 _TYPES: dict[str, type | tuple[type, ...]] = {
     'attempt': int,
@@ -331,6 +335,9 @@ def record_bytes(entry: Entry, state: str, run: str, **more: Any) -> bytes:
         extra += f'"error_bases": {bases},\n '
     if history := entry.raw('history'):
         extra += f'"history": {history},\n '
+    for name in _MADE_FROM:
+        if cell := entry.raw(name):
+            extra += f'"{name}": {cell},\n '
     extra += ''.join([f'"{name}": {_json(value)},\n ' for name, value in more.items()])
     return f'{lines}{extra}"args": {entry.raw("args")}\n}}\n'.encode()
 
@@ -367,8 +374,11 @@ def entry_of(
     values['error_bases'] = recorded_bases(record)
     values['provenance'] = _checked('provenance', record.get('provenance'))
     values['history'] = history_text(record.get('history'))
+    values['run'] = recorded_run(record)
+    values['uses'] = uses_text(record.get('uses'))
+    values['inputs'] = inputs_text(record.get('inputs'))
     if status == 'pending':
-        values.update(dict.fromkeys(('finished_at', 'duration', *_OF_ERRORS)))
+        values.update(dict.fromkeys(('finished_at', 'duration', *_OF_ERRORS, *_MADE_FROM)))
     elif record.get('state') != status:
         _explain_by_hand(values, status, folder)
     if status != 'pending' and values['finished_at'] is None and mtime is not None:
@@ -392,6 +402,12 @@ def recorded_attempt(record: dict[str, Any] | None) -> int | None:
     """The number of the last run, where the record tells it."""
     attempt: int | None = _checked('attempt', record.get('attempt')) if record else None
     return attempt
+
+
+def recorded_run(record: dict[str, Any] | None) -> str:
+    """The id of the run that a record tells of; '' where it tells none, or there is no record."""
+    run = (record or {}).get('run')
+    return run if isinstance(run, str) else ''
 
 
 def _checked(name: str, value: Any) -> Any:

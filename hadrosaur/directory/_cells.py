@@ -50,6 +50,30 @@ def history_text(lines: Any) -> str | None:
     return json.dumps(told, ensure_ascii=False) if told else None
 
 
+MOST_USES = 1000
+"""Resources that a record names of all that its function fetched."""
+
+
+def uses_text(lines: Any) -> str | None:
+    """What a function fetched, as row and record hold it: a JSON list; None where it fetched nothing.
+
+    Each line is a list of collection, ident, run and args hash.
+    """
+    return _lines_text(lines, (str, str, str, str), MOST_USES)
+
+
+def inputs_text(lines: Any) -> str | None:
+    """The files that a run was computed from, in the same way: path, bytes, mtime in ns and digest."""
+    return _lines_text(lines, (str, int, int, str))
+
+
+def _lines_text(lines: Any, kinds: tuple[type, ...], most: int | None = None) -> str | None:
+    if not isinstance(lines, list):
+        return None
+    told = [line for line in lines[:most] if isinstance(line, list) and tuple(map(type, line)) == kinds]
+    return json.dumps(told, ensure_ascii=False) if told else None
+
+
 def result_text(data: bytes, most: int) -> str | None:
     """A result.json as its row holds it; None where it is longer than ``most`` bytes, or no standard JSON."""
     if len(data) > most:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import canonical
-from . import _RECORDED, _TYPES, FORMAT
+from . import _MADE_FROM, _RECORDED, _TYPES, FORMAT
+from ._cells import inputs_text, uses_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TEXT = r'"[^"\\\x00-\x1f]*"'
 _WHOLE = '(?:0|[1-9][0-9]{0,17})'
@@ -34,15 +38,15 @@ def _cell(name: str) -> str:
 
 
 _LED = ('format', 'collection', 'ident', 'state', 'run', 'args_hash', *_RECORDED)
-_OTHERS = (
-    f'"(?!(?:{"|".join((*_LED, "provenance", "error_bases", "index_result", "args"))})")[a-z][a-z0-9_]*"'
-)
+_NAMED = '|'.join((*_LED, *_MADE_FROM, 'provenance', 'error_bases', 'index_result', 'args'))
+_OTHERS = f'"(?!(?:{_NAMED})")[a-z][a-z0-9_]*"'
 _match = re.compile(
     rf'\{{\n "format": {FORMAT},\n "collection": {_TEXT},\n "ident": {_TEXT},\n'
-    rf' "state": "(completed|error)",\n "run": {_TEXT},\n "args_hash": "([^"\\\x00-\x1f]*)",\n '
+    rf' "state": "(completed|error)",\n "run": ({_TEXT}),\n "args_hash": "([^"\\\x00-\x1f]*)",\n '
     + ''.join(f'"{name}": {_cell(name)},\n ' for name in _RECORDED)
     + rf'(?:"provenance": ({_TEXT}),\n )?'
-    rf'(?:{_OTHERS}: (?:null|true|false|{_NUMBER}|{_TEXT}),\n )*"args": (\{{[^\n]*\}})\n\}}\n'
+    + ''.join(rf'(?:"{name}": (\[[^\n]*\]),\n )?' for name in _MADE_FROM)
+    + rf'(?:{_OTHERS}: (?:null|true|false|{_NUMBER}|{_TEXT}),\n )*"args": (\{{[^\n]*\}})\n\}}\n'
 ).fullmatch
 
 
@@ -54,11 +58,14 @@ def cells(data: bytes) -> dict[str, Any] | None:
         return None
     if found is None:
         return None
-    state, known, *texts, told, args = found.groups()
+    state, run, known, *texts, told, uses, inputs, args = found.groups()
     if _hash_of(args) != known:
         return None
-    values: dict[str, Any] = {'status': state, 'args': args, 'args_hash': known}
+    if not (_is_as_written(uses, uses_text) and _is_as_written(inputs, inputs_text)):
+        return None
+    values: dict[str, Any] = {'status': state, 'run': run[1:-1], 'args': args, 'args_hash': known}
     values['provenance'] = told and told[1:-1]
+    values.update(uses=uses, inputs=inputs)
     for name, text in zip(_RECORDED, texts, strict=True):
         if text == 'null':
             values[name] = None
@@ -67,6 +74,16 @@ def cells(data: bytes) -> dict[str, Any] | None:
         else:
             values[name] = int(text) if text.isdigit() else float(text)
     return values
+
+
+def _is_as_written(text: str | None, write: Callable[[Any], str | None]) -> bool:
+    """Is it, where it is there, what we write?"""
+    if text is None:
+        return True
+    try:
+        return write(json.loads(text)) == text
+    except (ValueError, RecursionError):
+        return False
 
 
 @lru_cache(maxsize=4096)

@@ -93,6 +93,7 @@ class Batch(Iterator[Resource]):
         self._process = os.getpid()
         self._name = new_batch()  # what the run ids of its jobs begin with
         self._met: set[str] = set()  # idents that someone else has computed for it
+        self._computed: set[str] = set()  # and those that other batches did
         self._waits: wait_graph.Waits | None = None
         self._cut = False  # closed by someone else than the loop that iterates
         self._exhausted = self._ended = self._cancelled = False
@@ -200,6 +201,7 @@ class Batch(Iterator[Resource]):
         if resource is None:
             self._end(interrupt=False)
             raise StopIteration
+        self._store.note_use(resource)
         return resource
 
     def _next(self) -> Resource | None:
@@ -380,7 +382,7 @@ class Batch(Iterator[Resource]):
 
     def _looked_at(self, ident: str, args: str | None, folder: str) -> Submission | None:
         collection = self._collection
-        compared = args is not None or collection.is_versioned
+        compared = args is not None or collection.is_versioned or isinstance(self._store, FilesOnly)
         found = look(collection.spec.path, folder, with_record=compared, parent=self._parent)
         if self._is_there(ident, args, folder, found):
             return None
@@ -414,12 +416,16 @@ class Batch(Iterator[Resource]):
         job = self._store.job(self._collection, ident, args, folder, batch=self._name, **more)
         return Submission(self._collection, job, args)
 
+    def computed(self, idents: Iterable[str]) -> None:
+        """These were computed for this batch already, though not by it: once is enough."""
+        self._computed.update(idents)
+
     def _was_asked_here(self, ident: str, folder: str, found: FolderState) -> bool:
         """Is this a repeat of an ident that was computed in this batch? Once is enough.
 
         The run id in its record tells, whatever the clocks say, and nothing has to be remembered.
         """
-        if ident in self._met:
+        if ident in self._met or ident in self._computed:
             return True
         record = found.record or self._store.record(self._collection, folder)
         run = record.get('run') if record else None
@@ -430,10 +436,11 @@ class Batch(Iterator[Resource]):
         if found.damage is not None:
             self._store.warn_of_damage(self._collection, ident, folder, found.damage)
             return False
-        if found.record is not None and self._collection.is_outdated(ident, found.record, args):
+        is_compared = found.record is not None
+        if is_compared and self._collection.is_outdated(ident, found.record, args, self._store.base):
             return False
         resource = self._store.resource(self._collection, ident, folder, 'completed', found.value, seen=found)
-        self._add(resource, None, reused=True)
+        self._add(resource, None, reused=ident not in self._computed)
         return True
 
     def _refuse(self, given: Any, error: HadrosaurError, folder: str = '%invalid') -> None:

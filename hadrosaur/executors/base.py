@@ -126,7 +126,7 @@ def pack(function: Function) -> Packed:
         ) from error
     finally:
         _packing = False
-    for part in (function.function, function.setup) if isinstance(function, Prepared) else (function,):
+    for part in function.parts if isinstance(function, Prepared) else (function,):
         _random_state.warn_of(part)
     if len(payload) > LARGE_FUNCTION:
         warn(

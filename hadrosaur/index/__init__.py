@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IndexFault
 from ..json_paths import parse
-from ..records import Entry, ErrorGroup
-from . import _sql, _summary, _writes
+from ..records import Entry, ErrorGroup, Facts, Use
+from . import _sql, _stale, _summary, _writes
 from ._connection import close_kept_later, transaction
 from ._entries import ALL, ONE, entries, text
 from ._fork_guard import fork_guard
@@ -249,8 +249,8 @@ class Index:
             limit: Maximum number of rows.
             offset: Number of rows to skip.
             after: As for `Project.query`.
-            filters: Those of `Project.query`, each by its name, and ``versions``: the functions' present
-                versions by collection, for ``stale``; None, or not named: never stale.
+            filters: Those of `Project.query`, each by its name, and ``facts``: what makes resources of a
+                collection stale by themselves, for ``stale``.
 
         Raises:
             ValueError: An unknown status or column, or no point in time; the message says what is meant.
@@ -258,6 +258,26 @@ class Index:
         """
         filters = {'collection': collection, **filters}
         return Query(self._connections, filters, order_by=order_by, limit=limit, offset=offset, after=after)
+
+    def unseen(self) -> list[Key]:
+        """What functions fetched that has no row, or one that does not tell its run."""
+        return self._connections.read(
+            lambda driver: [(text(of), text(named)) for of, named in driver.execute(_stale.UNSEEN)]
+        )
+
+    def used_by(self, collection: str, ident: str) -> list[Use]:
+        """The resources whose functions fetched this one, and the run that each was given."""
+        rows = self._connections.read(
+            lambda driver: driver.execute(_stale.USED_BY, (collection, ident)).fetchall()
+        )
+        return [Use(text(of), text(named), text(run), known or '') for of, named, run, known in rows]
+
+    def stale_edges(self, facts: Mapping[str, Facts]) -> Iterator[tuple[Key, Key | None]]:
+        """Each stale resource, with each stale one that it used, or with None where it used none."""
+        values = (_stale.declared(facts),)
+        rows = self._connections.read(lambda driver: driver.execute(_stale.EDGES, values).fetchall())
+        for of, named, used_of, used in rows:
+            yield (text(of), text(named)), None if used is None else (text(used_of), text(used))
 
     def collections(self) -> list[str]:
         """Names of the collections that have rows, in order."""

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import translate
 from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, func, literal_column, not_, or_
@@ -16,6 +15,7 @@ from sqlalchemy import and_, func, literal_column, not_, or_
 from ..canonical import args_json
 from ..json_paths import Path, below, parse
 from ..records import PHASES, STATUSES
+from . import _stale
 from ._statements import ANY, ROW, Condition, compiled, is_in, json_part, marks, meant
 from ._summary import COLLECTIONS
 
@@ -44,11 +44,15 @@ def conditions(filters: Mapping[str, Any]) -> list[Condition]:
         TypeError: It is of a type that the filter does not take.
     """
     given = {name: value for name, value in filters.items() if value is not None}
-    versions = given.pop('versions', {})
+    facts = given.pop('facts', {})
     asked: list[Condition] = []
     for name, value in given.items():
         if name == 'stale':
-            asked.append(_stale(bool(value), versions))
+            asked.append(
+                Condition(
+                    _stale.IS_STALE if value else _stale.IS_FRESH, (_stale.declared(facts),), asked_once=True
+                )
+            )
         elif name == 'since':
             asked.append(_since(value, given.get('collection')))
         elif name in ('args', 'result'):
@@ -272,18 +276,6 @@ def _bound(name: str, test: ColumnElement[bool], unit: str) -> Callable[[Any], C
         return Condition(text, (number,))
 
     return read
-
-
-def _stale(is_stale: bool, versions: Mapping[str, str | None]) -> Condition:
-    pairs = [(name, version) for name, version in versions.items() if version is not None]
-    return Condition(_has_other_version(len(pairs), is_stale), tuple(chain.from_iterable(pairs)))
-
-
-@lru_cache(maxsize=16)
-def _has_other_version(number: int, is_stale: bool) -> str:
-    other = and_(ROW.collection == ANY, ROW.version.is_distinct_from(ANY))
-    test = and_(ROW.status != literal_column("'pending'"), or_(NEVER, *[other] * number))
-    return compiled(test if is_stale else func.not_(test))
 
 
 _SECONDS = 'seconds, or a timedelta'

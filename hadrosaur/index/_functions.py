@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import errors, fingerprint
 from ..canonical import args_json
 from ..json_paths import MISSING, parse
+from . import _stale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +99,7 @@ def _is_json(stored: str | None, wanted: str) -> bool:
 FUNCTIONS: dict[str, tuple[Callable[..., bool], int]] = {
     'hadrosaur_is_like': (_is_like, 2),
     'hadrosaur_is_json': (_is_json, 2),
+    'hadrosaur_is_changed': (_stale.is_changed, 1),
     'hadrosaur_is_kind': (is_kind, 3),
     'hadrosaur_mentions': (_mentions, 2),
     'hadrosaur_holds': (_holds, 2),

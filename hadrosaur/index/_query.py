@@ -75,6 +75,7 @@ class Query(Sequence[Entry]):
         }
         self.named: Mapping[str, str] = {}  # parts by the names that collections declare for them
         self._read_result: Callable[[Entry], Any] | None = None  # from the disk
+        self._because: Callable[[Entry], str | None] | None = None  # why a stale one is so
         self._is_explained = not any(_explain.asked_parts(filters, order_by))
         self._length: int | None = None
         self._window: tuple[int, list[Entry]] | None = None  # where it begins, and its rows
@@ -189,6 +190,11 @@ class Query(Sequence[Entry]):
         return to_polars(self, results, self.result_of, self.named)
 
     @property
+    def is_of_stale(self) -> bool:
+        """Was it for what is stale that was asked?"""
+        return bool(self._asked.get('stale'))
+
+    @property
     def limit(self) -> int | None:
         """The maximum number of rows, None if there is none."""
         return self._limit
@@ -243,7 +249,7 @@ class Query(Sequence[Entry]):
         statements = self._statements.backward() if is_backward and self._is_all else self._statements
         ids = statements.ids(-1 if self._limit is None else self._limit, self._offset)
         others = self._connections.stream(ids, statements.chosen, entries, is_backward=is_turned)
-        rest = (row for rows in others for row in (reversed(rows) if is_turned else rows))
+        rest = (row for rows in others for row in self._told(reversed(rows) if is_turned else rows))
         left = None if self._limit is None else self._limit - len(first)
         yield from islice((row for row in rest if (row.collection, row.ident) not in given), left)
 
@@ -258,8 +264,13 @@ class Query(Sequence[Entry]):
             if not picked:
                 return []
             start, stop = min(picked), max(picked) + 1
-        rows = self._read(start, None if stop is None else max(0, stop - start))
+        rows = self._told(self._read(start, None if stop is None else max(0, stop - start)))
         return rows[:: index.step]
+
+    def _told(self, rows: Iterable[Entry]) -> list[Entry]:
+        """These rows, each with why it is stale where that was asked for."""
+        because = self._because
+        return list(rows) if because is None else [Entry((*row, because(row))) for row in rows]
 
     def _read_window(self, start: int) -> list[Entry]:
         """The rows from ``start``, which is a multiple of WINDOW; fewer than WINDOW at the end.
@@ -268,6 +279,7 @@ class Query(Sequence[Entry]):
         """
         if self._window is None or self._window[0] != start:
             rows = self._read(start, WINDOW) if start >= 0 else self._read(~start, WINDOW, is_backward=True)
+            rows = self._told(rows)
             self._window = (start, rows)
             if not start and not self._is_explained:
                 self._explain(rows)
@@ -297,7 +309,7 @@ class Query(Sequence[Entry]):
         given = {name for name, value in self._asked.items() if value is not None}
         collections = self._collections
         names = [None] if collections is None else list(dict.fromkeys(collections))
-        if given <= {'collection', 'status', 'versions', 'order_by', 'limit', 'offset'} and len(names) == 1:
+        if given <= {'collection', 'status', 'facts', 'order_by', 'limit', 'offset'} and len(names) == 1:
             status = STATUSES if self._asked.get('status') is None else self._asked['status']
             words = {status} if isinstance(status, str) else set(status)
             counts = _summary.count(driver, names[0]).values()

@@ -232,7 +232,9 @@ def show_otherwise(
     driver.executemany('INSERT INTO temp.hadrosaur_dead VALUES (?)', [(session,) for session in dead])
     driver.execute(f'CREATE TEMP TABLE hadrosaur_instead ({names}, PRIMARY KEY (collection, ident))')
     blank = (None,) * (len(COLUMNS) - 2)
-    rows = [(*key, *blank) if entry is None else tuple(entry) for key, entry in instead.items()]
+    rows = [
+        (*key, *blank) if entry is None else tuple(entry)[: len(COLUMNS)] for key, entry in instead.items()
+    ]
     places = ', '.join('?' * len(COLUMNS))
     driver.executemany(f'INSERT INTO temp.hadrosaur_instead VALUES ({places})', rows)
     is_dead = (
@@ -251,4 +253,13 @@ def show_otherwise(
         'SELECT 1 FROM temp.hadrosaur_instead AS i'
         ' WHERE i.collection = stored.collection AND i.ident = stored.ident)'
         f' UNION ALL SELECT {names}, -rowid FROM temp.hadrosaur_instead WHERE status IS NOT NULL'
+    )
+    driver.execute(
+        'CREATE TEMP VIEW uses AS SELECT collection, ident, used_collection, used_ident, run'
+        ' FROM main.uses AS stored WHERE NOT EXISTS ('
+        'SELECT 1 FROM temp.hadrosaur_instead AS i'
+        ' WHERE i.collection = stored.collection AND i.ident = stored.ident)'
+        " UNION ALL SELECT collection, ident, json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+        " json_extract(value, '$[2]') FROM temp.hadrosaur_instead, json_each(uses)"
+        " WHERE status <> 'pending'"
     )

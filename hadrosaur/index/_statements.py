@@ -37,6 +37,7 @@ class Condition(NamedTuple):
     text: str  # of SQL, in parentheses
     values: tuple[Any, ...] = ()
     leads: str = ''  # by what an index finds the rows: collection, ident, cause, since, pending or error
+    asked_once: bool = False  # it is one question about all rows: those that were found are not asked again
 
 
 def compiled(test: ColumnElement[Any]) -> str:
@@ -182,8 +183,10 @@ class Statements:
 
     def chosen(self, ids: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
         """Selects rows by their rowids, as far as they pass the filters, in order."""
-        where = self._where(f'rowid IN ({marks(len(ids))})')
-        return f'{ALL} NOT INDEXED{where} ORDER BY {self._ordered()}', (*ids, *self._values)
+        again = [condition for condition in self._asked if not condition.asked_once]
+        tests = ' AND '.join([f'rowid IN ({marks(len(ids))})', *(condition.text for condition in again)])
+        values = chain.from_iterable(condition.values for condition in again)
+        return f'{ALL} NOT INDEXED WHERE {tests} ORDER BY {self._ordered()}', (*ids, *values)
 
     def count(self) -> tuple[str, tuple[Any, ...]]:
         """Counts rows."""

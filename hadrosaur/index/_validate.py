@@ -204,16 +204,16 @@ def _is_foreign(driver: sqlite3.Connection, place: Place) -> bool:
 
 def is_altered(driver: sqlite3.Connection) -> bool:
     """Is the table another one than hadrosaur makes? Then what it refuses tells nothing of our rows."""
-    from ..schema import INDEXES, TABLE
+    from ..schema import INDEXES, TABLE, TRIGGERS, USES
 
     try:
         made = driver.execute(
-            "SELECT sql FROM sqlite_master WHERE tbl_name = 'resources' AND sql IS NOT NULL"
+            "SELECT sql FROM sqlite_master WHERE tbl_name IN ('resources', 'uses') AND sql IS NOT NULL"
         )
         found = {' '.join(str(text).split()) for (text,) in made}
     except FAULTS:
         return True
-    return not found >= {' '.join(text.split()) for text in (TABLE, *INDEXES)}
+    return not found >= {' '.join(text.split()) for text in (TABLE, USES, *INDEXES, *TRIGGERS.values())}
 
 
 def _code(fault: Fault) -> int:

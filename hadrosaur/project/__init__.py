@@ -8,7 +8,7 @@ import sys
 import weakref
 from collections.abc import Sized
 from heapq import nlargest
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from .. import context, directory, locks, reindex
 from ..args_idents import Ident, named
@@ -28,10 +28,11 @@ from .keeping import Keeping
 from .registering import Registering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
     from typing import Unpack
 
+    from ..index import Query
     from ..records import Job
     from .collection import FetchOptions, NamedFetchOptions
 
@@ -91,7 +92,7 @@ class Project(Registering, InFlight, Keeping):
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._exit_hook: Callable[[], None] | None = None
         self._exit_pid = 0
-        self._declared: Mapping[str, Mapping[str, str]] = {}
+        self._declared: Any = None
 
     @property
     def base(self) -> str:
@@ -258,7 +259,7 @@ class Project(Registering, InFlight, Keeping):
     def exists(self, collection: str, ident: Ident) -> bool:
         """Return whether the resource exists, in any status; never computes."""
         known = self._registry.get_any(collection)
-        return self._fetcher.get(known, named(ident, None, collection)[0]) is not None
+        return self._fetcher.peek(known, named(ident, None, collection)[0]) is not None
 
     def collection(self, name: str) -> BoundCollection:
         """Return one collection with its methods bound: ``proj.collection('books').fetch('moby-dick')``.
@@ -292,7 +293,9 @@ class Project(Registering, InFlight, Keeping):
             collection: Name of a registered collection.
             idents: Iterable of idents, of (ident, args) pairs, of dicts of args (such as a
                 `hadrosaur.grid`) or of query rows; or a mapping of ident to args. Consumed lazily: a
-                generator of millions is never held whole.
+                generator of millions is never held whole. With ``recompute=True``, what a query with
+                ``stale=True`` gave is computed from the leaves up: first the stale resources that these
+                used, of other collections too.
             args: Args for the idents that bring none.
             workers: Number of parallel workers; default: the number of processors.
             executor: ``'processes'``, ``'threads'``, ``'inline'``, a `concurrent.futures.Executor`, a
@@ -317,6 +320,9 @@ class Project(Registering, InFlight, Keeping):
         check_executor(executor, workers, threads)
         if progress is not None and not isinstance(progress, bool) and not callable(progress):
             raise TypeError(f'progress takes True, False or a function of the Counts, not {progress!r}')
+        options = {'workers': workers, 'threads': threads, 'executor': executor}
+        if recompute and getattr(idents, 'is_of_stale', False):
+            idents = LeavesFirst(self, collection, cast('Query', idents), options)
         store = self._fetcher.store()
         is_nested = store is not self._store
         display = self._display(progress, collection, idents)
@@ -333,6 +339,8 @@ class Project(Registering, InFlight, Keeping):
             progress=display,
             on_end=self._batch_ended,
         )
+        if isinstance(idents, LeavesFirst):
+            idents.batch = batch
         self._batches.add(batch)
         self._register_exit()
         return batch
@@ -454,6 +462,34 @@ class Project(Registering, InFlight, Keeping):
         self._computes = state['computes']
         self._make_parts()
         self._registry.restore(state['collections'], state['left_out'])
+
+
+class LeavesFirst:
+    """The idents of a query for what is stale, once the stale resources that they used are up to date.
+
+    Each is given after those of its collection that it used, which are computed by batches of their own.
+    """
+
+    batch: Batch
+
+    def __init__(self, project: Project, collection: str, query: Query, options: dict[str, Any]) -> None:
+        self._project = project
+        self._collection = collection
+        self._query = query
+        self._options = options
+
+    def __len__(self) -> int:
+        return len(self._query)
+
+    def __iter__(self) -> Iterator[str]:
+        wanted = {entry.ident: None for entry in self._query}  # read now: computing changes what is stale
+        groups = self._project._stale_levels(self._collection, wanted)
+        last = groups[-1:] if groups and groups[-1][0] == self._collection else []
+        for name, idents in groups[: len(groups) - len(last)]:
+            self._project.fetch_many(name, idents, recompute=True, **self._options).wait()
+            if name == self._collection:
+                self.batch.computed(idents)
+        yield from wanted
 
 
 def _counted(resources: int) -> str:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import context, directory, locks, mounts, recover, reindex
+from .. import context, dependencies, directory, locks, mounts, recover, reindex
 from ..args_idents import Ident, named
 from ..errors import IndexFault, InvalidIdent, ResourceError, UnknownCollection, warn
 from ..fetcher import not_found
 from ..json_paths import MISSING
-from ..records import CheckReport, Entry, ErrorGroup, ErrorGroups, Explanation, Phase, ReindexReport, Status
+from ..records import (
+    CheckReport,
+    Entry,
+    ErrorGroup,
+    ErrorGroups,
+    Explanation,
+    Phase,
+    ReindexReport,
+    Status,
+    Use,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +48,7 @@ class Indexed:
     _registry: Registry
     _store: Store
     _fetcher: Fetcher
-    _declared: Mapping[str, Mapping[str, str]]  # parts by collection, for which the index has indexes
+    _declared: Any  # parts by collection for which the index has indexes, and what makes them stale
 
     # --- queries -----------------------------------------------------------------------------------
 
@@ -98,8 +109,10 @@ class Indexed:
             max_duration: Maximum run time.
             min_memory: Minimum peak memory, in bytes.
             max_memory: Maximum peak memory, in bytes.
-            stale: True: computed by another version of the function than the registered one. False: by the
-                registered one.
+            stale: True: no longer what a run would give, and ``stale_because`` of each row says why: another
+                version of the function, older than ``expires_after``, a changed input; or a resource that
+                it used was computed again (run ids are compared, never times), is being computed, is
+                gone, or is itself stale. False: the others.
             order_by: Column, or part of args or results (``'result.score'``); a leading ``-`` sorts
                 descending. Missing values come last.
             limit: Maximum number of rows.
@@ -123,7 +136,10 @@ class Indexed:
         named = self._named_parts(collection)
         if isinstance(order_by, str) and (name := order_by.removeprefix('-')) in named:
             order_by = order_by.removesuffix(name) + named[name]
-        found = self._index().find(
+        index = self._index()
+        if stale is not None:
+            self._see_what_is_used(index)
+        found = index.find(
             collection,
             status=status,
             ident=ident,
@@ -143,14 +159,95 @@ class Indexed:
             min_memory=min_memory,
             max_memory=max_memory,
             stale=stale,
-            versions=self._registry.versions(),
+            facts=self._base.facts(),
             order_by=order_by,
             limit=limit,
             offset=offset,
             after=after,
         )
         found._read_result, found.named = self._result_on_disk, named
+        if stale:
+            found._because = self._because
         return found
+
+    def uses(self, collection: str, ident: Ident) -> list[Use]:
+        """What the function of a resource fetched in its last run, from its record.
+
+        Raises:
+            ResourceNotFound: There is no such resource.
+        """
+        known = self._registry.get_any(collection)
+        text, _ = named(ident, None, collection)
+        resource = self._fetcher.peek(known, text)
+        if resource is None:
+            raise not_found(self._base, collection, text)
+        return resource.entry.uses
+
+    def used_by(self, collection: str, ident: Ident) -> list[Use]:
+        """The resources whose functions fetched this one: of each the run of this one that it was given."""
+        self._registry.get_any(collection)
+        return self._index().used_by(collection, named(ident, None, collection)[0])
+
+    def stale_because(self, collection: str, ident: Ident) -> str | None:
+        """The nearest reason for which a resource is stale, in words; None where it is not, or not done.
+
+        From its folder and the folders of what it used, so that nothing has to be reindexed.
+
+        Raises:
+            ResourceNotFound: There is none.
+        """
+        explained = self.explain(collection, ident)
+        if explained.code == 'new':
+            raise not_found(self._base, collection, named(ident, None, collection)[0])
+        return explained.stale_because
+
+    def _because(self, entry: Entry) -> str | None:
+        """Why a row is stale."""
+        record = {
+            'version': entry.version,
+            'finished_at': entry.raw('finished_at'),
+            'uses': [list(use) for use in entry.uses],
+            'inputs': json.loads(entry.raw('inputs') or '[]'),
+        }
+        key = (entry.collection, entry.ident)
+        found = dependencies.cause(self._base.path, key, record, self._base.facts())
+        return found and found.because
+
+    def _stale_levels(
+        self, collection: str | None = None, idents: Iterable[str] | None = None
+    ) -> list[tuple[str, list[str]]]:
+        """What is stale, from the leaves up: collections, each with idents that can be computed together.
+
+        Of one collection, or only some ``idents`` of it, with whatever stale resources these used. Raises
+        CycleError.
+        """
+        index = self._index()
+        self._see_what_is_used(index)
+        edges = list(index.stale_edges(self._base.facts()))
+        wanted = None
+        if idents is not None and collection is not None:
+            wanted = [(collection, ident) for ident in idents]
+        elif collection is not None:
+            wanted = [key for key, _ in edges if key[0] == collection]
+        found: list[tuple[str, list[str]]] = []
+        for level in dependencies.levels(edges, wanted):
+            grouped: dict[str, list[str]] = {}
+            for name, ident in level:
+                grouped.setdefault(name, []).append(ident)
+            found += grouped.items()
+        return found
+
+    def _see_what_is_used(self, index: Index) -> None:
+        """See that what others used has its row, though another machine or an older release computed it."""
+        places = []
+        for collection, ident in () if index.is_read_only else index.unseen():
+            with contextlib.suppress(UnknownCollection, InvalidIdent):
+                known = self._registry.get_any(collection)
+                folder = directory.find_folder(known.spec.path, ident)
+                places.append((collection, ident, known.spec, folder))
+        if places:
+            self._store.sync(places)
+            self._store.rows.flush()
 
     def _named_parts(self, collection: str | list[str] | None) -> dict[str, str]:
         """Parts of args and results by the names that some collections declare, or all of them.
@@ -325,7 +422,7 @@ class Indexed:
         self._store.index.show({})
         if fresh:
             self._store.rebuild()
-            self._declared = {}
+            self._declared = None
         report = reindex.reindex(self._store, collection, changed_only=changed_only, progress=progress)
         if fresh:  # all rows are new
             counts = self._store.index.count(collection).values()
@@ -373,8 +470,8 @@ class Indexed:
         locks.await_enders()
         index = self._store.up_to_date()
         declared = self._registry.columns()
-        if self._computes and declared != self._declared:
-            self._declared = declared
+        if self._computes and (declared, self._base.registered) != self._declared:
+            self._declared = (declared, dict(self._base.registered))
             with contextlib.suppress(IndexFault, OSError):  # it cannot be written: then it is slower
                 index.index_parts(
                     part for columns in self._base.declare(declared).values() for part in columns.values()

@@ -54,6 +54,9 @@ class Registering:
         index_result: int | Literal[False] = INDEXED_RESULT,
         columns: Mapping[str, str] | None = None,
         keep_attempts: int = 0,
+        inputs: Callable[[str, dict[str, Any]], Any] | None = None,
+        on_input_change: Policy = 'keep',
+        on_upstream_change: Policy = 'keep',
     ) -> Callable[[Function], Function]:
         """Decorator: register a function as the one that computes a collection's resources.
 
@@ -85,6 +88,7 @@ class Registering:
                 own process.
             keep_storage: Keep the storage folder's contents from run to run.
             version: Version of the function; ``on_version_change`` applies to results of another version.
+                ``'code'``: a digest of its code (see `hadrosaur.code_of`).
             on_args_change: What to do if a completed resource is fetched with other args: ``'warn'`` and
                 ``'keep'`` return the saved result, ``'recompute'`` computes again, ``'error'`` raises.
             on_version_change: The same for a result of another version.
@@ -97,6 +101,16 @@ class Registering:
                 costs each resource of the project about 15 µs for each name.
             keep_attempts: Number of earlier runs whose logs, error, record and result are kept, in
                 ``attempts/<number>/``. Their lines in record.json are kept in any case.
+            inputs: Function of ident and args that returns the paths of the files a resource is computed
+                from. A resource is stale once one of them changed (its size, or its mtime and contents) or is
+                gone. Each file is read once before the run, for a digest.
+            on_input_change: What to do if a completed resource is fetched whose inputs changed: as
+                ``on_args_change``. ``'keep'`` does not look; the others cost each fetch the record, and a
+                stat for each file.
+            on_upstream_change: The same if a resource that its function fetched was computed again, is gone
+                or is itself stale (see `query`). ``'recompute'`` ignores an upstream that a fetch would
+                return as it is. All but ``'keep'`` read the records of all direct and indirect upstreams at
+                each fetch, about 30 µs each.
 
         Returns:
             A decorator that returns the function unchanged.
@@ -129,6 +143,7 @@ class Registering:
             index_result=0 if index_result is False else index_result,
         )
         parts = declared(columns)
+        is_by_code = version == 'code'
 
         def register(function: Function) -> Function:
             nonlocal spec
@@ -137,6 +152,10 @@ class Registering:
                 if not called.isidentifier():
                     raise ValueError(f'{function!r} has no name of its own: write resource(NAME)')
                 spec = spec._replace(collection=called, folder=canonical.collection_folder(called))
+            if is_by_code:
+                from ..codes import code_of  # seldom needed, and slow to load
+
+                spec = spec._replace(version=code_of(function))
             self._registry.add(
                 Collection(
                     spec.collection,
@@ -149,8 +168,10 @@ class Registering:
                     seconds(max_retry_delay),
                     on_args_change,
                     on_version_change,
-                    None if setup is None else Prepared(function, setup),
+                    None if setup is None and inputs is None else Prepared(function, setup, inputs=inputs),
                     tuple(parts.items()),
+                    on_upstream_change,
+                    on_input_change,
                 )
             )
             return function

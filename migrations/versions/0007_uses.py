@@ -1,0 +1,210 @@
+"""What depends on what: the run of each resource, what it used, and its inputs.
+
+The table is made anew, so that its words stand as `.schema` shows them; the rows are copied. What the new
+columns hold is in the directories: `hadrosaur reindex` fills them, and so does `reindex --changed-only`,
+since no status.json counts as seen. A revision means the same for ever, so it imports nothing from hadrosaur.
+"""
+
+from alembic import op
+
+revision = '0007_uses'
+down_revision = '0006_provenance'
+branch_labels = None
+depends_on = None
+
+TABLE = """\
+CREATE TABLE resources (
+    -- One row for each resource. The directories are the truth: all of this can be made anew from them
+    -- with `hadrosaur reindex`. Times are ISO-8601 in UTC; SQLite's date functions take them.
+    collection    TEXT NOT NULL,  -- name of the collection
+    ident         TEXT NOT NULL,  -- name of the resource in its collection
+    status        TEXT NOT NULL,  -- pending, completed or error
+    phase         TEXT,           -- of a pending one: queued or running
+    args          TEXT,           -- what the function was given, as a JSON object
+    args_hash     TEXT,           -- fingerprint of args
+    result        TEXT,           -- what the function returned, as JSON, where that is short
+    attempt       INTEGER,        -- runs so far, recomputes included
+    queued_at     TEXT,           -- when it was asked for
+    started_at    TEXT,           -- when the function was called
+    finished_at   TEXT,           -- when it was done, whatever came of it
+    duration      FLOAT,          -- seconds from started_at to finished_at
+    error_type    TEXT,           -- class of the exception
+    error_bases   TEXT,           -- the classes above it, as a JSON list
+    error         TEXT,           -- its message, in one line; the traceback is in error.log
+    error_group   TEXT,           -- fingerprint of the cause: failures that share it look alike
+    host          TEXT,           -- where it ran
+    pid           INTEGER,        -- in which process
+    cpu_seconds   FLOAT,          -- processor time, user and system
+    max_rss       INTEGER,        -- most memory in use, in bytes
+    version       TEXT,           -- version of the function, where the collection names one
+    history       TEXT,           -- earlier attempts, as a JSON list; the view attempts lists them
+    provenance    TEXT,           -- the note on its program, .hadrosaur/provenance/<this>.json
+    run           TEXT,           -- id of the run; empty where its record tells none
+    uses          TEXT,           -- what its function fetched, as a JSON list; the table uses lists it
+    inputs        TEXT,           -- files that it was computed from, as a JSON list
+    path          TEXT,           -- the resource's directory, relative to the base directory
+    session       TEXT,           -- of a pending one: the process that asked, as in .hadrosaur/sessions
+    changed       TEXT NOT NULL,  -- when this row was last written
+    seen_mtime_ns INTEGER,        -- when status.json was last seen to be written
+    CONSTRAINT resources_key PRIMARY KEY (collection, ident),
+    CONSTRAINT resources_status_is_known CHECK (status IN ('pending', 'completed', 'error')),
+    CONSTRAINT resources_phase_is_of_pending
+        CHECK (phase IS NULL OR (status = 'pending' AND phase IN ('queued', 'running')))
+)"""
+
+USES = """\
+CREATE TABLE uses (
+    -- One row for each resource that the function of another fetched. Triggers fill it from resources.uses.
+    collection      TEXT NOT NULL,  -- the resource
+    ident           TEXT NOT NULL,
+    used_collection TEXT NOT NULL,  -- and what its function fetched
+    used_ident      TEXT NOT NULL,
+    run             TEXT NOT NULL,  -- id of the run that it was given
+    CONSTRAINT uses_key PRIMARY KEY (collection, ident, used_collection, used_ident, run)
+) WITHOUT ROWID"""
+
+COPIED = (
+    'collection, ident, status, phase, args, args_hash, result, attempt, queued_at, started_at, '
+    'finished_at, duration, error_type, error_bases, error, error_group, host, pid, cpu_seconds, '
+    'max_rss, version, history, provenance, path, session, changed'
+)
+
+INDEXES = (
+    'CREATE INDEX resources_of_collection ON resources (collection, finished_at, ident DESC, status)',
+    'CREATE INDEX resources_by_finish ON resources (finished_at, collection DESC, ident DESC, status)'
+    ' WHERE finished_at IS NOT NULL',
+    "CREATE INDEX resources_pending ON resources (collection, session, status) WHERE status = 'pending'",
+    "CREATE INDEX resources_failed ON resources (finished_at) WHERE status = 'error'",
+    'CREATE INDEX resources_failed_of_collection ON resources (collection, finished_at, ident DESC, status)'
+    " WHERE status = 'error'",
+    'CREATE INDEX resources_by_error_type ON resources (error_type, finished_at)'
+    ' WHERE error_type IS NOT NULL',
+    'CREATE INDEX resources_by_error_group ON resources (error_group, finished_at)'
+    ' WHERE error_group IS NOT NULL',
+    'CREATE INDEX resources_with_inputs ON resources (collection) WHERE inputs IS NOT NULL',
+    'CREATE INDEX uses_by_used ON uses (used_collection, used_ident)',
+)
+
+TRIGGERS = (
+    """\
+CREATE TRIGGER uses_of_new AFTER INSERT ON resources WHEN NEW.uses IS NOT NULL
+BEGIN
+    INSERT OR IGNORE INTO uses
+    SELECT NEW.collection, NEW.ident, json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+           json_extract(value, '$[2]')
+    FROM json_each(NEW.uses) WHERE instr(value, '\\u0000') = 0;
+END""",
+    """\
+CREATE TRIGGER uses_of_changed AFTER UPDATE OF uses ON resources WHEN OLD.uses IS NOT NEW.uses
+BEGIN
+    DELETE FROM uses WHERE collection = OLD.collection AND ident = OLD.ident;
+    INSERT OR IGNORE INTO uses
+    SELECT NEW.collection, NEW.ident, json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+           json_extract(value, '$[2]')
+    FROM json_each(NEW.uses) WHERE instr(value, '\\u0000') = 0;
+END""",
+    """\
+CREATE TRIGGER uses_of_removed AFTER DELETE ON resources WHEN OLD.uses IS NOT NULL
+BEGIN
+    DELETE FROM uses WHERE collection = OLD.collection AND ident = OLD.ident;
+END""",
+)
+
+VIEWS = {
+    'errors': """\
+CREATE VIEW errors AS
+    -- Failures, newest first.
+    SELECT collection, ident, error_type, error, error_group, attempt, finished_at, path
+    FROM resources
+    WHERE status = 'error'
+    ORDER BY finished_at DESC""",
+    'error_groups': """\
+CREATE VIEW error_groups AS
+    -- Failures that share a cause, most frequent first; `example` is the message of one of them.
+    SELECT coalesce(error_group, error_type) AS error_group,
+           count(*) AS count,
+           error_type,
+           error AS example,
+           collection,
+           min(finished_at) AS first,
+           max(finished_at) AS last
+    FROM resources
+    WHERE status = 'error'
+    GROUP BY collection, coalesce(error_group, error_type)
+    ORDER BY count(*) DESC""",
+    'status_counts': """\
+CREATE VIEW status_counts AS
+    WITH counted AS (
+        SELECT collection,
+               count(CASE WHEN status = 'completed' THEN 1 END) AS completed,
+               count(CASE WHEN status = 'error' THEN 1 END) AS error,
+               count(CASE WHEN status = 'pending' THEN 1 END) AS pending
+        FROM resources
+        GROUP BY collection
+    )
+    SELECT collection, 'completed' AS status, completed AS count FROM counted WHERE completed > 0
+    UNION ALL
+    SELECT collection, 'error', error FROM counted WHERE error > 0
+    UNION ALL
+    SELECT collection, 'pending', pending FROM counted WHERE pending > 0""",
+    'attempts': """\
+CREATE VIEW attempts AS
+    -- Each run that a resource had, as far as its record tells: the present one, and up to 20 before it.
+    SELECT collection, ident,
+           json_extract(line.value, '$.attempt') AS attempt,
+           json_extract(line.value, '$.status') AS status,
+           json_extract(line.value, '$.started_at') AS started_at,
+           json_extract(line.value, '$.finished_at') AS finished_at,
+           json_extract(line.value, '$.error_type') AS error_type,
+           json_extract(line.value, '$.error') AS error,
+           json_extract(line.value, '$.error_group') AS error_group,
+           json_extract(line.value, '$.args_hash') AS args_hash,
+           json_extract(line.value, '$.version') AS version,
+           json_extract(line.value, '$.host') AS host
+    FROM resources, json_each(resources.history) AS line
+    UNION ALL
+    SELECT collection, ident, attempt, status, started_at, finished_at, error_type, error, error_group,
+           args_hash, version, host
+    FROM resources
+    WHERE started_at IS NOT NULL""",
+    'dependencies': """\
+CREATE VIEW dependencies AS
+    -- What each resource fetched, and whether the run that it was given is still the present one.
+    SELECT u.collection, u.ident, u.used_collection, u.used_ident, u.run, r.run AS present_run,
+           CASE WHEN r.ident IS NULL THEN 'gone'
+                WHEN r.status = 'pending' THEN 'pending'
+                WHEN coalesce(r.run, '') <> u.run THEN 'changed'
+                ELSE 'current' END AS state
+    FROM uses AS u
+    LEFT JOIN resources AS r ON r.collection = u.used_collection AND r.ident = u.used_ident""",
+    'running': """\
+CREATE VIEW running AS
+    -- What is being computed, longest first.
+    SELECT collection, ident, started_at,
+           round((julianday('now') - julianday(started_at)) * 86400, 1) AS seconds,
+           attempt, host, pid, session, path
+    FROM resources
+    WHERE status = 'pending' AND phase = 'running'
+    ORDER BY started_at""",
+    'slowest': """\
+CREATE VIEW slowest AS
+    SELECT collection, ident, duration, cpu_seconds, max_rss, status, finished_at, path
+    FROM resources
+    WHERE duration IS NOT NULL
+    ORDER BY duration DESC""",
+}
+
+
+def upgrade():
+    """Make the table anew, with its rows."""
+    run = op.get_bind().exec_driver_sql  # as it stands: text() would take the colons of times for parameters
+    parts = run("SELECT sql FROM sqlite_master WHERE type = 'index' AND name LIKE 'part %'").fetchall()
+    for view in VIEWS:
+        run(f'DROP VIEW IF EXISTS {view}')
+    run('ALTER TABLE resources RENAME TO resources_before')
+    run(TABLE)
+    run(USES)
+    run(f'INSERT INTO resources ({COPIED}) SELECT {COPIED} FROM resources_before')
+    run('DROP TABLE resources_before')
+    for statement in (*INDEXES, *TRIGGERS, *(part for (part,) in parts), *VIEWS.values()):
+        run(statement)
