@@ -1,13 +1,16 @@
 # One short word for each chore; what CI runs is what you run.
 PYTHON ?= python3.11
-VENV   := $(if $(NEWEST),.venv-newest,.venv)
+VENV   := $(if $(NEWEST),.venv-newest,$(if $(OLDEST),.venv-oldest,.venv))
 BIN    := $(VENV)/bin
 SEED   := $(or $(HADROSAUR_SEED),$(shell od -An -N3 -tu4 /dev/urandom | tr -d ' '))
 
 # Everything is installed in exactly the versions of constraints.txt, build tools too: no new release of a
-# dependency turns these commands red. `make test NEWEST=1` tries today's newest, in a .venv-newest of its own.
+# dependency turns these commands red. `make test NEWEST=1` tries today's newest, in a .venv-newest of its own,
+# and `make test OLDEST=1` the oldest that pyproject.toml allows.
 ifdef NEWEST
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager
+else ifdef OLDEST
+PIP_INSTALL = PIP_CONSTRAINT=$(VENV)/oldest.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 else
 PIP_INSTALL = PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
@@ -63,13 +66,15 @@ constraints:                       ## write constraints.txt anew: the newest rel
 	mv .venv-newest/constraints.txt constraints.txt
 
 clean:
-	rm -rf .venv .venv-newest demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # What is newest changes without a word.
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt $(if $(NEWEST),newest)
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+		| sed 's/>=/==/' > $(VENV)/oldest.txt
 	$(PIP_INSTALL) --editable .
 	@touch $@
 
