@@ -336,7 +336,7 @@ class BaseDirectory(Guarded):
             while fd is None:
                 fd = _locked_file(name, json.dumps(about).encode() + b'\n', sessions)
             for other in os.listdir(sessions):  # programs seldom say that they end
-                if other == name or other.endswith(UNWRITTEN) or not _is_of_this_machine(other):
+                if other == name or other.endswith(UNWRITTEN) or not is_of_this_machine(other):
                     continue
                 if not fileops.is_locked(other, sessions):
                     with contextlib.suppress(OSError):  # a folder that somebody made there
@@ -379,7 +379,7 @@ class BaseDirectory(Guarded):
             return []
         marks = [name for name in names if name.endswith(UNWRITTEN)]
         if marks and self.index_elsewhere() is not None:  # other machines have indexes of their own
-            marks = [mark for mark in marks if _is_of_this_machine(mark)]
+            marks = [mark for mark in marks if is_of_this_machine(mark)]
         return [mark for mark in marks if not self.is_alive(mark)]
 
     def is_alive(self, session: str | None) -> bool:
@@ -420,7 +420,7 @@ def _session_of(name: str) -> re.Match[str] | None:
     return _SESSION.fullmatch(name.removesuffix(UNWRITTEN))
 
 
-def _is_of_this_machine(name: str) -> bool:
+def is_of_this_machine(name: str) -> bool:
     """Is it a session of this very host, finished or not? Of another's its lock may tell us nothing."""
     if _UNFINISHED.fullmatch(name):
         name = name[1 : -len('.new')]

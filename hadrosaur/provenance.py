@@ -132,18 +132,6 @@ def keep(base: str, digest: Any, told: Any) -> None:
             private_files.put_first(f'{digest}.json', data, folder)
 
 
-def names(base: str) -> list[str]:
-    """The digests of the notes in a base."""
-    with (
-        contextlib.suppress(OSError),
-        fileops.opened_below(f'{base}/{HIDDEN}', PROVENANCE, fileops.FOLDER) as folder,
-    ):
-        return [
-            name[:-5] for name in os.listdir(folder) if _DIGEST.fullmatch(name[:-5]) and name[16:] == '.json'
-        ]
-    return []
-
-
 def _known_at_once() -> dict[str, Any]:
     from . import __version__
 

@@ -65,6 +65,7 @@ def mount(kind, options=''):
 def test_file_systems_are_named(used, monkeypatch, kind, level, word):
     """With whether locks and index can be trusted there."""
     monkeypatch.setattr(mounts, 'mount_of', mount(kind))
+    monkeypatch.setattr(mounts, 'LOCAL', frozenset({'ext4'}))
     assert levels(used)['file system'] == level
     assert word in call('doctor', used).stdout
 

@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from random import Random
 
 import pytest
 from test_cli_tools import call
@@ -265,6 +266,30 @@ def test_the_forged_archive_itself_is_good(here):
     assert here.import_(forged.done(3)).resources == 3
     assert here.get('coll', 'one').result == {'a': 1}
     assert here.check(deep=True).findings == []
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_flipped_byte_is_noticed_or_harmless(tmp_path, seed):
+    """Anywhere in an archive: it is refused and nothing comes in, or what comes in is what went out."""
+    forged = Forged()
+    forged.resource()
+    good = forged.done().getvalue().rstrip(b'\0')
+    good += bytes(-len(good) % 512 + 1024)
+    random, refused = Random(seed), 0
+    with Project(tmp_path / 'base') as proj:
+        for _ in range(40):
+            data = bytearray(good)
+            data[random.randrange(len(good) - 1024)] ^= 1 << random.randrange(8)
+            try:
+                proj.import_(io.BytesIO(data))
+            except hadrosaur.BadArchive:
+                refused += 1
+                assert not (tmp_path / 'base/coll/one').exists()
+                continue
+            for name, what in GOOD.items():
+                assert (tmp_path / 'base/coll/one' / name).read_bytes() == what
+            proj.remove('coll', 'one')
+    assert refused > 10
 
 
 @pytest.mark.parametrize('end', [1, 512, 700, 4096, 10_000, -1024, -513])

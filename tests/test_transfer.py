@@ -30,6 +30,7 @@ def fill(path, *more, word='first'):
             Path(subdir, 'deep/er').mkdir(parents=True)
             Path(subdir, 'empty').mkdir()
             Path(subdir, 'deep/er/data').write_bytes(os.urandom(3000))
+            Path(os.fsdecode(os.fsencode(subdir) + b'/no\xfftext\n')).write_text(ident)
             Path(subdir, 'run.sh').write_text('#!/bin/sh\n')
             Path(subdir, 'run.sh').chmod(0o755)
             if ident == 'bad':
@@ -39,8 +40,10 @@ def fill(path, *more, word='first'):
         for ident in (*ODD, 'bad', *more):
             proj.fetch('coll', ident, {'n': 1})
         proj.fetch('coll', 'plain', recompute=True)
-        proj.resource('other coll')(lambda ident, args, subdir: None)
+        proj.resource('other coll')(lambda ident, args, subdir: proj.fetch('coll', 'plain') and None)
         proj.fetch('other coll', 'nothing')
+        [used] = proj.sql('SELECT * FROM uses')
+        assert used['used_ident'] == 'plain'
     return Path(path)
 
 
@@ -94,10 +97,12 @@ def test_what_was_exported_comes_in_equal(full, tmp_path, end):
     with Project(full, create=False) as proj:
         out = proj.export(tmp_path / f'all{end}')
         told = proj.get('coll', 'plain').provenance
+        used = proj.sql('SELECT * FROM uses')
     with Project(tmp_path / 'new') as new:
         report = new.import_(tmp_path / f'all{end}')
         assert (report.resources, report.same) == (out.resources, 0)
         assert new.get('coll', 'plain').provenance == told
+        assert new.sql('SELECT * FROM uses') == used
         again = new.import_(tmp_path / f'all{end}')
         assert (again.resources, again.same) == (0, out.resources)
 
@@ -208,6 +213,21 @@ def test_conflicts_are_renamed(meeting, full, tmp_path, way):
     with Project(meeting, create=False) as proj:
         assert proj.get('coll', 'plain').result == 'mine'
         assert proj.get('coll', 'plain-2').result['ident'] == 'plain'
+
+
+@pytest.mark.parametrize('way', ['file', 'merge'])
+def test_conflicts_are_replaced(meeting, full, tmp_path, way):
+    """What comes takes the place of what is here."""
+    report = bring(meeting, tmp_path, full, way, on_conflict='replace')
+    assert (report.resources, report.same) == (3, 1)
+    found = {row['ident']: row for row in rows(meeting)}
+    assert found['bad']['status'] == 'error'
+    assert json.loads(found['plain']['result'])['word'] == 'first'
+    with (
+        Project(meeting, create=False) as proj,
+        pytest.raises(ValueError, match='on_conflict must be one of'),
+    ):
+        proj.import_(tmp_path / 'some.tar', on_conflict='overwrite')
 
 
 def test_what_is_computed_is_a_conflict(full, archive, tmp_path):
@@ -336,6 +356,10 @@ def test_the_commands(full, tmp_path):
     assert call('backup', full, tmp_path / 'copy').exit_code == 2
     assert call('import', tmp_path / 'new', tmp_path / 'nowhere.tar').exit_code == 2
     assert call('merge', tmp_path / 'new', tmp_path / 'nowhere').exit_code == 3
+    (tmp_path / 'home').mkdir()
+    (tmp_path / 'home/file').write_text('mine')
+    assert call('import', tmp_path / 'home', tar).exit_code == 3
+    assert os.listdir(tmp_path / 'home') == ['file']
     assert call('export', tmp_path / 'nowhere', tmp_path / 'x.tar').exit_code == 3
     assert call('export', full, tmp_path / 'x.tar', '--order-by', 'nonsense').exit_code == 2
     assert not (tmp_path / 'x.tar').exists()

@@ -1,5 +1,6 @@
 """An import that is killed at any file operation: nothing half is ever there, and begun again it goes on."""
 
+import errno
 import os
 import shutil
 import signal
@@ -8,10 +9,15 @@ from pathlib import Path
 import pytest
 from test_transfer import files
 
-from hadrosaur import Project
+from hadrosaur import HadrosaurError, Project
 
+GROWS = ('open', 'mkdir', 'rename', 'link', 'write', 'pwrite')
 CALLS = ('open', 'mkdir', 'rename', 'replace', 'unlink', 'rmdir', 'link', 'write', 'pwrite', 'utime', 'close')
 IDENTS = ['one', 'two', 'three', 'x' * 300]
+
+
+def grows(name, args):
+    return name != 'open' or args[1] & os.O_CREAT
 
 
 @pytest.fixture(scope='module')
@@ -34,8 +40,11 @@ def archive(tmp_path_factory):
     return path.parent / 'all.tar'
 
 
-def killed_at(number, work):
-    """Do the work in a forked child that is killed before its n-th file operation; was it?"""
+def killed_at(number, work, *, full=False):
+    """Do the work in a forked child that is killed before its n-th file operation; was it?
+
+    ``full``: instead, from that operation on there is no space.
+    """
     child = os.fork()
     if not child:
         try:
@@ -43,15 +52,19 @@ def killed_at(number, work):
             for name in CALLS:
                 real = getattr(os, name)
 
-                def counted(*args, real=real, **more):
+                def counted(*args, real=real, name=name, **more):
                     count[0] += 1
-                    if count[0] == number:
+                    if count[0] == number and not full:
                         os.kill(os.getpid(), signal.SIGKILL)
+                    if count[0] >= number and full and name in GROWS and grows(name, args):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     return real(*args, **more)
 
                 setattr(os, name, counted)
             work()
             os._exit(0)
+        except (OSError, HadrosaurError):
+            os._exit(0 if full else 1)
         except BaseException:
             import traceback
 
@@ -79,7 +92,7 @@ def there(path):
     return found
 
 
-def try_at(number, archive, path, way):
+def try_at(number, archive, path, way, *, full=False):
     """Kill it, look, begin again, look; False where it came to its end."""
     source = archive.parent / 'base'
 
@@ -96,7 +109,7 @@ def try_at(number, archive, path, way):
     if way == 'backup':  # of another time: there is something to replace
         shutil.copytree(archive.parent / 'older', path)
         old = files(path)
-    was_killed = killed_at(number, work)
+    was_killed = killed_at(number, work, full=full)
     before = there(path) if path.exists() else {}
     new = files(source)
     for name, what in files(path).items() if path.exists() else ():
@@ -114,6 +127,13 @@ def try_at(number, archive, path, way):
 def test_a_kill_leaves_nothing_half(archive, tmp_path, way, number):
     """A sample of the places."""
     try_at(number, archive, tmp_path / 'new', way)
+
+
+@pytest.mark.parametrize('way', ['import', 'merge', 'backup'])
+@pytest.mark.parametrize('number', [30, 150, 220, 300])
+def test_a_full_disk_leaves_nothing_half(archive, tmp_path, way, number):
+    """It is said, and once there is space it goes on."""
+    try_at(number, archive, tmp_path / 'new', way, full=True)
 
 
 @pytest.mark.long

@@ -102,7 +102,8 @@ def import_(base: str, file: str, on_conflict: OnConflict, as_json: bool) -> int
     source: Any = sys.stdin.buffer if file == '-' else file
     if file != '-' and not os.path.exists(file):
         raise click.UsageError(f'there is no file {file!r}')
-    with Project(base) as project:
+    is_new = not os.path.isdir(base) or not os.listdir(base)
+    with Project(base, create=is_new) as project:
         return _tell(project.import_(source, on_conflict=on_conflict), 'brought in', as_json)
 
 

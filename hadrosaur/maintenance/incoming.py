@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import directory, durability, fileops, private_files, provenance
-from ..basedir import HIDDEN
+from ..basedir import HIDDEN, is_of_this_machine
 from ..directory.claim import Claim
 from ..errors import BadArchive, ResourceError
 from . import parcels
@@ -68,8 +68,10 @@ class Incoming:
         self.built: list[Built] = []
 
     def _sweep(self, incoming: int) -> None:
+        """Remove what killed processes of this machine left; of others' a free lock may tell nothing."""
         for name in os.listdir(incoming):
-            if not self._store.base.is_alive(name.rpartition('.')[0]):
+            session = name.rpartition('.')[0]
+            if is_of_this_machine(session) and not self._store.base.is_alive(session):
                 with contextlib.suppress(OSError):
                     fileops.remove_tree(name, incoming)
 
