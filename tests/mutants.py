@@ -271,6 +271,13 @@ MUTANTS = {
             f'{LIVE}a_log_is_followed_to_its_end',
         ),
         Mutant(
+            'page: what changed while the page came is not told',
+            'web/events.py',
+            'since or self.mark()',
+            'self.mark()',
+            f'{LIVE}what_changed_before_the_page_listens_is_told_too',
+        ),
+        Mutant(
             'page: what cannot be begun ends whatever is asked for later',
             'web/actions.py',
             'except Exception as error:',
