@@ -352,7 +352,7 @@ class Store(Guarded):
         return Resource(collection.name, ident, status, result, at=at, wait=wait, entry=entry, **told)
 
     def note(self, collection: Collection, job: Job, run_result: RunResult, *, is_last: bool = True) -> None:
-        """Have hooks told of a run, and of what its function fetched; ``is_last``: it is not tried again."""
+        """Queue callbacks for a run and its nested fetches; ``is_last``: it will not be retried."""
         hooks = self.hooks
         for entry in {(entry.collection, entry.ident): entry for entry in run_result.nested}.values():
             if hooks.wants(entry.status):

@@ -3524,9 +3524,9 @@ MUTANTS = {
             'hooks: what one raises reaches the fetch',
             'hooks.py',
             """            except Exception:
-                _log(f'{function!r}, called at {event!r}, failed')""",
+                _log(f'callback {function!r} for {event!r} failed')""",
             """            except ImportError:
-                _log(f'{function!r}, called at {event!r}, failed')""",
+                _log(f'callback {function!r} for {event!r} failed')""",
             'test_hooks.py::test_what_a_hook_raises_is_logged_and_nothing_else',
         ),
     ),
