@@ -202,17 +202,17 @@ class WorkerDied(ResourceFailed):
 
 
 class TransferFault(HadrosaurError):
-    """Export, import, merge or backup failed."""
+    """Resources cannot be brought from one place to another."""
 
 
 class BadArchive(TransferFault):
-    """The file is damaged, or was not written by `Project.export`."""
+    """The file holds something that no export of ours does; nothing that it holds was believed."""
 
     exit_code = 5
 
 
 class TransferConflict(TransferFault):
-    """Different resources of the same names exist already; the message names them."""
+    """Resources that are to come in are here already, and are others; the message names them."""
 
     exit_code = 4
 

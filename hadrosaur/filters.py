@@ -26,12 +26,19 @@ def span(text: str) -> float:
 def point_in_time(text: str) -> timedelta | str:
     """A timedelta for ``2h``; ISO text, which the Project reads as time of this machine, as it is."""
     if match := _SPAN(text):
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+        try:
+            return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+        except OverflowError:
+            raise ValueError(f'{_short(text)!r} is longer ago than times go back')
     try:
         datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f'{text!r} is no time: write 2026-01-31, 2026-01-31T18:00, or 2h, 7d ago')
     return text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f'{text[:40]}…'
 
 
 def comparison(text: str) -> tuple[str, str, Any]:

@@ -247,13 +247,9 @@ class Entry(_Row):
     @property
     def inputs(self) -> list[str]:
         """Absolute paths of the files that ``inputs`` of the collection named."""
-        return [str(line[0]) for line in self.input_lines if isinstance(line, list) and line]
-
-    @property
-    def input_lines(self) -> list[Any]:
-        """The same with size, mtime in ns and digest of each."""
         found = _parsed(self.raw('inputs'))
-        return found if isinstance(found, list) else []
+        lines = found if isinstance(found, list) else []
+        return [str(line[0]) for line in lines if isinstance(line, list) and line]
 
     @property
     def queued_at(self) -> datetime | None:

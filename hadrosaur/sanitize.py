@@ -1,4 +1,4 @@
-"""Show text of unknown origin without harm: an ident or a message may contain anything."""
+"""Other people's text, shown: an ident or a message may hold anything, and must do nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _COLOURS = {'completed': '#2e7d32', 'error': '#c62828', 'pending': '#b26a00'}
 
 
 def printable(text: str) -> str:
-    """Return text in one line, with escapes for characters that would not print as themselves.
+    """The text in one line, with an escape for each character that would not print as itself.
 
-    That is control characters, escape sequences, line ends, and marks that change the direction of writing.
+    Control characters, escape sequences, line ends, and marks that turn the direction of writing.
     """
     if text.isprintable():
         return text
@@ -36,7 +36,7 @@ _BEGUN = re.compile(r'\x1b(?:\[[0-9;:]{0,96})?\Z')  # perhaps a colour, whose en
 
 
 class Harmless:
-    """Filter a log for a terminal, piece by piece: keep lines, tabs and colours, escape the rest."""
+    """A log for a terminal, piece by piece: lines, tabs and colours stay, all else is made visible."""
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder('utf-8')('backslashreplace').decode
@@ -62,36 +62,46 @@ class Harmless:
 
 
 def _lines(text: str) -> str:
-    """Escape each line, keeping tabs; a carriage return within a line would overwrite it."""
+    """Each line visible, tabs kept; a carriage return that is no part of a line's end would write over it."""
     lines = text.replace('\r\n', '\n').split('\n')
     return '\n'.join('\t'.join(map(printable, line.split('\t'))) for line in lines)
 
 
 def utc(moment: datetime | None) -> str | None:
-    """Format a time as the index stores it."""
+    """A time as the index writes it."""
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat(timespec='microseconds').replace('+00:00', 'Z')
 
 
 def local(moment: datetime | None) -> str | None:
-    """Format a time for people, in this machine's time zone."""
-    return None if moment is None else moment.astimezone().strftime('%Y-%m-%d %H:%M:%S')
+    """A time as people on this machine write it."""
+    return None if moment is None else _here(moment).strftime('%Y-%m-%d %H:%M:%S')
+
+
+def _here(moment: datetime) -> datetime:
+    """In the time zone of this machine; as it is where it falls out of the calendar there."""
+    try:
+        return moment.astimezone()
+    except (OverflowError, ValueError):
+        return moment
 
 
 def lately(moment: datetime | None) -> str | None:
-    """Format a time briefly: today's without the date, older ones without seconds."""
+    """The same in short: today's times without the day, older ones without seconds."""
     if moment is None:
         return None
-    here = moment.astimezone()
+    here = _here(moment)
     is_today = here.date() == here.now(here.tzinfo).date()
     return here.strftime('%H:%M:%S' if is_today else '%Y-%m-%d %H:%M')
 
 
 def seconds(number: float | None) -> str | None:
-    """Format a duration for people."""
+    """A duration for people."""
     if number is None:
         return None
+    if not abs(number) < 1e12:  # nobody waits so long
+        return f'{number:.3g} s'
     if number < 1:
         return f'{number * 1000:.3g} ms'
     if number < 60:
@@ -105,7 +115,7 @@ def seconds(number: float | None) -> str | None:
 
 
 def size(number: int | None) -> str | None:
-    """Format a number of bytes for people."""
+    """A number of bytes for people."""
     if number is None:
         return None
     for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
@@ -115,7 +125,7 @@ def size(number: int | None) -> str | None:
 
 
 def short(value: Any) -> str | None:
-    """Format a JSON value in a few words, however large it is; None as nothing."""
+    """A JSON value in a few words, however large it is; None is nothing."""
     import reprlib
 
     words = reprlib.Repr()
@@ -125,7 +135,7 @@ def short(value: Any) -> str | None:
 
 
 def html_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = '') -> str:
-    """Return an HTML table for notebooks, with all text escaped and statuses in colour."""
+    """A table for notebooks, every text escaped; a cell that is a status has its colour."""
     from html import escape
 
     def cell(value: Any) -> str:

@@ -87,12 +87,43 @@ R = 'test_results_as_columns.py::'
 SAFE, SHOWS = 'test_page_is_safe.py::test_', 'test_page_shows.py::test_'
 LIVE = 'test_page_is_live.py::test_'
 REPORT = 'test_report.py::test_'
+PAGE_ATTACKS = 'torture/p22_page.py::test_'
 TOP = 'test_top.py::test_'
 TABLES = 'test_notebook_tables.py::test_'
 
 API = 'test_public_api.py::test_'
 
 MUTANTS = {
+    'requests that mean ill': [
+        Mutant(
+            'requests: a browser may guess what a file is',
+            'web/security.py',
+            "'x-content-type-options': 'nosniff',",
+            '',
+            f'{PAGE_ATTACKS}requests',
+        ),
+        Mutant(
+            'requests: a form may come from nowhere',
+            'web/security.py',
+            '(is_change and not origins)',
+            '(is_change and False)',
+            f'{PAGE_ATTACKS}nothing_changes_for_who_may_not',
+        ),
+        Mutant(
+            'requests: a time before the calendar is a fault of ours',
+            'filters.py',
+            'except OverflowError:',
+            'except ZeroDivisionError:',
+            f'{SHOWS}what_is_not_there_is_said[/c/thumbs?since=99999999999d-400]',
+        ),
+        Mutant(
+            'requests: a chart takes any time',
+            'web/pages.py',
+            'found is None or 0 <= found < LAST',
+            'True',
+            f'{SHOWS}a_row_of_another_world_is_shown[finished_at-9999-12-31T23:59:59.999999Z]',
+        ),
+    ],
     'tables in notebooks': [
         Mutant(
             'notebooks: a cell keeps what turns the direction of writing',
@@ -269,13 +300,6 @@ MUTANTS = {
             'start = max(start, since[0])',
             'pass',
             f'{LIVE}a_log_is_followed_to_its_end',
-        ),
-        Mutant(
-            'page: what changed while the page came is not told',
-            'web/events.py',
-            'since or self.mark()',
-            'self.mark()',
-            f'{LIVE}what_changed_before_the_page_listens_is_told_too',
         ),
         Mutant(
             'page: what cannot be begun ends whatever is asked for later',
@@ -3524,9 +3548,9 @@ MUTANTS = {
             'hooks: what one raises reaches the fetch',
             'hooks.py',
             """            except Exception:
-                _log(f'callback {function!r} for {event!r} failed')""",
+                _log(f'{function!r}, called at {event!r}, failed')""",
             """            except ImportError:
-                _log(f'callback {function!r} for {event!r} failed')""",
+                _log(f'{function!r}, called at {event!r}, failed')""",
             'test_hooks.py::test_what_a_hook_raises_is_logged_and_nothing_else',
         ),
     ),

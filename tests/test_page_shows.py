@@ -1,6 +1,8 @@
 """The page: each address shows what it is for, and its twin gives the same as data."""
 
+import contextlib
 import html
+import sqlite3
 
 import page
 import pytest
@@ -179,6 +181,8 @@ def test_any_ident_has_an_address(browser, ident):
         ('/nothing', 404), ('/c/none', 404), ('/c/thumbs/r/none', 404), ('/c/thumbs/r/', 404), ('/%ff', 404),
         ('/c/thumbs?status=odd', 400), ('/c/thumbs?sort=odd', 400), ('/c/thumbs?since=odd', 400),
         ('/c/thumbs?col=odd', 400), ('/c/thumbs?after=odd', 400), ('/c/thumbs?result=odd', 400),
+        ('/c/thumbs?x=odd', 400), ('/c/thumbs?since=99999999999d', 400),
+        (f'/c/thumbs?after=[{10**400},"",""]', 400),
         ('/c/thumbs/r/img-001?compare=9..10', 404), ('/c/thumbs/r/img-001?compare=a', 400),
         ('/file/thumbs/img-003/none', 404), ('/log/thumbs/img-003/record.json', 404),
     ],
@@ -189,3 +193,23 @@ def test_what_is_not_there_is_said(browser, path, status):
 
     assert answer.status_code == status
     assert 'Traceback' not in answer.text
+
+
+@pytest.mark.parametrize(
+    ('column', 'value'),
+    [('finished_at', '9999-12-31T23:59:59.999999Z'), ('finished_at', '0001-01-01T00:00:00.000000Z'),
+     ('started_at', '9999-12-31T23:59:59.999999Z'), ('duration', 1e308), ('max_rss', 2**62), ('pid', 2**62)],
+)  # fmt: skip
+def test_a_row_of_another_world_is_shown(tmp_path, column, value):
+    """A row whose times or numbers nobody can have written is shown as far as it makes sense."""
+    with Project(tmp_path / 'base') as project:
+        project.resource('c')(lambda ident, args, subdir: {'a"b': 1, 'n': 10**400, 'c\\': {}})
+        project.fetch('c', 'one')
+        project.stats()
+    with contextlib.closing(sqlite3.connect(tmp_path / 'base/index.sqlite3')) as index, index:
+        index.execute('PRAGMA ignore_check_constraints = 1')
+        index.execute(f'UPDATE resources SET "{column}" = ?', [value])
+    with Project(tmp_path / 'base', create=False) as project:
+        browser = page.client(project)
+        for path in ('/', '/c/c', '/c/c/r/one', '/timeline', '/c/c?x=result.n&y=duration'):
+            assert browser.get(path).status_code == 200

@@ -1,1 +1,1 @@
-"""Maintenance of a base directory: retention, export and import, backup, diagnosis."""
+"""Keeping house: what is too old goes, what is kept travels, and what is wrong is named."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -206,7 +207,7 @@ class Indexed:
             'version': entry.version,
             'finished_at': entry.raw('finished_at'),
             'uses': [list(use) for use in entry.uses],
-            'inputs': entry.input_lines,
+            'inputs': json.loads(entry.raw('inputs') or '[]'),
         }
         key = (entry.collection, entry.ident)
         found = dependencies.cause(self._base.path, key, record, self._base.facts())

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import HadrosaurError
 from ..filters import comparison, point_in_time, span, wanted
-from ..json_paths import COLUMNS as JSON_COLUMNS
 from ..json_paths import is_path, parse
 from ..records import PUBLIC_COLUMNS, STATUSES
 from .addresses import with_params
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.datastructures import QueryParams
 
     from ..index import Query
@@ -56,7 +57,7 @@ class Asked:
         self.order = self.one('sort') or ORDER
         try:
             self.filters = self._filters()
-            self.columns = [text for text in self._all('col') if _is_column(text)]
+            self.columns = [as_column(text, {}) for text in self._all('col')]
             self.after = _after(self.one('after'))
         except (ValueError, TypeError, RecursionError) as error:
             raise NotUnderstood(str(error))
@@ -141,13 +142,20 @@ class Asked:
         return self.address(sort=name if self.order == f'-{name}' else f'-{name}')
 
 
-def _is_column(text: str) -> bool:
-    if text in PUBLIC_COLUMNS:
-        return True
-    if text.partition('.')[0] in JSON_COLUMNS:
-        parse(text)
-        return True
-    raise ValueError(f'there is no column {text!r}')
+def as_column(text: str, named: Mapping[str, str]) -> str:
+    """A column, or the path of a part, which may go by a declared name. Raises NotUnderstood."""
+    path = named.get(text, text)
+    if not is_column(path):
+        raise NotUnderstood(f'there is no column {text!r}')
+    return path
+
+
+def is_column(text: str) -> bool:
+    """Is it a column, or a part that can be asked for?"""
+    try:
+        return text in PUBLIC_COLUMNS or bool(parse(text))
+    except ValueError:
+        return False
 
 
 def _after(text: str | None) -> tuple[Any, str, str] | None:
@@ -155,6 +163,7 @@ def _after(text: str | None) -> tuple[Any, str, str] | None:
         return None
     found = json.loads(text)
     is_key = isinstance(found, list) and len(found) == 3 and all(isinstance(each, str) for each in found[1:])
-    if not is_key or not isinstance(found[0], (str, int, float, type(None))):
+    is_long = is_key and isinstance(found[0], int) and abs(found[0]) >= 1 << 63  # for SQLite
+    if not is_key or is_long or not isinstance(found[0], (str, int, float, type(None))):
         raise ValueError(f'{text!r} is no place to go on from')
     return (found[0], found[1], found[2])

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 LOOK = 0.5
 """Seconds between two looks at the files."""
 
-LEAST, MOST, SHARE = 2.0, 10.0, 0.01
-"""Seconds before a page is made anew, at least and at most; between them, so that it takes this share of
-a processor."""
+LEAST, SHARE = 2.0, 0.01
+"""Seconds before a page is made anew, at least, and the share of a processor that this may take."""
 
 MOST_STREAMS = 32
 BEAT = 15.0  # seconds after which something is said in any case, so that who is gone is noticed
@@ -46,7 +45,7 @@ class Notifier:
 
     def took(self, seconds: float) -> None:
         """A page was made in so many seconds."""
-        self._took = seconds
+        self._took = max(seconds, self._took * 0.8)
 
     def close(self) -> None:
         """End all streams."""
@@ -60,7 +59,7 @@ class Notifier:
         if collection and ident:
             await run_in_threadpool(self._status, collection, ident)  # it is there, or that is said
             return self._guarded(self._of_log(collection, ident, params.get('since', '')))
-        return self._guarded(self._of_index(params.get('since', '')))
+        return self._guarded(self._of_index())
 
     async def _guarded(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
         self._streams += 1
@@ -72,29 +71,29 @@ class Notifier:
 
     # --- the index ---------------------------------------------------------------------------------
 
-    async def _of_index(self, since: str) -> AsyncIterator[str]:
-        seen, waited = since or self.mark(), 0.0
+    async def _of_index(self) -> AsyncIterator[str]:
+        seen, waited = self._mark(), 0.0
         yield 'retry: 3000\n\n'
         while not self._is_closed:
             await asyncio.sleep(LOOK)
             waited += LOOK
-            if (mark := self.mark()) != seen and waited >= min(MOST, max(LEAST, self._took / SHARE)):
+            if (mark := self._mark()) != seen and waited >= max(LEAST, self._took / SHARE):
                 seen, waited = mark, 0.0
                 yield _event('changed', {})
             elif waited >= BEAT and waited % BEAT < LOOK:
                 yield ': still here\n\n'
 
-    def mark(self) -> str:
-        """Another one whenever a transaction is written; a page bears that of before it was made."""
+    def _mark(self) -> list[Any]:
+        """Changes whenever a transaction is written."""
         path = self._project._index_file()
         found: list[Any] = []
         for name in (path, f'{path}-wal'):
             try:
                 stat = os.stat(name)
-                found += (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
             except OSError:
-                found.append('')
-        return '-'.join(map(str, found))
+                found.append(None)
+        return found
 
     # --- a log -------------------------------------------------------------------------------------
 

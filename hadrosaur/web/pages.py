@@ -15,6 +15,7 @@ from ..json_paths import MISSING, leaves, parse
 from ..sanitize import seconds, size, utc
 from . import charts, files
 from .addresses import address
+from .asking import as_column, is_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,8 @@ POINTS = 300
 
 MOST_COLLECTIONS, MOST_GROUPS, MOST_FAILURES, MOST_RUNNING, PICTURES, LOOKED_AT = 60, 100, 6, 100, 24, 200
 LONGEST = 160
+LARGEST = 1e100  # of numbers in a chart
+LAST = 253_370_000_000.0  # of times in a chart: the year 9998, which is one in every time zone
 
 
 def overview(project: Project) -> dict[str, Any]:
@@ -142,7 +145,7 @@ def _columns(
     named = {path: label for label, path in project._named_parts(name).items()}
     known: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        for part, value in {**leaves('args', row.args), **leaves('result', row.result)}.items():
+        for part, value in _parts(row).items():
             if value not in (None, {}):
                 known[part].add(json.dumps(value, default=str)[:LONGEST])
     usual = [part for part in known if part not in named and (len(known[part]) > 1 or part[0] == 'r')]
@@ -162,6 +165,12 @@ def _columns(
         for column in dict.fromkeys(names)
     ]
     return shown, [part for part in sorted(known) if part not in paths]
+
+
+def _parts(row: Entry) -> dict[str, Any]:
+    """Parts of a row's args and result that an address can name; one whose key holds a quote is none."""
+    found = {**leaves('args', row.args), **leaves('result', row.result)}
+    return {part: value for part, value in found.items() if is_column(part)}
 
 
 def _row(row: Entry, columns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -202,8 +211,8 @@ def _group(group: Any) -> dict[str, Any]:
 def _charts(
     project: Project, name: str, asked: Asked, sample: list[tuple[Any, ...]], points: list[Entry], note: str
 ) -> list[Chart]:
-    durations = [duration for _, _, duration, _ in sample if duration is not None]
-    memory = [rss for _, _, _, rss in sample if rss]
+    durations = [duration for _, _, duration, _ in sample if _is_number(duration)]
+    memory = [rss for _, _, _, rss in sample if rss and _is_number(rss)]
     found = [
         _over_time('finished over time', sample, asked, note),
         charts.histogram(
@@ -241,7 +250,8 @@ def _over_time(
 
 def _epoch(text: Any) -> float | None:
     try:
-        return datetime.fromisoformat(text).timestamp() if text else None
+        found = datetime.fromisoformat(text).timestamp() if text else None
+        return found if found is None or 0 <= found < LAST else None
     except (ValueError, OverflowError, TypeError):
         return None
 
@@ -250,8 +260,8 @@ def _scatter(project: Project, name: str, asked: Asked, rows: list[Entry]) -> Ch
     """A number of the results against one of the args, or of the results; ``x`` and ``y`` choose."""
     numbers: dict[str, set[float]] = defaultdict(set)
     for row in rows:
-        for part, value in {**leaves('args', row.args), **leaves('result', row.result)}.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+        for part, value in _parts(row).items():
+            if _is_number(value):
                 numbers[part].add(value)
     varied = [part for part in numbers if len(numbers[part]) > 1]
     results = [part for part in varied if part.startswith('result')]
@@ -261,7 +271,7 @@ def _scatter(project: Project, name: str, asked: Asked, rows: list[Entry]) -> Ch
     x = asked.one('x') or next((part for part in [*varied, 'duration'] if part != y), None)
     if x is None or y is None:
         return None
-    across, up = named.get(x, x), named.get(y, y)
+    across, up = as_column(x, named), as_column(y, named)
     points = [
         (float(at), float(value), row.ident, row.status)
         for row in rows
@@ -275,7 +285,8 @@ def _scatter(project: Project, name: str, asked: Asked, rows: list[Entry]) -> Ch
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) < LARGEST
 
 
 # --- the other pages -------------------------------------------------------------------------------
