@@ -26,6 +26,7 @@ demo: $(VENV)/installed            ## compute the main job on real input, into d
 	@$(BIN)/python examples/source_census.py
 
 test: $(VENV)/dev                  ## run the tests; those that take seconds each: LONG=1; as on a disk that machines share: LOCK=file
+	@$(if $(LONG),command -v chromium >/dev/null || echo 'no chromium here: browser tests are skipped',:)
 	HADROSAUR_TEST_LOCK=$(LOCK) $(BIN)/python -m pytest $(PARALLEL) -m '$(if $(LONG),long,not long)'
 
 mutants: $(VENV)/dev               ## break the package in one line at a time; a named test must notice: make mutants ONLY=index

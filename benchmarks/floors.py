@@ -150,7 +150,7 @@ def open_index(path):
     database = sqlite3.connect(path, isolation_level=None)
     for pragma in ('journal_mode = WAL', 'synchronous = NORMAL', 'wal_autocheckpoint = 10000'):
         database.execute(f'PRAGMA {pragma}')
-    for statement in (schema.TABLE, *schema.INDEXES) if is_new else ():
+    for statement in (schema.TABLE, schema.USES, *schema.INDEXES) if is_new else ():
         database.execute(statement)
     return database
 

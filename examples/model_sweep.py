@@ -1,11 +1,11 @@
-"""Sweep over 288 nearest-neighbour models of handwritten digits; a third of the combinations are invalid.
+"""A sweep over 288 nearest-neighbour models of handwritten digits; about a third of the combinations fail.
 
     pip install scikit-learn pandas
-    python examples/model_sweep.py [BASE]             compute them, show the best, and the failures by cause
-    python examples/model_sweep.py [BASE] --brute     retry the most frequent cause, with the mended function
+    python examples/model_sweep.py [BASE]             compute, show the best models and the groups of failures
+    python examples/model_sweep.py [BASE] --brute     retry the largest group with the corrected function
 
-The grid names the resources, the index sorts them by score, and failures are retried by their cause: there
-is no loop over idents in this program. A second run computes only what failed.
+The grid gives the idents, the index sorts by score, and failures are retried by group, so the program has no
+loop over idents. A second run computes only what failed.
 """
 
 import os
@@ -16,13 +16,13 @@ from hadrosaur import Project, grid
 
 words = [word for word in sys.argv[1:] if not word.startswith('-')]
 BASE = Path(words[0] if words else Path(__file__).parent.parent / 'demo' / 'sweep')
-BRUTE = '--brute' in sys.argv  # the trees do not know every metric; brute force does
+BRUTE = '--brute' in sys.argv  # the tree algorithms do not support every metric; brute force does
 
 proj = Project(os.path.relpath(BASE))
 
 
 def load():
-    """Images and labels, for training and for testing; once in each worker."""
+    """Training and test images with their labels; called once in each worker."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -32,7 +32,7 @@ def load():
 
 @proj.resource('fits', setup=load, columns={'score': 'result.score'})
 def fit(ident, args, subdir):
-    """The share of test images that one model recognises."""
+    """Return the accuracy of one model on the test images."""
     from sklearn.neighbors import KNeighborsClassifier
 
     import hadrosaur

@@ -1,21 +1,21 @@
-"""The base directory of a project: where it is, what ``.hadrosaur/`` holds, and who is at work in it.
+"""The base directory of a project: its path, the files in ``.hadrosaur/``, and sessions.
 
 ::
 
     base_directory/
         index.sqlite3          the index, visible so that SQL tools find it
         .hadrosaur/
-            format.json        format of the directory, what is locked (see `BaseDirectory.lock`), and the
-                               number that an index of this base has (`BaseDirectory.identity`)
-            indexes/           where a machine has its index, if not here: one file each
-            index.lock         shared by writers of the index, exclusive for its rebuilding
-            cancel/            requests to whoever computes a resource, one file each
-            sessions/          one locked file per calling process: a pending row belongs to a session,
-                               and when the file's lock is free its process is gone; a second name
-                               that ends in .unwritten says that rows of it are missing in the index
-        <collection>/<ident>/  the resources, see directory.py
+            format.json        format version, what is locked (see `BaseDirectory.lock`), and the number
+                               by which an index of this base is recognised (`BaseDirectory.identity`)
+            indexes/           where a machine keeps its index if not here, one file per machine
+            index.lock         shared by writers of the index, exclusive for rebuilding it
+            cancel/            cancel requests, one file each
+            sessions/          one locked file per calling process. A pending row belongs to a session; if
+                               the file's lock is free, the process is dead. A second name that ends in
+                               .unwritten means that rows of the session are missing in the index
+        <collection>/<ident>/  the resources, see directory/
 
-A base that cannot be written is read all the same: what fails to be made there is done without.
+A base that cannot be written can still be read; files that cannot be created there are left out.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ _UNFINISHED = re.compile(r'\.[^/\0]+\.new')
 
 
 class BaseDirectory(Guarded):
-    """The base as the user wrote it, and as an absolute path from the first moment.
+    """The base as the user gave it, and its absolute path.
 
     Attributes:
-        path: Absolute; a later chdir changes nothing.
-        given: As the user wrote it, normalised; what returned paths start with.
-        registered: What makes resources of the collections stale that are registered in this program.
+        path: Absolute path, fixed at creation, so that a later chdir changes nothing.
+        given: The path as given, normalised; returned paths start with it.
+        registered: By collection registered in this program, what makes its resources stale.
     """
 
     def __init__(self, given: str | os.PathLike[str], path: str | None = None) -> None:
@@ -85,7 +85,7 @@ class BaseDirectory(Guarded):
         self._declared: dict[str, Facts] | None = None  # as format.json has it
 
     def make(self) -> None:
-        """Make the folder. Raises BaseIsNotADirectory."""
+        """Create the base directory. Raises BaseIsNotADirectory."""
         try:
             os.makedirs(self.path, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -102,14 +102,14 @@ class BaseDirectory(Guarded):
 
     @property
     def index_path(self) -> str:
-        """Where the index is, unless the user put it elsewhere."""
+        """Path of the index, unless the user put it elsewhere."""
         return f'{self.path}/{INDEX}'
 
     def index_elsewhere(self) -> str | None:
-        """Where this machine has the index, if the user put it elsewhere and it is still there.
+        """Path of this machine's index if the user put it outside the base and it still exists, else None.
 
-        So that whoever opens the base without saying where, as the commands do, finds the same index. Only
-        what we noted ourselves, or the owner of the base did, is believed.
+        It lets programs that do not give the path, such as the commands, find the same index. The note is
+        trusted only if we or the owner of the base wrote it.
         """
         try:
             base = os.stat(self.path)
@@ -125,7 +125,7 @@ class BaseDirectory(Guarded):
         return path if is_there else None
 
     def remember_index(self, path: str) -> None:
-        """Note where this machine has the index; nothing is noted where the base cannot be written."""
+        """Note where this machine's index is; does nothing if the base cannot be written."""
         if path == (self.index_elsewhere() or self.index_path) or not self.prepare():
             return
         with private_files.own_folder(self.path, HIDDEN, INDEXES, make=True) as folder:
@@ -141,19 +141,18 @@ class BaseDirectory(Guarded):
 
     @property
     def index_lock_path(self) -> str:
-        """The file that writers and the rebuilder of the index lock."""
+        """Path of the lock file for writing and rebuilding the index."""
         return f'{self.hidden}/{INDEX_LOCK}'
 
     @property
     def lock(self) -> str:
-        """What is locked to claim a resource: 'folder', or 'file': a file in it, and the folder too.
+        """What is locked to claim a resource: 'folder', or 'file' (a file in it, and the folder as well).
 
-        On NFS, Lustre and FUSE the lock of a folder is known only to the machine that took it, though it
-        seems to succeed; that of a file is known to all. So a file is locked wherever the disk is not known
-        to be local. Found out once and written into format.json, so that all who work here agree, and
-        corrected where it says less than is needed: who has read 'folder' before and is still at work
-        locks the folder, as everybody does, so nobody on its machine is in its way, and other machines
-        never knew of its locks.
+        NFS, Lustre and FUSE keep the lock of a folder on the machine that took it, although taking it
+        succeeds; locks of files are shared. So a file is locked wherever the disk is not known to be local.
+        The choice is stored in format.json, so that all processes agree. A 'folder' that an older release
+        stored on such a disk is corrected. That is safe while processes with the old value are running: they
+        lock the folder, as everybody on their machine does, and other machines never saw their locks.
         """
         if self._lock is None:
             found = self._format()
@@ -164,7 +163,7 @@ class BaseDirectory(Guarded):
         return self._lock
 
     def columns(self) -> dict[str, dict[str, str]]:
-        """By collection, the parts of args and results that were declared as columns here."""
+        """By collection, the parts of args and results that are declared as columns."""
         found = (self._read_format() or {}).get('columns')
         columns: dict[str, dict[str, str]] = {}
         for name, named in found.items() if isinstance(found, dict) else ():
@@ -173,7 +172,7 @@ class BaseDirectory(Guarded):
         return columns
 
     def facts(self) -> dict[str, Facts]:
-        """By collection what makes its resources stale: as registered here, or else by whoever was before."""
+        """By collection, what makes its resources stale: as registered here, else as last declared."""
         if self._declared is None:
             self._declared = self._read_facts()
         return {**self._declared, **self.registered}
@@ -188,7 +187,7 @@ class BaseDirectory(Guarded):
         return facts
 
     def declare(self, columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        """Note what the collections that are registered here declare; returns the columns of all."""
+        """Store what the collections registered here declare; returns the columns of all collections."""
         before, known = self.columns(), self._read_facts()
         after = {name: named for name, named in {**before, **columns}.items() if named}
         facts = {
@@ -206,17 +205,16 @@ class BaseDirectory(Guarded):
         return mount is not None and mount.is_local
 
     def identity(self) -> int | None:
-        """The number by which an index knows that it is of this base; None where it has none yet."""
+        """The number by which an index is recognised as this base's; None if there is none yet."""
         found = self._read_format() or {}
         number = found.get('id')
         is_one = isinstance(number, int) and not isinstance(number, bool) and 0 < number < 1 << 31
         return number if is_one else None
 
     def identify(self, known: int = 0) -> int | None:
-        """`identity`; where there is none yet the base gets the number given, or (0) a new one.
+        """Return `identity`; if there is none, store the given number, or (0) a new one.
 
-        Whoever calls this owns the index lock, so that nobody else gives it another. None where nothing
-        can be written.
+        The caller holds the index lock, which prevents a race. Returns None if the base cannot be written.
         """
         number = self.identity()
         if number is not None:
@@ -226,12 +224,12 @@ class BaseDirectory(Guarded):
         return number if self._write_format({**document, 'id': number}) else None
 
     def _format(self) -> dict[str, Any]:
-        """What format.json says; it is made where there is none, or one that is damaged."""
+        """Return the content of format.json, creating it if it is missing or damaged."""
         found = self._read_format()
         return self._make_format() if found is None else found
 
     def _read_format(self) -> dict[str, Any] | None:
-        """What format.json says, None where it is not there or says nothing that we could have written."""
+        """Return the content of format.json; None if it is missing or invalid."""
         try:
             with fileops.opened(self.hidden, fileops.LOOK) as hidden:
                 found = json.loads(private_files.read_note(FORMAT_FILE, hidden)[0])
@@ -266,7 +264,7 @@ class BaseDirectory(Guarded):
         return document
 
     def _write_format(self, document: dict[str, Any], *, is_first: bool = False) -> bool:
-        """Write format.json (``is_first``: only where there is none); False where that cannot be."""
+        """Write format.json (``is_first``: only if it is missing); False if it cannot be written."""
         data = json.dumps(document).encode() + b'\n'
         try:
             with (
@@ -286,9 +284,9 @@ class BaseDirectory(Guarded):
             return False
 
     def prepare(self) -> bool:
-        """Make ``.hadrosaur/`` and what stands in it; False where the base cannot be written.
+        """Create ``.hadrosaur/`` and its folders; False if the base cannot be written.
 
-        Raises BaseUnusable where something else than a folder stands in its place: no link is followed.
+        Raises BaseUnusable if something other than a folder is in its place; links are not followed.
         """
         try:
             with private_files.own_folder(self.path, HIDDEN, SESSIONS, make=True):
@@ -299,7 +297,7 @@ class BaseDirectory(Guarded):
             raise
 
     def try_to_write(self) -> None:
-        """Raises OSError where a few pages cannot be written any more. What a kill leaves of it is swept."""
+        """Raise OSError if a few pages cannot be written. A leftover of a kill is swept later."""
         name = f'.{FORMAT_FILE}.{os.getpid()}.new'
         with fileops.opened(self.hidden) as hidden:
             os.close(fileops.create(name, bytes(1 << 16), hidden))
@@ -308,7 +306,7 @@ class BaseDirectory(Guarded):
     # Sessions.
 
     def session(self) -> str | None:
-        """The name of this process's session, begun at the first call; None on a read-only base."""
+        """Name of this process's session, started on first use; None on a read-only base."""
         mine = self._session
         if mine is None or mine[0] != os.getpid():
             with self._guard:
@@ -319,7 +317,7 @@ class BaseDirectory(Guarded):
 
     @property
     def known_session(self) -> str | None:
-        """The name of this process's session, None where none was begun."""
+        """Name of this process's session; None if none was started."""
         mine = self._session
         return mine[1] if mine is not None and mine[0] == os.getpid() else None
 
@@ -350,14 +348,14 @@ class BaseDirectory(Guarded):
         return (os.getpid(), name, fd)
 
     def end_session(self) -> None:
-        """Give the session up; its file goes."""
+        """End the session and remove its file."""
         self._session = None
         self._forget()
 
     def mark_unwritten(self) -> None:
-        """Note that rows of ours are not in the index, in case that we end before they are.
+        """Mark that rows of this process are not in the index yet, in case it dies before they are.
 
-        The mark is another name of the session's file, so it is locked for as long as we live.
+        The mark is a hard link to the session's file, so it is locked as long as the process lives.
         """
         name = self.known_session
         with contextlib.suppress(OSError):
@@ -366,12 +364,12 @@ class BaseDirectory(Guarded):
                     os.link(name, name + UNWRITTEN, src_dir_fd=sessions, dst_dir_fd=sessions)
 
     def unmark_unwritten(self) -> None:
-        """All rows of ours are in the index."""
+        """Remove the mark: all rows of this process are in the index."""
         if self.known_session is not None:
             self.drop_session(self.known_session + UNWRITTEN)
 
     def unwritten(self) -> list[str]:
-        """The marks of processes that are gone, and whose rows are not all in the index."""
+        """Marks of dead processes whose rows are not all in the index."""
         try:
             with fileops.opened_below(self.hidden, SESSIONS, fileops.FOLDER) as sessions:
                 names = os.listdir(sessions)
@@ -383,7 +381,7 @@ class BaseDirectory(Guarded):
         return [mark for mark in marks if not self.is_alive(mark)]
 
     def is_alive(self, session: str | None) -> bool:
-        """Is the process of that session still there? Rows may name anything; what is no session is dead."""
+        """Whether the process of a session is alive; a name that is not a session's counts as dead."""
         if session is None or not _session_of(session):
             return False
         mine = self._session
@@ -398,7 +396,7 @@ class BaseDirectory(Guarded):
             return True
 
     def drop_session(self, session: str) -> None:
-        """Remove the file of a session that is over."""
+        """Remove the file of a session that has ended."""
         _drop_session(self.hidden, session)
 
 
@@ -416,12 +414,12 @@ def _end_session(hidden: str, process: int, name: str, fd: int) -> None:
 
 
 def _session_of(name: str) -> re.Match[str] | None:
-    """The name of a session's file, or of its mark, taken apart."""
+    """Parse the file name of a session or of its mark."""
     return _SESSION.fullmatch(name.removesuffix(UNWRITTEN))
 
 
 def is_of_this_machine(name: str) -> bool:
-    """Is it a session of this very host, finished or not? Of another's its lock may tell us nothing."""
+    """Whether a session belongs to this host; locks of another host's sessions may be invisible here."""
     if _UNFINISHED.fullmatch(name):
         name = name[1 : -len('.new')]
     session = _session_of(name)
@@ -429,9 +427,10 @@ def is_of_this_machine(name: str) -> bool:
 
 
 def _locked_file(name: str, data: bytes, folder: int) -> int | None:
-    """A new file whose lock is ours; None where it was swept away before we had the lock.
+    """Create a file and lock it; None if it was swept away before it was locked.
 
-    Renamed only when locked: a session's file whose lock is free is always one of the dead.
+    It gets its final name only once locked, so a session's file with a free lock always belongs to a dead
+    process.
     """
     beside = f'.{name}.new'
     fd = fileops.create(beside, b'', folder)
@@ -451,7 +450,7 @@ def _locked_file(name: str, data: bytes, folder: int) -> int | None:
 
 
 def request_cancel(base: str, path: str, queued_at: str) -> None:
-    """Ask whoever computes the resource in ``path`` to cancel the run that was queued then."""
+    """Request that the run of the resource at ``path`` that was queued at that time is cancelled."""
     with (
         private_files.own_folder(base, HIDDEN, CANCEL, make=True) as folder,
         private_files.as_project_error(f'{base}/{HIDDEN}/{CANCEL}'),
@@ -465,7 +464,7 @@ file's time comes from may be off by hours, and whom a request is for may not ha
 
 
 def cancel_requests(base: str) -> set[tuple[str, str]]:
-    """Which runs somebody wants cancelled: (directory relative to the base, when it was queued)."""
+    """Return the pending cancel requests: (directory relative to the base, time of queueing)."""
     wanted, there = set(), set()
     nothing = contextlib.suppress(OSError)  # none was ever made, or is just answered
     with nothing, fileops.opened_below(f'{base}/{HIDDEN}', CANCEL, fileops.FOLDER) as folder:
@@ -483,7 +482,7 @@ def cancel_requests(base: str) -> set[tuple[str, str]]:
 
 
 def _request(name: str, folder: int) -> tuple[str, str] | None:
-    """(path, queued_at) of a request, None where it is none."""
+    """Parse a request into (path, queued_at); None if the file is not a request."""
     try:
         path, _, queued_at = private_files.read_note(name, folder)[0].decode().rpartition('\n')
     except ValueError:
@@ -496,7 +495,7 @@ def _request(name: str, folder: int) -> tuple[str, str] | None:
 
 
 def drop_cancel_request(base: str, path: str) -> None:
-    """The request was answered, or there is nobody to answer it."""
+    """Remove a request that was answered, or that nobody can answer."""
     with contextlib.suppress(OSError), fileops.opened_below(f'{base}/{HIDDEN}', CANCEL) as folder:
         fileops.remove(_request_name(path), folder)
 

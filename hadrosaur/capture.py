@@ -1,20 +1,20 @@
-"""One function call's standard output and error, into two files, while it runs.
+"""Capture the standard output and error of one function call in two files, while it runs.
 
-Two ways, and which one was used stands in record.json:
+There are two ways; record.json names the one that was used:
 
-* ``descriptors``: descriptors 1 and 2 of the process point to the logs for as long as the call lasts,
-  so that subprocesses, ``os.write(1, …)`` and C code are caught. Only where the process does nothing
-  else: it takes the output of every thread.
-* ``streams``: ``sys.stdout`` and ``sys.stderr`` are routers that look up, by the context of the caller,
-  which log is meant. Calls in several threads stay apart, and threads that a function starts belong to
-  it. What does not go through those two names is not caught: subprocesses, C code, handlers and
-  streams that were taken before the call.
+* ``descriptors``: descriptors 1 and 2 of the process point to the logs during the call, so that subprocesses,
+  ``os.write(1, …)`` and C code are captured. This takes the output of every thread, so it is used only if the
+  process does nothing else.
+* ``streams``: ``sys.stdout`` and ``sys.stderr`` are routers that find the log by the caller's context. Calls
+  in several threads stay apart, and threads that a function starts belong to it. Output that does not go
+  through these two names is not captured: that of subprocesses and C code, and of handlers and streams that
+  were taken before the call.
 
-Descriptor capture with other threads alive swallowed 168 lines of an innocent thread in a test, hence
-`choose`.
+`choose` exists because, in a test, capturing descriptors with other threads alive swallowed 168 lines of an
+unrelated thread.
 
-In a worker (`in_worker`) threads that a function leaves behind go on writing to the log of the resource
-that started them, by whatever name they know its streams; only what bypasses these is a later resource's.
+In a worker (`in_worker`), threads that a function leaves behind go on writing to the log of their own
+resource; only what bypasses Python's streams goes to a later resource's log.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ WAYS = get_args(Way)
 
 
 def choose(wanted: str) -> str:
-    """The way to capture here and now: 'auto' takes descriptors where no other thread could print.
+    """Return the way to capture: 'auto' means descriptors if no other thread could print.
 
-    Threads of ours print nothing, and never change how output is captured.
+    Threads of ours print nothing and do not count.
     """
     if wanted != 'auto':
         return wanted
@@ -66,7 +66,7 @@ def capturing(way: str, logs: tuple[int, int]) -> contextlib.AbstractContextMana
 
 
 class _Direct(io.BufferedWriter):
-    """Bytes go on at once; what a file takes only in part is written to its end."""
+    """An unbuffered file that completes partial writes."""
 
     def write(self, data: Any) -> int:
         written = super().write(data)
@@ -75,7 +75,7 @@ class _Direct(io.BufferedWriter):
 
 
 class _Lines(io.TextIOWrapper):
-    """Text goes on line by line, so that ``tail -f`` shows it; never a reason for a function to fail."""
+    """A line-buffered text stream, for ``tail -f``; never raises because of its text."""
 
     def __init__(self, fd: int, position: int, *, closefd: bool = False) -> None:
         raw = io.FileIO(fd, 'w', closefd=closefd)
@@ -100,13 +100,13 @@ class _Lines(io.TextIOWrapper):
             _last_words.clear(self._position)
 
     def lead_elsewhere(self, fd: int) -> None:
-        """Write to another descriptor from now on, which is the stream's own."""
+        """Write to another descriptor from now on, which then belongs to the stream."""
         self.flush()
         raw = cast('Any', self.buffer).raw
         raw.__init__(fd, 'w', closefd=True)  # which lets go of the one before, that it does not own
 
     def is_as_made(self) -> bool:
-        """A function may have reconfigured it; one that it closed or detached does not outlive its run."""
+        """Whether the stream can be reused: the function has not reconfigured, closed or detached it."""
         is_plain = vars(self).keys() <= _OWN
         return (
             is_plain and self.line_buffering and (self.encoding, self.errors) == ('utf-8', 'backslashreplace')
@@ -119,10 +119,10 @@ _in_worker = _is_child = False
 
 
 def in_worker(last_words: LastWords | None) -> None:
-    """Be a worker from now on: every thread that a function starts belongs to its resource, for good.
+    """Switch to the behaviour of a worker: threads that a function starts belong to its resource for good.
 
     Args:
-        last_words: Where unfinished lines are kept, for the caller to find.
+        last_words: Memory for unfinished lines, which the caller reads if the worker dies.
     """
     global _last_words, _in_worker, _is_child
     _last_words, _in_worker, _is_child = last_words, True, False
@@ -130,7 +130,7 @@ def in_worker(last_words: LastWords | None) -> None:
 
 
 def _in_child() -> None:
-    """A child that a function forks shares the memory, and is not to write there."""
+    """After a fork inside a function: stop writing to the memory that is shared with the parent."""
     global _last_words, _is_child
     _last_words, _is_child = None, True
 
@@ -145,7 +145,7 @@ _left_alive: list[weakref.ref[threading.Thread]] = []  # threads that functions 
 
 
 class _Descriptors:
-    """Point descriptors 1 and 2 to the logs, and put back what was there."""
+    """Point descriptors 1 and 2 to the logs, and restore them afterwards."""
 
     __slots__ = (
         '_logs', '_mine', '_originals', '_running', '_saved', '_stdio', '_token', '_warnings',
@@ -179,7 +179,7 @@ class _Descriptors:
         self._warnings.__enter__()
 
     def _streams(self) -> tuple[_Lines, ...]:
-        """Those of the last run, where they are free and as they were; a nested run has its own."""
+        """Return the streams of the last run if they are free and unchanged; a nested run gets its own."""
         if _logs_here.get() or not {*map(id, _ours)}.isdisjoint(map(id, self._stdio)):
             return (_Lines(1, 0), _Lines(2, 1))
         if not _ours or not all(stream.is_as_made() for stream in _ours):
@@ -191,7 +191,7 @@ class _Descriptors:
         os.dup2(self._logs[1], 2)
 
     def _routed(self) -> tuple[Any, Any]:
-        """Our streams; routers to them where a thread of an earlier resource could print."""
+        """Return our streams, behind routers if a thread of an earlier resource could print."""
         if not _in_worker or not _left_alive:
             return self._mine.streams
         _left_alive[:] = [known for known in _left_alive if (thread := known()) and thread.is_alive()]
@@ -224,13 +224,13 @@ class _Descriptors:
                 os.close(saved)
 
     def _put_back(self) -> tuple[Any, Any]:
-        """What stood there; behind the routers where threads have stayed, which may print at any moment."""
+        """Restore the previous streams, behind the routers if threads that may print have stayed."""
         for router, before, standing in zip(_routers, self._originals, self._stdio, strict=True):
             router.original = before if standing is router else standing
         return _routers if _in_worker and _left_alive else self._stdio
 
     def _let_threads_go_on(self) -> None:
-        """What threads that stay still write is this resource's: its streams, by then in many hands, too."""
+        """Leave the streams to the threads that stayed: what they print belongs to this resource."""
         if threading.active_count() == 1:
             return
         before = {threading.current_thread(), *self._running}
@@ -244,7 +244,7 @@ class _Descriptors:
 
 
 class _Owner(NamedTuple):
-    """The streams of a run in a worker, for the threads that it starts; see `_Logs` for other ways."""
+    """The streams of a run in a worker, also for the threads that it starts; see `_Logs` for other ways."""
 
     streams: tuple[Any, ...]
     guard: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -266,7 +266,7 @@ def _duplicate(fd: int) -> int | None:
 
 
 def _flush(*streams: TextIO | None) -> bool:
-    """Flush what can be flushed; False where something of ours could not."""
+    """Flush what can be flushed; False if one of our streams could not be."""
     is_done = True
     for stream in streams:
         try:
@@ -284,7 +284,7 @@ def _c_flush() -> Callable[[None], Any]:
 
 
 def flush_c() -> None:
-    """Empty the C library's own buffers, which would else surface in the next resource's log."""
+    """Flush the C library's buffers, which would otherwise appear in the next resource's log."""
     _c_flush()(None)
 
 
@@ -296,7 +296,7 @@ _logs_here: contextvars.ContextVar[_Logs | _Owner | None] = contextvars.ContextV
 
 
 class _Logs:
-    """The two logs of one call. Descriptors of their own, so that late output never meets a stranger's."""
+    """The two logs of one call, with their own descriptors, so that late output cannot reach other files."""
 
     def __init__(self, logs: tuple[int, int]) -> None:
         own = [fileops.out_of_reach(os.dup(log)) for log in logs]
@@ -305,7 +305,7 @@ class _Logs:
         self.ended = False
 
     def end(self) -> None:
-        """Close them; what a thread that was left behind still writes goes where it went before."""
+        """Close the logs; later output of threads that stayed goes where it went before the call."""
         with self.guard:
             self.ended = True
             for stream in self.streams:
@@ -315,10 +315,10 @@ class _Logs:
 
 
 class _Router:
-    """Stands in for sys.stdout or sys.stderr: whatever is asked of it goes to the caller's own log.
+    """Replaces sys.stdout or sys.stderr and passes every call on to the caller's log.
 
-    There is one of each for the life of the process: a thread may be in the middle of a ``print`` when
-    sys.stdout is put back, and Python (before 3.14) does not hold on to what it prints to.
+    There is one of each for the life of the process: a thread may be inside a ``print`` when sys.stdout is
+    restored, and Python before 3.14 does not hold a reference to the stream that it prints to.
     """
 
     def __init__(self, position: int) -> None:
@@ -326,7 +326,7 @@ class _Router:
         self.original: Any = None
 
     def write(self, text: str) -> int:
-        """Write to the caller's log, or to what stood here before."""
+        """Write to the caller's log, or to the stream that was there before."""
         logs = _logs_here.get()
         if logs is not None:
             with logs.guard:
@@ -336,7 +336,7 @@ class _Router:
         return written
 
     def detach(self) -> Any:
-        """The buffer below, for a stream that the function makes of it: the log goes on by itself."""
+        """Detach the underlying buffer, for a stream that the function makes of it; the log goes on."""
         target = self._target()
         return io.BufferedWriter(io.FileIO(os.dup(target.fileno()), 'w'))
 
@@ -359,12 +359,12 @@ _routers = (_Router(0), _Router(1))
 
 
 def beneath(stream: Any) -> Any:
-    """The stream itself; behind a router, what the caller's output goes to."""
+    """Return the stream itself; for a router, the one that the caller's output goes to."""
     return stream._target() if isinstance(stream, _Router) else stream
 
 
 class _Routing:
-    """Routers and the carrying of contexts into threads, in place while any call is captured."""
+    """Installs the routers, and contexts for new threads, while any call is being captured."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -378,9 +378,9 @@ class _Routing:
                 self._undo = _install()
 
     def restore(self, logs: _Logs) -> None:
-        """Put the routers back where a function has put something of its own run in their place.
+        """Reinstall the routers if a function replaced them.
 
-        In the main thread it was the function; elsewhere perhaps somebody else, on purpose.
+        In the main thread it was the function; in another thread it may be somebody else, on purpose.
         """
         is_main = threading.current_thread() is threading.main_thread()
         for name, router, stream in zip(('stdout', 'stderr'), _routers, logs.streams, strict=True):
@@ -416,7 +416,7 @@ def _install() -> Callable[[], None]:
 
 
 def _carry_contexts() -> Callable[[], None]:
-    """Have threads belong to the run that starts them; returns what undoes that."""
+    """Make threads belong to the run that starts them; returns a function that undoes that."""
     start = threading.Thread.start
 
     @functools.wraps(start)
@@ -441,7 +441,7 @@ def _is_dead(stream: Any) -> bool:
 
 
 def _writes_to(stream: Any, log: Any) -> bool:
-    """Does a stream of the function's end in a log, as ``TextIOWrapper(sys.stdout.detach())`` does?"""
+    """Whether a stream of the function, e.g. ``TextIOWrapper(sys.stdout.detach())``, writes to a log."""
     try:
         return bool(os.path.sameopenfile(stream.fileno(), log.fileno()))
     except Exception:  # anything may stand there
@@ -453,9 +453,9 @@ os.register_at_fork(after_in_child=_routing.__init__)  # type: ignore[misc]  # a
 
 
 def _forget_shown_warnings() -> None:
-    """Have each resource's log show its own warnings, and leave the filters as they are.
+    """Make each resource's log show its own warnings; filters stay as they are.
 
-    Python forgets which ones it has shown when a filter is added, even one that is there already.
+    Python forgets which warnings it has shown whenever a filter is added, even one that is there already.
     """
     for action, message, category, module, line in warnings.filters:
         if message is None and module is None:

@@ -1,4 +1,4 @@
-"""Functions that are ``async def``: run to their end, in an event loop of their own."""
+"""Run ``async def`` functions to completion, each in its own event loop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns; raises what it raises, the traceback beginning in the coroutine.
+    """Run a coroutine and return its result; its traceback begins in the coroutine.
 
-    In the caller's context and thread, as `asyncio.run` has it; where an event loop runs in that thread, as
-    in a notebook, in another thread.
+    It runs in the caller's context and thread, as with `asyncio.run`; in another thread if an event loop is
+    already running in this one, as in a notebook.
     """
     import asyncio
 
@@ -35,7 +35,7 @@ def _is_loop_running() -> bool:
 
 
 async def _ended(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    """(value, error). What asyncio would add to the traceback is nothing that the user wrote."""
+    """Return (value, error), without the frames that asyncio adds to the traceback."""
     import asyncio
 
     try:

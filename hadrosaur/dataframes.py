@@ -1,8 +1,8 @@
-"""Rows of the index as a table of pandas or polars, with the dtypes that one would have chosen by hand.
+"""Rows of the index as a pandas or polars data frame, with suitable dtypes.
 
-Times are UTC timestamps, what may be missing is nullable, status and phase are categories (polars:
-Enum-like strings), ``args``, ``result``, ``error_bases`` and ``history`` are Python values (polars: JSON
-text, since a column there has one shape).
+Times are UTC timestamps, columns with missing values are nullable, status and phase are categories
+(polars: Enum-like strings). ``args``, ``result``, ``error_bases`` and ``history`` are Python values (polars:
+JSON text, since a column there has one type).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PHASES = ('queued', 'running')
 
 
 def _columns(entries: Iterable[Entry]) -> dict[str, list[Any]]:
-    """The raw cells, column by column."""
+    """Return the raw cells, column by column."""
     cells = list(zip(*(tuple(entry)[: len(PUBLIC_COLUMNS)] for entry in entries), strict=True))
     return {name: list(cells[at]) if cells else [] for at, name in enumerate(PUBLIC_COLUMNS)}
 
@@ -36,13 +36,13 @@ def to_pandas(
     result_of: Callable[[Entry], Any] = lambda entry: entry.result,
     named: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """A `pandas.DataFrame`, one row for each entry. Raises ImportError where pandas is not installed.
+    """Return a `pandas.DataFrame` with one row per entry. Raises ImportError if pandas is not installed.
 
     Args:
         entries: The rows.
-        results: Whether parts of args and results have columns too, or which.
-        result_of: Gives the result of a row.
-        named: Parts by the names that their columns get.
+        results: Whether parts of args and results get columns too, or which.
+        result_of: Returns the result of a row.
+        named: Parts by the names of their columns.
     """
     pandas = _imported('pandas')
     entries = list(entries)
@@ -76,7 +76,7 @@ def to_polars(
     result_of: Callable[[Entry], Any] = lambda entry: entry.result,
     named: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """A `polars.DataFrame`, one row for each entry. Raises ImportError where polars is not installed.
+    """Return a `polars.DataFrame` with one row per entry. Raises ImportError if polars is not installed.
 
     The arguments are those of `to_pandas`.
     """
@@ -106,7 +106,7 @@ def _parts(
     result_of: Callable[[Entry], Any],
     named: Mapping[str, str],
 ) -> dict[str, tuple[type, list[Any]]]:
-    """For each part of args and results the type of its column, and its cells; what is missing is None."""
+    """Return, for each part of args and results, its column's type and cells; missing ones are None."""
     if results is False:
         return {}
     if isinstance(results, str):
@@ -141,7 +141,7 @@ def _is_whole(name: str) -> bool:
 
 
 def _typed(cells: list[Any]) -> tuple[type, list[Any]]:
-    """A type that all cells have, and the cells as that: JSON text where they are of several."""
+    """Return a type that all cells have, and the cells converted to it: JSON text for mixed types."""
     kinds = {type(cell) for cell in cells if cell is not None}
     if kinds == {int} and all(-(1 << 63) <= cell < 1 << 63 for cell in cells if cell is not None):
         return int, cells

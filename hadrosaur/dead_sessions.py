@@ -1,8 +1,8 @@
-"""Recover what dead sessions left behind: their pending rows, one folder at a time.
+"""Recover what dead processes left behind: their pending rows, one folder at a time.
 
-Only rows are looked at, never all folders: a folder without a row is met by the next fetch of it, by
-check, or by reindex. A folder whose lock is held is still being computed, by a worker that outlives
-its caller; its row stays pending.
+Only rows are checked, not all folders: a folder without a row is found by the next fetch of it, by check, or
+by reindex. A folder whose lock is held is still being computed, by a worker that outlived its caller; its row
+stays pending.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MANY = 5000  # rows that take so long to recover that it is said
 
 
 def recover_all(store: Store) -> int:
-    """Recover the pending rows whose process is gone (read-only: mask them); returns how many."""
+    """Recover the pending rows of dead processes (on a read-only base: overlay them); returns how many."""
     index = store.index
     if not index.is_read_only:
         catch_up(store)
@@ -69,7 +69,7 @@ def _cut_off(entry: Entry, why: str) -> Entry:
 
 
 def catch_up(store: Store) -> None:
-    """Write the rows that processes left unwritten which are gone, from what the folders say."""
+    """Write the rows that dead processes left unwritten, from the folders."""
     for mark in store.base.unwritten():
         try:
             reindex(store, changed_only=True)
@@ -80,7 +80,7 @@ def catch_up(store: Store) -> None:
 
 
 def _settled(store: Store, entry: Entry) -> Recovered:
-    """Recover the folder that collection and ident have; what the row says of its path is not asked."""
+    """Recover the folder of a collection and ident; the path in the row is not trusted."""
     try:
         path = store.base.collection_path(canonical.collection_folder(entry.collection))
         folder = directory.find_folder(path, entry.ident)

@@ -202,17 +202,17 @@ class WorkerDied(ResourceFailed):
 
 
 class TransferFault(HadrosaurError):
-    """Resources cannot be brought from one place to another."""
+    """Export, import, merge or backup failed."""
 
 
 class BadArchive(TransferFault):
-    """The file holds something that no export of ours does; nothing that it holds was believed."""
+    """The file is damaged, or was not written by `Project.export`."""
 
     exit_code = 5
 
 
 class TransferConflict(TransferFault):
-    """Resources that are to come in are here already, and are others; the message names them."""
+    """Different resources of the same names exist already; the message names them."""
 
     exit_code = 4
 

@@ -1,13 +1,13 @@
-"""From a failure to the name of its cause, so that ten thousand failures become three groups.
+"""From a failure to the fingerprint of its cause, so that ten thousand failures become three groups.
 
-A fingerprint is made of the exception's type, its message with what varies masked, and the user's own
-place in the code. So it is the same for each ident that fails for one reason, on every host, and after
-lines were added above. ``f1:`` and 16 hex digits of the BLAKE2b-64 of type, pattern and frame, joined by
-NUL: the tag is the version of all the rules here. A rule that changes needs ``f2:``, and golden vectors in
-tests/test_fingerprint.py say when that is; fingerprints that were stored before stay as they are.
+A fingerprint is made of the exception's type, its message with variable parts masked, and the place in the
+user's code. So it is the same for every ident that fails for one reason, on every host, and after lines are
+added above. It is ``f1:`` and 16 hex digits of the BLAKE2b-64 of type, pattern and frame, joined by NUL. The
+tag is the version of all rules here: a changed rule needs ``f2:``, and golden vectors in
+tests/test_fingerprint.py detect that. Stored fingerprints stay as they are.
 
-Nothing here raises, whatever an exception does when it is printed, and time is bounded, whatever its
-message holds: 9 to 25 µs for a failure, 0.2 ms for the worst message (two cores, Python 3.11, 2026).
+Nothing here raises, whatever an exception does when it is printed, and the time is bounded, whatever the
+message contains: 9 to 25 µs for a failure, 0.2 ms for the worst message (two cores, Python 3.11, 2026).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _one_line(text: str) -> str:
 
 
 def _cut(line: str, length: int) -> str:
-    """Cut out the middle: both ends of a message tell its cause, and quotes and brackets stay closed."""
+    """Cut out the middle: both ends of a message matter, and quotes and brackets stay closed."""
     tail = length // 3
     return line if len(line) <= length else f'{line[: length - tail - 3]} … {line[-tail:]}'
 
@@ -100,7 +100,7 @@ def _cut(line: str, length: int) -> str:
 
 
 class Cause(NamedTuple):
-    """What a failure is called: the type and message of its row, the user's place, the fingerprint."""
+    """The cause of a failure: type and message for its row, the user's frame, the fingerprint."""
 
     type: str
     message: str
@@ -144,7 +144,7 @@ def _cause_of_one(exc: BaseException) -> Cause:
 
 
 def leaves(exc: BaseException) -> list[BaseException]:
-    """Return what is in an exception group and the groups in it; the exception itself where it is none."""
+    """Return the exceptions in an exception group, nested groups included; else the exception itself."""
     found: list[BaseException] = []
     groups = [exc]
     while groups and len(found) < MOST_LEAVES:

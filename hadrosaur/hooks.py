@@ -1,7 +1,7 @@
-"""What a program wants to be told of: functions that are called in it, after the row is written.
+"""Callbacks for finished resources and batches, called in the calling process after the row is written.
 
-They are called by whoever fetches, waits or iterates; where nobody does, as for background work, in a thread
-that lives only meanwhile. What one of them raises is logged, and changes nothing.
+They run in the thread that fetches, waits or iterates; for background work, where there is none, in a thread
+that lives only as long as there are callbacks to run. Exceptions are logged and otherwise ignored.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ EVENTS = ('completed', 'error', 'batch_end')
 
 
 class Hooks(Guarded):
-    """The functions of one project, and what they have not been told of yet.
+    """The callbacks of one project, and a queue of events that they have not been called for yet.
 
     Attributes:
-        is_used: Is there any function?
+        is_used: Is any callback registered?
 
     Args:
-        flush: Writes the rows that wait.
+        flush: Writes the rows that are queued.
     """
 
     def __init__(self, flush: Callable[[], object]) -> None:
@@ -38,20 +38,20 @@ class Hooks(Guarded):
 
     def _make_new(self) -> None:
         self._news: deque[tuple[str, Callable[[], Any]]] = deque()
-        self._callers = 0  # threads that call functions just now
+        self._callers = 0  # threads that are running callbacks
         self._idle = threading.Condition(self._guard)
         self._thread: threading.Thread | None = None
 
     def _in_child(self) -> None:
-        """What the parent has to tell is the parent's to tell."""
+        """The queue stays with the parent process."""
         super()._in_child()
         self._make_new()
 
     def on(self, event: str, function: Callable[[Any], object]) -> None:
-        """Call it at each such event. Raises ValueError for an unknown one, TypeError for no function."""
+        """Register a callback. Raises ValueError for an unknown event, TypeError for no function."""
         self.check(event)
         if not callable(function):
-            raise TypeError(f'what is called at {event!r} must be a function, not {function!r}')
+            raise TypeError(f'the callback for {event!r} must be a function, not {function!r}')
         self._functions[event].append(function)
         self.is_used = True
 
@@ -61,15 +61,15 @@ class Hooks(Guarded):
             raise ValueError(f'there is no event {event!r}; there is {", ".join(map(repr, EVENTS))}')
 
     def wants(self, event: str) -> bool:
-        """Is anybody told of this?"""
+        """Is a callback registered for this event?"""
         return bool(self._functions.get(event))
 
     def note(self, event: str, what: Callable[[], Any]) -> None:
-        """Something has happened; ``what`` gives the value that functions are called with."""
+        """Queue an event; ``what`` gives the value that callbacks are called with."""
         self._news.append((event, what))
 
     def call_soon(self) -> None:
-        """Have functions called by a thread of their own, where nobody else does."""
+        """Run the queue in a thread of its own."""
         with self._guard:
             if self._thread is None and self._news:
                 self._thread = threading.Thread(target=self._work, name='hadrosaur-hooks', daemon=True)
@@ -84,9 +84,9 @@ class Hooks(Guarded):
                     return
 
     def call(self) -> None:
-        """Call functions for what has happened by now, and wait for those that another thread calls.
+        """Run the queue, and wait for callbacks that another thread is running.
 
-        Inside of one of them nothing is waited for.
+        Inside a callback nothing is waited for.
         """
         if not self._news and not self._callers:
             return
@@ -96,14 +96,14 @@ class Hooks(Guarded):
                 self._idle.wait_for(lambda: not self._callers)
 
     def close(self) -> None:
-        """`call`, and end the thread."""
+        """`call`, and join the thread."""
         self.call()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _tell_all(self) -> None:
-        """Without the guard, which is held for no more than an instant."""
+        """Run the queue; the guard is not held while callbacks run."""
         with self._guard:
             self._callers += 1
         self._inside.depth = getattr(self._inside, 'depth', 0) + 1
@@ -125,14 +125,14 @@ class Hooks(Guarded):
     def _tell(self, event: str, what: Callable[[], Any]) -> None:
         try:
             value = what()
-        except Exception:  # it was removed meanwhile, or cannot be read
-            _log(f'what is to be told at {event!r} cannot be read')
+        except Exception:  # the resource was removed or is unreadable
+            _log(f'the resource for a callback of {event!r} cannot be read')
             return
         for function in list(self._functions[event]) if value is not None else ():
             try:
                 function(value)
             except Exception:
-                _log(f'{function!r}, called at {event!r}, failed')
+                _log(f'callback {function!r} for {event!r} failed')
 
 
 def _log(sentence: str) -> None:

@@ -1,11 +1,11 @@
-"""``at_once=`` and ``rate=``: how many runs of a collection there are at a time, and begin in a time.
+"""``at_once=`` and ``rate=``: limits on concurrent runs and on starts of a collection.
 
-They hold for all processes that compute in a base, on every machine, and need no server. A run holds one of
-the collection's places, each a locked file in ``.hadrosaur/limits/``: a process that dies has given it back.
-Of starts the last ones are written down in a file there, as many as may begin in the time. Who does not get
-its turn is told when to come again, and waits outside of any worker.
+They hold for all processes that compute in a base, on every machine, without a server. A run holds one of the
+collection's places, each a locked file in ``.hadrosaur/limits/``, which a process that dies releases. The
+times of the last starts are in another file there. A run that has to wait is told when to try again, and
+occupies no worker meanwhile.
 
-A run that is nested in one of its own collection shares that one's place, which waits for it.
+A run that is nested in a run of its own collection shares the place of the outer one, which waits for it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _RATE = re.compile(rf'([0-9]+(?:\.[0-9]+)?) ?(?:/|per) ?({"|".join(_UNITS)})s?',
 
 
 def rate_of(given: Any) -> tuple[int, float] | None:
-    """(how many starts, in how many seconds) of a rate: ``'10/min'``, or a number per second.
+    """Parse a rate, ``'10/min'`` or a number per second, into (number of starts, seconds).
 
-    Raises ValueError for what is no rate.
+    Raises ValueError for an invalid rate.
     """
     if given is None:
         return None
@@ -65,19 +65,19 @@ def rate_of(given: Any) -> tuple[int, float] | None:
 
 
 def pause(later: float, times: int) -> float:
-    """Seconds after which to come again, if one has come so many ``times`` (``later``: what was told)."""
+    """Return the delay before trying again after so many ``times`` (``later``: the delay that was told)."""
     return min(later or min(_PAUSE * 1.5 ** min(times, 20), _PAUSE_MOST), _LONGEST)
 
 
 class Place:
-    """A place among the runs of a collection, or none that is needed."""
+    """A place among the concurrent runs of a collection, or one that is not needed."""
 
     def __init__(self, fd: int = -1) -> None:
         self._fd = fd
         self._known = os.fstat(fd) if fd >= 0 else None
 
     def give_back(self) -> None:
-        """Let another have it. A function may have closed the file, and another have its number."""
+        """Release the place. A function may have closed the file, and its number may be in use again."""
         if self._known is not None and fileops.is_same(self._fd, self._known):
             fileops.unlock(self._fd)
         elif self._known is not None:
@@ -85,7 +85,7 @@ class Place:
 
 
 def take_place(job: Job) -> Place | None:
-    """A place for a run; None where all are taken. Raises OSError."""
+    """Take a place for a run; None if all are taken. Raises OSError."""
     spec = job.spec
     shares = any(step[:2] == (spec.base, spec.collection) for step in job.chain)
     if spec.at_once is None or shares:
@@ -101,7 +101,7 @@ def take_place(job: Job) -> Place | None:
 
 
 def until_next_start(spec: CollectionSpec) -> float:
-    """Seconds until another run may begin, as it looks; 0.0: now."""
+    """Return the seconds until another run may probably start; 0.0: now."""
     if spec.rate is None:
         return 0.0
     try:
@@ -119,7 +119,7 @@ def until_next_start(spec: CollectionSpec) -> float:
 
 
 def start(spec: CollectionSpec) -> float:
-    """Begin a run: 0.0 where that is within the rate, and is written down; else seconds until it may be.
+    """Start a run: returns 0.0 and stores the start if the rate allows it, else the seconds to wait.
 
     Raises OSError.
     """
@@ -159,7 +159,7 @@ def _rate_file(spec: CollectionSpec) -> str:
 
 
 def _wait(began: float, seconds: float) -> float:
-    """Seconds until a start is so long ago. One that is far ahead is of another clock."""
+    """Return the seconds until a start is old enough; a start in the future is from another clock."""
     age = time.time() - began
     return 0.0 if abs(age) >= seconds else seconds - age
 
@@ -180,7 +180,7 @@ def _read_time(fd: int, position: int) -> float:
 
 
 def _begin(fd: int, header: tuple[float, int, int], rate: tuple[int, float]) -> tuple[float, int, int]:
-    """Write the file anew for another rate, with the starts that it tells of."""
+    """Rewrite the file for another rate, keeping the starts in it."""
     count, seconds = rate
     known = sorted(filter(None, (_read_time(fd, position) for position in range(min(header[1], MOST)))))
     times = [0.0] * max(0, count - len(known)) + known[-count:]
@@ -190,7 +190,7 @@ def _begin(fd: int, header: tuple[float, int, int], rate: tuple[int, float]) -> 
 
 
 def _opened(name: str, folder: int) -> int:
-    """A file of ours, made if it is not there; what else stands in its place is replaced."""
+    """Open a file of ours, creating it if missing; anything else in its place is replaced."""
     for _ in range(3):
         fd = fileops.open_ours(name, folder, os.O_RDWR)
         if fd is not None:

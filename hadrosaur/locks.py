@@ -1,7 +1,7 @@
-"""Locks that a forked child finds free, threads that take no signals, and how long a thread waits.
+"""Locks that are free in a forked child, threads that take no signals, and limits on how long a thread waits.
 
-A child has copies of the parent's locks, and only the thread that forked: what another thread held at
-that moment would stay held in the child for ever.
+A forked child has copies of the parent's locks, but only the thread that forked. A lock that another thread
+held at that moment would stay locked in the child for ever.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _SILENT = '_hadrosaur_is_silent'  # attribute of such a thread: a tenth of what 
 
 
 def start_without_signals(thread: threading.Thread, *, silent: bool = True) -> None:
-    """Start a thread of our own that leaves signals to the main thread, which may hold them back.
+    """Start a thread that leaves signals to the main thread.
 
     Args:
         thread: The thread.
-        silent: It runs nobody's functions, so it prints nothing.
+        silent: It runs no functions of users, so it prints nothing.
     """
     if silent:
         setattr(thread, _SILENT, True)
@@ -56,12 +56,12 @@ def start_without_signals(thread: threading.Thread, *, silent: bool = True) -> N
 
 
 def is_ours() -> bool:
-    """Is this a thread of our own that runs nobody's functions?"""
+    """Whether this is a thread of ours that runs no functions of users."""
     return hasattr(threading.current_thread(), _SILENT)
 
 
 def has_other_threads() -> bool:
-    """Is there a thread beside this one that is not ours, and may print?"""
+    """Whether another thread is alive that is not ours, and may print."""
     threads = threading.enumerate()
     if len(threads) == 1:
         return False
@@ -70,10 +70,10 @@ def has_other_threads() -> bool:
 
 
 class Ender:
-    """A thread that waits until it is asked to end something, so that a finaliser has nothing to wait for.
+    """A thread that ends something on request, so that a finaliser does not have to wait for it.
 
-    The collector runs finalisers anywhere: in a fork's hooks, or while this very thread holds the locks
-    that are needed. So they take none, and start no thread, which takes some of Python's own.
+    The garbage collector runs finalisers anywhere: in fork hooks, or while this very thread holds the locks
+    that they would need. So finalisers take no locks and start no threads.
     """
 
     def __init__(self) -> None:
@@ -82,12 +82,12 @@ class Ender:
         start_without_signals(self._thread)
 
     def ask(self, action: Callable[[], object]) -> None:
-        """Have it done in the thread, its last work; `SimpleQueue.put` may be called anywhere."""
+        """Hand the work to the thread, as its last; `SimpleQueue.put` may be called anywhere."""
         _ending.append(self)
         self._asked.put(action)
 
     def join(self) -> None:
-        """Wait for what was asked for; nothing is, from now on."""
+        """Wait until the requested work is done; no more is accepted."""
         self._asked.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -97,7 +97,7 @@ _ending: list[Ender] = []  # those that were asked, and may not be done
 
 
 def await_enders() -> None:
-    """Wait until everything is ended that finalisers asked for."""
+    """Wait until everything that finalisers requested has ended."""
     for ender in list(_ending):
         ender.join()
         with contextlib.suppress(ValueError):  # another thread was faster
@@ -111,10 +111,10 @@ def _end(asked: queue.SimpleQueue[Callable[[], object] | None]) -> None:
 
 
 class Guarded:
-    """What has a lock, ``_guard``, that is new in every forked child.
+    """Base class of objects with a lock, ``_guard``, that is new in every forked child.
 
-    It is a lock of Python's own, not one that wraps it: Ctrl-C never comes between its being taken and
-    the with block that gives it back.
+    It is one of Python's own locks, not a wrapper: Ctrl-C cannot arrive between its acquisition and the with
+    block that releases it.
     """
 
     def __init__(self) -> None:
@@ -126,10 +126,10 @@ class Guarded:
 
 
 class Patience(threading.local):
-    """How long a thread waits for others who use the index.
+    """How long a thread waits for other users of the index.
 
     Attributes:
-        seconds: None: a minute for a transaction, and without end for who replaces the index.
+        seconds: None: a minute for a transaction, without limit for replacing the index.
     """
 
     seconds: float | None = None
@@ -139,9 +139,9 @@ patience = Patience()
 
 
 def at_most(seconds: float, action: Callable[..., T], *args: Any) -> T:
-    """What the action gives, with no more patience than so many seconds; then `IndexBusy` is raised.
+    """Run an action that waits for the index for at most so many seconds, then raises `IndexBusy`.
 
-    No context manager: Ctrl-C may come inside its ``__exit__``, and this thread would be impatient for ever.
+    This is not a context manager, because Ctrl-C inside its ``__exit__`` would leave the thread impatient.
     """
     before = patience.seconds
     patience.seconds = seconds

@@ -1,11 +1,11 @@
 """Which file system a path is on, and what cannot be trusted there.
 
-Two things here rest on the file system. The claim on a resource is a lock (`flock`), and is good between
-machines only where the file system carries locks from one to the other. SQLite's write-ahead log rests on
-memory that processes share, which those of two machines do not have (https://sqlite.org/wal.html).
+Two things depend on the file system. The claim on a resource is a lock (`flock`), which other machines see
+only on some file systems. SQLite's write-ahead log needs memory that processes share, which works within one
+machine only (https://sqlite.org/wal.html).
 
-Linux says in /proc/self/mountinfo what is mounted where (proc_pid_mountinfo(5)); elsewhere nothing is
-known, and nothing is said.
+Linux lists mounts in /proc/self/mountinfo (proc_pid_mountinfo(5)); on other systems nothing is known, and no
+warning is given.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _OPTIONS_AGAINST = {
 
 
 class Mount(NamedTuple):
-    """What a path is on.
+    """The file system that a path is on.
 
     Attributes:
-        kind: Type of the file system, such as ``ext4``.
-        options: How it is mounted.
+        kind: Its type, such as ``ext4``.
+        options: Its mount options.
     """
 
     kind: str
@@ -57,24 +57,24 @@ class Mount(NamedTuple):
 
     @property
     def is_shared(self) -> bool:
-        """May other machines see it?"""
+        """Whether other machines may see it."""
         return self.kind in CARRIES_LOCKS or self.kind in KEEPS_LOCKS
 
     @property
     def is_local(self) -> bool:
-        """Is it known that no other machine sees it?"""
+        """Whether it is known that no other machine sees it."""
         return self.kind in LOCAL
 
     @property
     def keeps_locks(self) -> bool:
-        """May other machines see it, but perhaps not the locks that are taken here?"""
+        """Whether other machines may see it, but perhaps not the locks taken here."""
         if self.kind in KEEPS_LOCKS:
             return True
         return bool(self.options & _OPTIONS_AGAINST.get(self.kind, set()))
 
 
 def mount_of(path: str) -> Mount | None:
-    """The mount that a path is on, None where that is not known."""
+    """Return the mount that a path is on; None if unknown."""
     real = os.path.realpath(path)
     best, found = '', None
     try:
@@ -102,7 +102,7 @@ def _is_below(path: str, point: str) -> bool:
 
 
 def mistrust(base: str, index: str) -> list[str]:
-    """What cannot be trusted where a base and its index are, in sentences; usually nothing."""
+    """Return warnings about the file systems of a base and its index; usually none."""
     sentences = []
     on, under = mount_of(base), mount_of(os.path.dirname(index))
     if on is not None and on.keeps_locks:

@@ -1,7 +1,4 @@
-"""Small files and folders of ours in ``.hadrosaur/``: how they are read and written.
-
-Whatever stands in their place is looked at, and neither followed nor waited for.
-"""
+"""Read and write small files in ``.hadrosaur/``, without following links or blocking on FIFOs."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EA
 
 
 def read_note(name: str, folder: int) -> tuple[bytes, int]:
-    """(content, owner) of a small file. Raises ValueError where it is too long, OSError for no file."""
+    """Return (content, owner) of a small file. Raises ValueError if it is too long, OSError if not a file."""
     fd = os.open(name, fileops.READ, dir_fd=folder)
     try:
         found = os.fstat(fd)
@@ -42,7 +39,7 @@ def read_note(name: str, folder: int) -> tuple[bytes, int]:
 
 
 def sweep(name: str, folder: int) -> None:
-    """Remove what processes that were killed left of writing a file; one that is alive writes it again."""
+    """Remove temporary files of killed writers; a living writer creates its own again."""
     with contextlib.suppress(OSError):
         for other in os.listdir(folder):
             if other.startswith(f'.{name}.') and other.endswith('.new'):
@@ -51,7 +48,7 @@ def sweep(name: str, folder: int) -> None:
 
 
 def put_first(name: str, data: bytes, folder: int) -> bool:
-    """Make a whole file of that name; False where somebody else was faster."""
+    """Create a file atomically; False if another process was faster."""
     beside = f'.{name}.{os.getpid()}.{os.urandom(4).hex()}.new'
     os.close(fileops.create(beside, data, folder))
     try:
@@ -70,9 +67,9 @@ def put_first(name: str, data: bytes, folder: int) -> bool:
 
 @contextlib.contextmanager
 def own_folder(base: str, *names: str, make: bool = False) -> Iterator[int]:
-    """A folder of ours in a base, to reach what is in it; closed at the end.
+    """Open a folder of ours in a base; closed at the end.
 
-    Raises BaseUnusable where something else stands there, or a link.
+    Raises BaseUnusable if a link or anything else is in its place.
     """
     folder = _opened_each(base, names, make)
     try:
@@ -105,7 +102,7 @@ def _opened_each(base: str, names: tuple[str, ...], make: bool) -> int:
 
 @contextlib.contextmanager
 def where_there_is_space() -> Iterator[None]:
-    """What can be done without is left out on a full disk."""
+    """Ignore a full disk, for files that are dispensable."""
     try:
         yield
     except OSError as error:
@@ -115,7 +112,7 @@ def where_there_is_space() -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_project_error(path: str) -> Iterator[None]:
-    """Something that cannot be replaced stands in the place of a file of ours, as a folder that is full."""
+    """Turn an OSError about a folder in the place of a file of ours into BaseUnusable."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Show how a batch goes: a live line on a terminal or in a notebook, else lines on stderr now and then."""
+"""Live display of a batch: one line on a terminal or in a notebook, else a line on stderr now and then."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PLAIN_INTERVAL = 5.0  # seconds between lines where stderr goes to a file or a p
 
 
 class Display(Protocol):
-    """Something that shows counts."""
+    """Something that displays counts."""
 
     def __call__(self, counts: Counts, entry: Entry | None) -> None:
-        """Show how it stands; ``entry`` is what has just been computed."""
+        """Update the display; ``entry`` is the row of the resource that was just computed."""
 
     def close(self) -> None:
         """Show the last state and leave the terminal as it was."""
 
 
 def show(name: str, total: int | None = None) -> Display:
-    """A display that fits where stderr goes. ``total``: how many there are, if that is known."""
+    """Return a display that suits stderr. ``total``: the number of resources, if known."""
     if _is_notebook():
         return _Notebook(name, total)
     if sys.stderr is not None and sys.stderr.isatty():
@@ -36,14 +36,14 @@ def show(name: str, total: int | None = None) -> Display:
 
 
 def _is_notebook() -> bool:
-    """Is this a kernel, whose output is shown in cells? IPython in a terminal has none."""
+    """Whether this is a kernel, whose output is shown in cells; IPython in a terminal has none."""
     ipython = sys.modules.get('IPython')
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, 'kernel', None) is not None
 
 
 class _Paced:
-    """Shows at most once per interval, and at the end."""
+    """Draws at most once per interval, and at the end."""
 
     interval = PLAIN_INTERVAL
     says_end = True  # what it was in the end; not where the caller says that
@@ -65,7 +65,7 @@ class _Paced:
             self.draw(counts)
 
     def tick(self, counts: Counts) -> float:
-        """Show how it stands where nothing has ended for a while; in how many seconds to look again."""
+        """Redraw when nothing has ended for a while; returns the seconds until the next call."""
         self(counts, None)
         return max(1.0, self.interval)
 
@@ -77,14 +77,14 @@ class _Paced:
         raise AssertionError('drawn by a subclass')  # pragma: no cover
 
     def sentence(self, counts: Counts) -> str:
-        """How it stands, in one line."""
+        """Describe the state in one line."""
         shown = self.numbers(counts)
         of = f'/{self.total}' if self.total is not None else ''
         eta = f', {_duration(shown["eta"])} to go' if shown['eta'] else ''
         return f'{self.name}: {shown["done"]}{of} done, {shown["error"]} failed, {_pace(shown["rate"])}{eta}'
 
     def numbers(self, counts: Counts) -> dict[str, Any]:
-        """What there is to show: done, of how many, errors, per second, seconds to go."""
+        """Return what is displayed: done, errors, rate per second, remaining seconds."""
         done = counts.completed + counts.error
         computed = done - counts.reused
         rate = computed / max(1e-6, time.monotonic() - self.started)
@@ -103,7 +103,7 @@ class _Plain(_Paced):
 
 
 class _Notebook(_Paced):
-    """One output of the cell, replaced as it changes: the saved notebook has the last one, as text."""
+    """One output of the cell, updated in place; the saved notebook holds the last state as text."""
 
     interval = NOTEBOOK_INTERVAL
 
@@ -169,7 +169,7 @@ class _Live(_Paced):
 
 
 def _pace(rate: float) -> str:
-    """Resources per second, or per longer time where that is less than one."""
+    """Format a rate: per second, or per minute or hour if it is below one."""
     for unit, seconds in (('s', 1), ('min', 60)):
         if rate * seconds >= 1 or not rate:
             return f'{rate * seconds:.0f}/{unit}'

@@ -1,8 +1,8 @@
-"""Which program computed a resource: for each process that computes a note in ``.hadrosaur/provenance``.
+"""Provenance: a note about each computing process, in ``.hadrosaur/provenance/<digest>.json``.
 
-A record and its row hold no more than the note's name. What is known at once is written before the first run:
-who, where, with which Python, release and command line. What takes longer (git, and the versions of what is
-imported, 10 ms) follows when there is time: at the first run that begins a second later, or at the end.
+Records and rows hold the digest. Before the first run the note gets what is known at once: user, host,
+Python, release and command line (0.3 ms). Git and package versions (10 ms) are added later: when a run begins
+at least a second after the first, or at close or exit.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from types import CodeType
 
 PROVENANCE = 'provenance'
-"""Folder of the notes, each named by the digest of what was known first."""
-SOON = 1.0  # seconds after the first run, when there is time for what takes longer
-GIT_PATIENCE = 5.0  # seconds; a large tree on a slow disk goes without
-FRESH = 10.0  # seconds that what git said of a tree is told again
+"""Folder of the notes, each named by the digest of its first version."""
+SOON = 1.0  # seconds after the first run before the slow part is added
+GIT_PATIENCE = 5.0  # seconds before git is given up
+FRESH = 10.0  # seconds that the answer of git is cached
 _MOST_WORDS, _MOST_TEXT = 100, 1000  # of a command line, and characters of a word
 _DIGEST = re.compile('[0-9a-f]{16}')
 
@@ -41,11 +41,11 @@ _all: weakref.WeakSet[Provenance] = weakref.WeakSet()
 
 
 class Provenance(Guarded):
-    """The note of this process in one base.
+    """The note of this process in one base directory.
 
     Args:
         base: Absolute path of the base.
-        functions: Gives the functions that are registered, for what they import.
+        functions: Gives the registered functions, whose imports are examined.
     """
 
     def __init__(self, base: str, functions: Callable[[], Iterable[Any]] = tuple) -> None:
@@ -59,11 +59,11 @@ class Provenance(Guarded):
         super()._in_child()
         self._digest: str | None = None
         self._document: dict[str, Any] = {}
-        self._due = 0.0  # when to complete it; 0.0: that is done, or it was not begun
+        self._due = 0.0  # when to add the slow part; 0.0: added, or not begun
         self._is_begun = False
 
     def digest(self) -> str | None:
-        """The name of the note, which is written at the first call; None where it cannot be."""
+        """The name of the note, written at the first call; None if it cannot be written."""
         if not self._is_begun:
             with self._guard:
                 if not self._is_begun:
@@ -81,7 +81,7 @@ class Provenance(Guarded):
         self._is_begun = True
 
     def complete(self) -> None:
-        """Add what takes longer, if that is not done."""
+        """Add the slow part, unless that is done."""
         with self._guard:
             if self._due and self._digest is not None:
                 self._due = 0.0
@@ -95,20 +95,20 @@ class Provenance(Guarded):
         try:
             with private_files.own_folder(self._base, HIDDEN, PROVENANCE, make=True) as folder:
                 fileops.replace(f'{digest}.json', data[: private_files.LONGEST_NOTE] + b'\n', folder)
-        except (OSError, BaseUnusable):  # it can be done without: the disk is full, or only to be read
+        except (OSError, BaseUnusable):  # a full or read-only disk: computing goes on without
             return False
         return True
 
 
 @atexit.register
 def complete_all() -> None:
-    """Complete every note that this process has begun."""
+    """Complete every note of this process."""
     for each in list(_all):
         each.complete()
 
 
 def read(base: str, digest: Any) -> dict[str, Any] | None:
-    """The note of that name in a base (its absolute path); None where there is none."""
+    """The note of that name in a base (an absolute path); None if there is none."""
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         return None
     complete_all()
@@ -120,7 +120,7 @@ def read(base: str, digest: Any) -> dict[str, Any] | None:
 
 
 def keep(base: str, digest: Any, told: Any) -> None:
-    """Have a note that came from another base; one of that name is left as it is."""
+    """Store a note from another base, unless one of that name exists."""
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest) or not isinstance(told, dict):
         return
     data = json.dumps(told, indent=1, ensure_ascii=False).encode(errors='backslashreplace') + b'\n'
@@ -153,7 +153,7 @@ def _known_at_once() -> dict[str, Any]:
 def _directory() -> str | None:
     try:
         return os.getcwd()
-    except OSError:  # it was removed
+    except OSError:  # the directory was removed
         return None
 
 
@@ -168,7 +168,7 @@ def _user() -> str:
 
 
 def _folder_of(functions: list[Any]) -> str | None:
-    """The folder of the first function's code, or of the program; None in a shell without either."""
+    """The folder of the first function's source, or of the main program, or the working directory."""
     files = [code.co_filename for code in map(_code, functions) if code is not None]
     files.append(getattr(sys.modules.get('__main__'), '__file__', None) or '')
     return next(
@@ -176,11 +176,11 @@ def _folder_of(functions: list[Any]) -> str | None:
     )
 
 
-_said: dict[str, tuple[float, dict[str, Any] | None]] = {}  # by folder: when, and what
+_said: dict[str, tuple[float, dict[str, Any] | None]] = {}  # by folder: (time, answer)
 
 
 def _git(folder: str | None) -> dict[str, Any] | None:
-    """Commit, branch, and whether tracked files were changed since; None where there is no git."""
+    """Commit, branch, and whether tracked files were modified; None without git."""
     if folder is None or not _has_git(folder):
         return None
     known = _said.get(folder)
@@ -227,7 +227,7 @@ def _code(function: Any) -> CodeType | None:
 
 
 def _imports(code: CodeType) -> Iterator[str]:
-    """Top-level names of the modules that a function imports while it runs."""
+    """Top-level names of modules that a function imports at run time."""
     import dis
 
     for step in dis.get_instructions(code):
@@ -239,7 +239,7 @@ def _imports(code: CodeType) -> Iterator[str]:
 
 
 def _packages(functions: list[Any]) -> dict[str, str]:
-    """Installed versions of what is loaded here, and of what the functions will load, by distribution."""
+    """Versions of the distributions that are loaded here, or that the functions import."""
     tops = {name.partition('.')[0] for name in list(sys.modules)}
     for code in map(_code, functions):
         tops.update(_imports(code) if code is not None else ())
@@ -250,7 +250,7 @@ def _packages(functions: list[Any]) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=8)
 def _versions(tops: frozenset[str]) -> dict[str, str]:
-    """By the names of folders (``numpy-2.4.6.dist-info``); of modules called otherwise, by their lists."""
+    """From the names of ``*.dist-info`` folders; for modules of another name, from their RECORD files."""
     found: dict[str, str] = {}
     left = set(tops)
     others: list[tuple[str, str, str]] = []

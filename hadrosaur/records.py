@@ -247,9 +247,13 @@ class Entry(_Row):
     @property
     def inputs(self) -> list[str]:
         """Absolute paths of the files that ``inputs`` of the collection named."""
+        return [str(line[0]) for line in self.input_lines if isinstance(line, list) and line]
+
+    @property
+    def input_lines(self) -> list[Any]:
+        """The same with size, mtime in ns and digest of each."""
         found = _parsed(self.raw('inputs'))
-        lines = found if isinstance(found, list) else []
-        return [str(line[0]) for line in lines if isinstance(line, list) and line]
+        return found if isinstance(found, list) else []
 
     @property
     def queued_at(self) -> datetime | None:

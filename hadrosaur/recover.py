@@ -1,13 +1,12 @@
-"""Recover one folder whose computing process is gone: decide, under its lock, what it is.
+"""Recover one folder whose computing process is dead: decide, under its lock, what it is.
 
-    status final                             stays as it is
-    pending or damaged, and the record
-        is final                             status.json is rewritten from it
-        says begun, or is damaged            error, Interrupted (or the reason given)
-        says queued, or there is none        never begun: status.json goes, as if never asked for
+    status final                             unchanged
+    pending or damaged, and the record is
+        final                                status.json is rewritten from the record
+        running, or damaged                  error Interrupted (or the given reason)
+        queued, or missing                   never started: status.json is removed
 
-Settling twice changes nothing the second time. A folder whose lock is held is being computed, and is
-left alone.
+Recovery is idempotent. A folder whose lock is held is being computed and is left alone.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ REASON = 'the process that computed it was cut off before the function was done'
 
 
 class Recovered(NamedTuple):
-    """What a folder is after recovering.
+    """The state of a folder after recovery.
 
-    ``entry`` is its row, or None where it was never begun (or is not there); ``busy`` says that
-    someone is computing it now; ``run`` is the run id in its record; ``spoiled`` says why it cannot be
-    recovered. Where it cannot be changed at all, ``is_foreseen`` is true, and ``foreseen`` the row that it
-    would have (None: it was never begun).
+    ``entry`` is its row, None if it was never started or does not exist. ``busy``: it is being computed.
+    ``run`` is the run id in its record. ``spoiled`` says why it cannot be recovered. If the folder cannot be
+    changed at all, ``is_foreseen`` is true and ``foreseen`` is the row that recovery would give.
     """
 
     entry: Entry | None
@@ -44,7 +42,7 @@ class Recovered(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Is it what ``entry`` says?"""
+        """Return whether the folder matches ``entry``."""
         return not self.busy and self.ended_in_error is None
 
 
@@ -69,13 +67,13 @@ def recover(
         ident: The resource's ident.
         collection_path: Absolute path of the collection's folder.
         folder: Name of the resource's folder in it.
-        lock: What is locked there (see `BaseDirectory.lock`).
+        lock: What is locked (see `BaseDirectory.lock`).
         patience: Seconds to wait for the lock.
-        error_type: What a run that was cut off ended in.
-        reason: The same in words.
-        only_run: Blame only a run of this id; a run of another id is left as it is found.
-        last_words: What a run that was cut off had still to write into stdout.log and stderr.log.
-        max_rss: Its peak of memory in bytes, where that is known.
+        error_type: Error type of a run that was cut off.
+        reason: Its message.
+        only_run: Fail only a run of this id; leave any other run as it is.
+        last_words: Unfinished lines that the run had not yet written to stdout.log and stderr.log.
+        max_rss: Its peak memory in bytes, if known.
     """
     try:
         claim = Claim.take(collection_path, folder, lock=lock, make=False, patience=patience)
@@ -124,7 +122,7 @@ def _with_foreseen(
     error_type: str,
     reason: str,
 ) -> Recovered:
-    """Add the row that a folder would have if it could be changed, where its files can be read."""
+    """Add the row that recovery would give, for a folder that can be read but not changed."""
     with contextlib.suppress(OSError), fileops.opened_below(collection_path, folder) as opened:
         record = directory.read_record(opened)
         state = directory.effective_status(directory.read_status(opened), record, opened)
@@ -149,7 +147,7 @@ def _append(name: str, words: bytes, folder: int) -> None:
 
 
 def _cut_off(entry: Entry, error_type: str, reason: str) -> Entry:
-    """The row of a run that was cut off."""
+    """Return the row of a run that was cut off."""
     return entry.change(
         status='error',
         phase=None,
@@ -169,10 +167,10 @@ def attribute_failure(
     last_words: tuple[bytes, bytes] = (b'', b''),
     max_rss: int | None = None,
 ) -> RunResult | None:
-    """Recover the folder of a job whose worker is gone; None where the job was never begun.
+    """Recover the folder of a job whose worker died; None if the run had not started.
 
-    ``last_words``: what the worker had printed of lines that it did not end, for the ends of the logs;
-    ``max_rss``: the peak of its memory in bytes, where that is known.
+    ``last_words``: unfinished lines of the worker, to be appended to the logs. ``max_rss``: its peak memory
+    in bytes, if known.
     """
     found = recover(
         job.collection,
@@ -195,10 +193,10 @@ def attribute_failure(
 def rewrite_record(
     collection: str, ident: str, collection_path: str, folder: str, *, lock: str = 'folder'
 ) -> None:
-    """Have the record of a final resource tell of this resource, and of what its files are.
+    """Rewrite record.json of a finished resource so that it names this ident and matches its files.
 
-    For a folder that was copied by hand, whose record tells of another, and for a record that is damaged.
-    One that is not final, is being computed, or cannot be written is left as it is.
+    For folders that were copied by hand, and for damaged records. Does nothing if the resource is not
+    finished, is being computed, or cannot be written.
     """
     with contextlib.suppress(OSError):
         claim = Claim.take(collection_path, folder, lock=lock, make=False)
@@ -210,7 +208,7 @@ def rewrite_record(
 
 
 def adopted(claim: Claim, collection: str, ident: str) -> dict[str, Any] | None:
-    """The record of a final resource whose folder is locked, once it tells of this resource."""
+    """Return the record of a finished, locked resource after `rewrite_record`."""
     _Recovery(claim, collection, ident, '', '').rewrite_record()
     return directory.read_record(claim.folder)
 
@@ -225,10 +223,10 @@ def remove(
     durable: bool = False,
     row: Entry | None = None,
 ) -> bool:
-    """Delete a resource's folder, under its lock; False where there is none.
+    """Delete a resource's folder, under its lock; False if there is none.
 
-    ``durable``: a power cut leaves it whole, or as if it was never asked for. ``row``: only if the folder
-    still says what that row does. Raises ResourceError otherwise, and while it is being computed.
+    Args as for `recover`. ``durable``: after a power cut it is either whole or gone. ``row``: delete only if
+    the folder still matches this row. Raises ResourceError if it does not, or if it is being computed.
     """
     try:
         claim = Claim.take(collection_path, folder, lock=lock, make=False, durable=durable)
@@ -267,12 +265,12 @@ _KEPT = (
 
 
 def record_of(entry: Entry, folder: int, record: dict[str, Any]) -> bytes | None:
-    """The record of a final resource as that of an entry; None where its result is damaged.
+    """Return the record of a finished resource as it should be; None if its result is damaged.
 
     Args:
-        entry: What the resource is.
+        entry: The resource's row.
         folder: A descriptor of its directory.
-        record: The record that stands there, perhaps of another resource.
+        record: The present record, perhaps of another resource.
     """
     kept = {name: record[name] for name in _KEPT if isinstance(record.get(name), (str, int))}
     if entry.status == 'completed' and 'result_sha256' not in kept:
@@ -317,7 +315,7 @@ class _Recovery(NamedTuple):
         return Recovered(self._entry(state, record), run=run)
 
     def is_still(self, row: Entry) -> bool:
-        """Does the folder say what this row does: the same run, ended in the same way?"""
+        """Return whether the folder still holds the run of this row, ended in the same way."""
         state = directory.read_status(self.claim.folder)
         entry = self._entry(state, directory.read_record(self.claim.folder))
         names = ('status', 'attempt', 'started_at', 'finished_at')
@@ -354,7 +352,7 @@ class _Recovery(NamedTuple):
         return entry.change(seen_mtime_ns=self.claim.set_status('error'))
 
     def _forget(self, on_disk: directory.State) -> None:
-        """As if never asked for; the folder goes too where nothing but ours was in it."""
+        """Remove our files, as if never requested; the folder too if nothing else is in it."""
         folder = self.claim.folder
         if on_disk != 'absent':
             fileops.remove(directory.STATUS, folder)

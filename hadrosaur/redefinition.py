@@ -1,15 +1,15 @@
-"""Is a function that is registered again the same one, redefined, or another?
+"""Decide whether a function that is registered again is the same one, redefined, or another.
 
-A module may be reloaded and a cell of a notebook run again, so a function may come anew as another object,
-edited or not; but two functions may not share a collection, where one would silently stand in for the other.
+A module may be reloaded and a notebook cell run again, so a function may arrive as a new object, edited or
+not. But two different functions must not share a collection, since one would silently replace the other.
 
-* A function with a name of its own (``def`` in a module or class) is the same if module, qualified name and
-  file are; the cells of a notebook and what is typed at a prompt are one file.
-* What shares its name with others (lambdas, functions made inside functions, partials, bound methods,
-  callable objects) is the same if it does the same: equal code, or code at the same place of the same file,
-  and equal values in all that it holds (closure, defaults, arguments, attributes).
-* Whatever the same cell of a notebook registers when it is run again takes the place of what it had
-  registered, where the front end tells which cell that is.
+* A function with its own name (``def`` in a module or class) is the same if module, qualified name and file
+  are. All cells of a notebook, and all input at a prompt, count as one file.
+* Functions without their own name (lambdas, nested functions, partials, bound methods, callable objects) are
+  the same if they do the same: equal code, or code at the same place of the same file, and equal values in
+  everything they hold (closure, defaults, arguments, attributes).
+* Whatever the same notebook cell registers when it is run again replaces what it had registered, if the
+  front end tells which cell that is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Met = dict[tuple[int, int], tuple[Any, Any]]
 
 
 def is_same(known: Any, new: Any) -> bool:
-    """Is ``new`` what ``known`` was, perhaps defined again?"""
+    """Return whether ``new`` is ``known``, perhaps redefined."""
     try:
         return _same(known, new, {})
     except RecursionError:
@@ -32,11 +32,11 @@ def is_same(known: Any, new: Any) -> bool:
 
 
 class Cell(NamedTuple):
-    """A cell of a notebook that is being run.
+    """A notebook cell that is being run.
 
     Attributes:
-        id: What the front end calls it.
-        run: Another one each time that it is run.
+        id: Its id in the front end.
+        run: Different for each run of the cell.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Cell(NamedTuple):
 
 
 def cell() -> Cell | None:
-    """The cell that is being run, where that can be known."""
+    """Return the cell that is being run, if that can be known."""
     ipython = sys.modules.get('IPython')
     try:
         parent = ipython.get_ipython().kernel.get_parent()  # type: ignore[union-attr]
@@ -54,7 +54,7 @@ def cell() -> Cell | None:
 
 
 def place(function: Any) -> str:
-    """Where a function was defined, for people: its qualified name, file and line."""
+    """Describe where a function was defined: qualified name, file and line."""
     while isinstance(function, (functools.partial, MethodType)):
         function = function.func if isinstance(function, functools.partial) else function.__func__
     named = function if hasattr(function, '__qualname__') else type(function)
@@ -110,7 +110,7 @@ def _name(thing: Any) -> tuple[str, str]:
 
 
 def _owns_its_name(function: FunctionType) -> bool:
-    """Can no other function of its file have its name, but one that takes its place?"""
+    """Whether no other function of its file can have the name, except a redefinition."""
     module, name = _name(function)
     if '<' in name:  # <lambda>, <locals>
         return False
@@ -135,7 +135,7 @@ def _file(code: CodeType) -> str:
 
 
 def _stands_at(code: CodeType) -> object:
-    """File, line and column; where no file has it, something that equals nothing else."""
+    """Return file, line and column; if there is no file, a value that equals nothing else."""
     name = code.co_filename
     if name.startswith('<') or '/ipykernel_' in name:
         return object()
@@ -178,6 +178,6 @@ def _is_equal(known: Any, new: Any) -> bool:
 
 
 def _holds_the_same(known: Any, new: Any, met: _Met) -> bool:
-    """Of two objects of one class that do not compare, their attributes decide, if there are any."""
+    """Compare two objects of a class without equality by their attributes, if there are any."""
     one, other = (getattr(each, '__dict__', None) for each in (known, new))
     return isinstance(one, dict) and bool(one) and _same(one, other, met)

@@ -49,7 +49,7 @@ MOST_DELAY = 1e9  # seconds before a retry: no clock of the system takes much mo
 
 
 class Collection(NamedTuple):
-    """A registered function and how its resources are computed (see `Project.resource`)."""
+    """A registered function and the options for computing its resources (see `Project.resource`)."""
 
     name: str
     function: Callable[..., Any]
@@ -68,23 +68,23 @@ class Collection(NamedTuple):
 
     @property
     def program(self) -> Callable[..., Any] | worker_setup.Prepared:
-        """What computes its resources, here or in a worker: the function, with its setup if it has one."""
+        """What computes a resource: the function, together with its setup if it has one."""
         return self.prepared or self.function
 
     @property
     def is_registered(self) -> bool:
-        """Is its function known, and with it the policies? Else it is only on the disk."""
+        """Whether its function and policies are known; False if the collection is only on disk."""
         return self.function is not _not_registered
 
     @property
     def is_versioned(self) -> bool:
-        """Does a saved result have to be compared with its record before it is served?"""
+        """Whether a saved result must be compared with its record before it is returned."""
         is_dated = self.spec.version is not None or self.spec.expires_after is not None
         return is_dated or self.looks_at_origin
 
     @property
     def looks_at_origin(self) -> bool:
-        """Is what a saved result was computed from looked at before it is served?"""
+        """Whether inputs or upstream resources must be checked before a saved result is returned."""
         return self.on_upstream_change != 'keep' or self.on_input_change != 'keep'
 
     @property
@@ -105,11 +105,11 @@ class Collection(NamedTuple):
 
     @property
     def needs_worker(self) -> bool:
-        """Does computing it need a process that can be killed, or somebody who waits meanwhile?"""
+        """Whether computing it needs a process that can be killed, or somebody who waits meanwhile."""
         return self.spec.needs_process or bool(self.retries and self.retry_delay)
 
     def delay_before(self, retry: int) -> float:
-        """Seconds to wait before the given retry (1 is the first)."""
+        """Return the delay in seconds before a retry (1 is the first)."""
         most = MOST_DELAY if self.max_retry_delay is None else self.max_retry_delay
         try:
             return min(self.retry_delay * self.retry_backoff ** (retry - 1), most)
@@ -123,15 +123,16 @@ class Collection(NamedTuple):
         args: str | None,
         base: BaseDirectory | None = None,
     ) -> bool:
-        """Is a completed resource to be computed again, by the policies?
+        """Return whether the policies say that a completed resource is to be computed again.
 
         Args:
             ident: The resource's ident.
             record: Its record.json.
-            args: Canonical JSON of the args given, None where none were: then they are not compared.
-            base: Where it is, to look at what it was computed from, if a policy asks for that.
+            args: Canonical JSON of the args given; None if none were: then they are not compared.
+            base: Path of the base directory, for policies on inputs and upstream resources.
 
-        Raises InvalidArgs (ResourceError for another reason) where a policy says ``'error'``.
+        Raises:
+            InvalidArgs, ResourceError: A policy is ``'error'``.
         """
         whys: list[str] = compute.differs(record or {}, args, self.spec)
         causes = self.causes(ident, record or {}, base) if base is not None and self.looks_at_origin else {}
@@ -168,7 +169,7 @@ class Collection(NamedTuple):
         return found
 
     def changed_input(self, ident: str, record: dict[str, Any]) -> str | None:
-        """What became of a file that it was computed from, or which files there are now instead."""
+        """Return how an input file has changed, or that there are other files now."""
         lines = dependencies.input_lines(record)
         if what := inputs.changed(lines):
             return what
@@ -178,15 +179,16 @@ class Collection(NamedTuple):
         return inputs.renamed(self.prepared.inputs, lines, ident, args if isinstance(args, dict) else {})
 
     def is_wanted_anew(self, ident: str, entry: Entry, args: str | None, *, recompute: bool) -> bool:
-        """Is what somebody else's run has left to be computed again, as it differs from what was asked for?
+        """Return whether somebody else's result must be computed again, as it differs from the request.
 
         Args:
             ident: The resource's ident.
-            entry: What that run came to.
-            args: Canonical JSON of the args given, None where none were.
-            recompute: It was asked for anew, so a saved result of another kind is of no use.
+            entry: The row of that run.
+            args: Canonical JSON of the args given; None if none were.
+            recompute: A recompute was requested, so any other result is useless.
 
-        Raises InvalidArgs or ResourceError where a policy says ``'error'``.
+        Raises:
+            InvalidArgs, ResourceError: A policy is ``'error'``.
         """
         record = {
             'args': entry.args,
@@ -199,12 +201,12 @@ class Collection(NamedTuple):
         return bool(whys) if entry.status == 'completed' else 'args' in whys
 
     def strictest(self, whys: list[str]) -> tuple[str, str]:
-        """(policy, why): of the ways in which a result differs, the one that decides what is done."""
+        """Return (policy, reason) of the difference that decides what is done."""
         policies = self._policies()
         return min(((policies[why], why) for why in whys), key=lambda each: _STRICTEST_FIRST.index(each[0]))
 
     def check(self) -> None:
-        """Raises ValueError for an option that has no such value."""
+        """Raise ValueError for an invalid option."""
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f'retries must be a whole number from 0 up, not {self.retries!r}')
         runs = self.spec.runs_per_worker
@@ -263,7 +265,7 @@ def _choose(name: str, choices: tuple[str, ...], given: object) -> str:
 
 
 class Registry:
-    """Collections by name, and those that are only on the disk."""
+    """The collections of a project by name: registered ones, and those that exist only on disk."""
 
     def __init__(self, base: BaseDirectory, has_rows: Callable[[str], bool] = lambda name: False) -> None:
         self._base = base
@@ -275,9 +277,14 @@ class Registry:
         """The registered collection of that name, or None: the fast way."""
 
     def add(self, collection: Collection) -> None:
-        """Register a collection and make its folder. Raises ValueError, DuplicateCollection or ProjectError.
+        """Register a collection and create its folder.
 
-        The same function again is fine: a notebook cell or a module may be run twice (see `sameness`).
+        Registering the same function again is allowed, as a notebook cell or module may be run twice (see
+        redefinition.py).
+
+        Raises:
+            DuplicateCollection: Another function has the name.
+            ProjectError, ValueError: The folder cannot be created, or an option is invalid.
         """
         if not callable(collection.function):
             raise TypeError(
@@ -312,7 +319,7 @@ class Registry:
             pass
 
     def get(self, name: str) -> Collection:
-        """A registered collection, ready to be computed. Raises UnknownCollection."""
+        """Return a registered collection. Raises UnknownCollection."""
         collection = self._known.get(name)
         if collection is None:
             raise self._unknown(name)
@@ -323,7 +330,7 @@ class Registry:
         return collection
 
     def get_any(self, name: str) -> Collection:
-        """A registered collection, or one that is only known here: it has a folder, or rows."""
+        """Return a collection that is registered, or that has a folder or rows. Raises UnknownCollection."""
         if name in self._known:
             return self.get(name)
         with contextlib.suppress(InvalidIdent):
@@ -337,7 +344,7 @@ class Registry:
         return self._base.lock
 
     def functions(self) -> list[Any]:
-        """The functions that are registered, in the order of their registration."""
+        """The registered functions, in the order of registration."""
         return [each.function for each in list(self._known.values()) if each.is_registered]
 
     def columns(self) -> dict[str, dict[str, str]]:
@@ -345,7 +352,7 @@ class Registry:
         return {name: dict(known.columns) for name, known in self._known.items()}
 
     def names(self) -> list[str]:
-        """Names of the collections registered here or found on the disk."""
+        """Names of all collections: registered here, or found on disk."""
         found = map(collection_of, collection_folders(self._base.path))
         return sorted({*self._known, *(name for name in found if name is not None)})
 
@@ -371,7 +378,7 @@ class Registry:
         return UnknownCollection(f'no collection is called {name!r}', hint=hint)
 
     def carried(self, *, everything: bool) -> tuple[dict[str, Collection], frozenset[str]]:
-        """What is pickled with a Project: (collections, names left out as they cannot be imported)."""
+        """What is pickled with a Project: (collections, names of those that cannot be pickled)."""
         carried = {
             name: known
             for name, known in self._known.items()
@@ -384,14 +391,14 @@ class Registry:
         return carried, self._left_out | (self._known.keys() - carried.keys())
 
     def restore(self, carried: dict[str, Collection], left_out: frozenset[str]) -> None:
-        """Take in what `carried` gave."""
+        """Restore what `carried` returned."""
         self._known.update(carried)
         self._base.registered.update({name: known.facts for name, known in carried.items()})
         self._left_out = left_out
 
 
 def collection_of(folder: str) -> str | None:
-    """The collection of a folder in a base; None where its name is that of none."""
+    """Return the collection that a folder's name stands for; None if it is not a collection's."""
     try:
         return canonical.ident_of_folder(folder)
     except InvalidIdent:
@@ -399,9 +406,9 @@ def collection_of(folder: str) -> str | None:
 
 
 def collection_folders(base: str) -> Iterator[str]:
-    """Names of the folders in a base that hold at least one resource.
+    """Yield the names of the folders in a base that hold at least one resource.
 
-    Raises OSError where that cannot be known: what is not read is not absent.
+    Raises OSError if they cannot be read: an unreadable folder must not count as absent.
     """
     try:
         with fileops.opened(base, fileops.FOLDER & ~os.O_NOFOLLOW) as top:  # the base itself may be a link
@@ -436,7 +443,7 @@ def _has_status(name: str, folder: int) -> bool:
 
 
 def whereabouts(function: Any) -> tuple[str, str]:
-    """(module, qualified name) of a function or of a callable object's class."""
+    """Return (module, qualified name) of a function, or of a callable object's class."""
     kind = function if hasattr(function, '__qualname__') else type(function)
     return (str(getattr(function, '__module__', '')), str(getattr(kind, '__qualname__', repr(function))))
 

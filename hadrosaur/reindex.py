@@ -1,8 +1,8 @@
-"""Walk the directories: rebuild the index from them, compare the two, repair what differs.
+"""Walk the directories: rebuild the index from them, compare the two, repair differences.
 
-A row is read before its folder, and written only where it has not changed since, so that a reindex
-during a run does no harm: whoever wrote the row meanwhile knew more. Folders and rows are read in
-groups, and of those that were met a number each is kept: 60 MB for a million.
+To be safe beside running computations, a row is read before its folder, and written only if it has not
+changed since: another writer knew more. Folders and rows are read in groups. For each resource met, a hash is
+kept: 60 MB for a million.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _compared = operator.itemgetter(*map(COLUMNS.index, _COMPARED))
 
 
 def is_project(base: BaseDirectory) -> bool:
-    """Does the base hold an index, ``.hadrosaur/``, or a folder of folders with a status.json?"""
+    """Return whether the base holds an index, ``.hadrosaur/``, or a resource."""
     if any(os.path.lexists(path) for path in (base.index_path, base.hidden)):
         return True
     return next(collection_folders(base.path), None) is not None
 
 
 def require_project(base: BaseDirectory) -> None:
-    """Raises NotAProject where there is nothing of ours, BaseIsNotADirectory for a file."""
+    """Raise NotAProject if there is no project, BaseIsNotADirectory for a file."""
     if os.path.exists(base.path) and not os.path.isdir(base.path):
         raise BaseIsNotADirectory(f'{base.given!r} is a file, not the base directory of a project')
     if not is_project(base):
@@ -49,10 +49,10 @@ def require_project(base: BaseDirectory) -> None:
 
 
 class _Met:
-    """Which resources were met: a hash of each, since those of a million are to fit into little memory.
+    """The set of resources met, as hashes to save memory.
 
-    A row without a folder is overlooked, until the next reindex, if it has the hash of another: among a
-    million, that is one in 10^13.
+    A hash collision hides a row without a folder until the next reindex: among a million, the chance is one
+    in 10^13.
     """
 
     def __init__(self) -> None:
@@ -62,14 +62,14 @@ class _Met:
         self._hashes.add(hash((collection, ident)))
 
     def add_all(self, collection: str, idents: Sequence[str]) -> None:
-        """`add` each."""
+        """Call `add` for each."""
         self._hashes.update(map(hash, zip(repeat(collection), idents, strict=False)))
 
     def __len__(self) -> int:
         return len(self._hashes)
 
     def others(self, index: Index, collection: str | None = None) -> Iterator[Entry]:
-        """The rows of resources that were not met."""
+        """Yield the rows of resources that were not met."""
         for key in index.keys(collection):
             row = index.get(*key) if hash(key) not in self._hashes else None
             if row is not None:
@@ -79,7 +79,7 @@ class _Met:
 def refill(base: BaseDirectory, index: Index) -> None:
     """Fill a new, empty index from the directories.
 
-    A folder that cannot be read this time has no row in it, and that is said: nobody asks for it again.
+    Folders that cannot be read get no row, with a warning, since nothing else would report them.
     """
     rows: list[tuple[Entry, str | None]] = []
     unread: list[Folder] = []
@@ -107,7 +107,7 @@ def reindex(
     changed_only: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> ReindexReport:
-    """Make the rows what the folders are; see `Project.reindex`."""
+    """Update the rows from the folders; see `Project.reindex`."""
     return _Reindexing(store, collection, progress).run(changed_only=changed_only)
 
 
@@ -145,13 +145,13 @@ class _Reindexing:
         return ReindexReport(scanned, added, updated, removed, unreadable)
 
     def _entry(self, found: Folder) -> Entry | None:
-        """What the row has to say."""
+        """Return the entry that the row should hold."""
         if found.entry is None or found.entry.status == 'pending':
             return self._settled(found)
         return found.entry
 
     def _remove_rows_but(self, met: _Met) -> None:
-        """Remove the rows that no folder was found for; each is read before its folder is looked for."""
+        """Remove the rows without a folder; each row is read before its folder is looked for."""
         rows = sum(counts['total'] for counts in self._store.index.count(self._collection).values())
         if rows == len(met):  # each that was met has its row by now
             return
@@ -168,7 +168,7 @@ class _Reindexing:
         self._flush(removed)
 
     def _settled(self, found: Folder) -> Entry | None:
-        """A folder that is pending or damaged, once recovered; as it is while someone computes it."""
+        """Return a pending or damaged folder after recovery; unchanged if it is being computed."""
         if found.ident is None or found.state == 'absent':
             return None
         folder = os.path.basename(found.name)
@@ -199,7 +199,7 @@ class _Reindexing:
 
 
 def differences(entry: Entry, row: Entry) -> list[str]:
-    """The columns in which a folder's entry and its row differ, status first."""
+    """Return the columns in which a folder's entry and its row differ, status first."""
     if _compared(tuple(entry)) == _compared(tuple(row)):
         return []
     return [name for name in _COMPARED if entry.raw(name) != row.raw(name)]
@@ -220,7 +220,7 @@ def check(
 
 
 def _has_folder(base: str, row: Entry) -> bool:
-    """Has a folder come for this row, since the folders were walked?"""
+    """Return whether a folder for this row has appeared since the walk."""
     found = look_for(base, row.collection, row.ident)
     return found is not None and (found.entry is not None or found.is_unread)
 
@@ -293,7 +293,7 @@ class _Checking:
         self._note(problem, entry.collection, entry.ident, detail)
 
     def _examine_result(self, found: Folder, entry: Entry) -> bool:
-        """Is something wrong with its result.json?"""
+        """Return what is wrong with a result.json, if anything."""
         before = len(self._findings)
         path, name = os.path.split(f'{self._store.base.path}/{found.name}')
 
@@ -331,9 +331,9 @@ class _Checking:
         self._findings.append(Finding(problem, collection, ident, detail))
 
     def _repair(self) -> None:
-        """Recover, have records tell of their own resource, and look again: what is found no more was fixed.
+        """Recover the folder, rewrite its record if needed, and look again: what is gone was fixed.
 
-        A folder that had to be recovered may show only then that its record tells of another.
+        Only recovery may reveal that a record belongs to another resource.
         """
         reindex(self._store)
         recovered = _Checking(self._store, deep=self._deep)

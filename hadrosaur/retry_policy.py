@@ -1,4 +1,4 @@
-"""Which failed runs are tried again: `retry_on=` of a collection, given as exception classes or names."""
+"""Which failed runs are retried: `retry_on=` of a collection, exception classes or names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ if TYPE_CHECKING:
 
 
 def names(given: Any) -> tuple[str, ...] | None:
-    """`retry_on` as names, which travel to a worker that may not have the classes; None: every error.
+    """Convert `retry_on` to names, since a worker may not have the classes; None: every error.
 
-    A name is dotted (``requests.exceptions.Timeout``) or the class's own (``Timeout``).
-
-    Raises ValueError for what names no exception.
+    A name is dotted (``requests.exceptions.Timeout``) or the class's own (``Timeout``). Raises ValueError for
+    anything else.
     """
     if given is None:
         return None
@@ -36,14 +35,14 @@ def _name(one: Any) -> str:
 
 
 def is_wanted(retry_on: tuple[str, ...] | None, error: BaseException) -> bool:
-    """Is it one of them, or of a class below one? Of an exception group, all that is in it has to be."""
+    """Whether an error is one of these or of a subclass; in an exception group, all errors must be."""
     if retry_on is None:
         return True
     return _is_below(type(error), retry_on) or all(_is_below(type(leaf), retry_on) for leaf in leaves(error))
 
 
 def is_wanted_by_name(retry_on: tuple[str, ...] | None, error_type: str) -> bool:
-    """The same of an error that only its name is known of, such as TimedOut or WorkerDied."""
+    """The same for an error of which only the name is known, such as TimedOut or WorkerDied."""
     if retry_on is None:
         return True
     known = getattr(errors, error_type, None)

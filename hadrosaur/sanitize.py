@@ -1,4 +1,4 @@
-"""Other people's text, shown: an ident or a message may hold anything, and must do nothing."""
+"""Show text of unknown origin without harm: an ident or a message may contain anything."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _COLOURS = {'completed': '#2e7d32', 'error': '#c62828', 'pending': '#b26a00'}
 
 
 def printable(text: str) -> str:
-    """The text in one line, with an escape for each character that would not print as itself.
+    """Return text in one line, with escapes for characters that would not print as themselves.
 
-    Control characters, escape sequences, line ends, and marks that turn the direction of writing.
+    That is control characters, escape sequences, line ends, and marks that change the direction of writing.
     """
     if text.isprintable():
         return text
@@ -36,7 +36,7 @@ _BEGUN = re.compile(r'\x1b(?:\[[0-9;:]{0,96})?\Z')  # perhaps a colour, whose en
 
 
 class Harmless:
-    """A log for a terminal, piece by piece: lines, tabs and colours stay, all else is made visible."""
+    """Filter a log for a terminal, piece by piece: keep lines, tabs and colours, escape the rest."""
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder('utf-8')('backslashreplace').decode
@@ -62,25 +62,25 @@ class Harmless:
 
 
 def _lines(text: str) -> str:
-    """Each line visible, tabs kept; a carriage return that is no part of a line's end would write over it."""
+    """Escape each line, keeping tabs; a carriage return within a line would overwrite it."""
     lines = text.replace('\r\n', '\n').split('\n')
     return '\n'.join('\t'.join(map(printable, line.split('\t'))) for line in lines)
 
 
 def utc(moment: datetime | None) -> str | None:
-    """A time as the index writes it."""
+    """Format a time as the index stores it."""
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat(timespec='microseconds').replace('+00:00', 'Z')
 
 
 def local(moment: datetime | None) -> str | None:
-    """A time as people on this machine write it."""
+    """Format a time for people, in this machine's time zone."""
     return None if moment is None else _here(moment).strftime('%Y-%m-%d %H:%M:%S')
 
 
 def _here(moment: datetime) -> datetime:
-    """In the time zone of this machine; as it is where it falls out of the calendar there."""
+    """Convert to this machine's time zone, unless the result would be outside the calendar."""
     try:
         return moment.astimezone()
     except (OverflowError, ValueError):
@@ -88,7 +88,7 @@ def _here(moment: datetime) -> datetime:
 
 
 def lately(moment: datetime | None) -> str | None:
-    """The same in short: today's times without the day, older ones without seconds."""
+    """Format a time briefly: today's without the date, older ones without seconds."""
     if moment is None:
         return None
     here = _here(moment)
@@ -97,7 +97,7 @@ def lately(moment: datetime | None) -> str | None:
 
 
 def seconds(number: float | None) -> str | None:
-    """A duration for people."""
+    """Format a duration for people."""
     if number is None:
         return None
     if not abs(number) < 1e12:  # nobody waits so long
@@ -115,7 +115,7 @@ def seconds(number: float | None) -> str | None:
 
 
 def size(number: int | None) -> str | None:
-    """A number of bytes for people."""
+    """Format a number of bytes for people."""
     if number is None:
         return None
     for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
@@ -125,7 +125,7 @@ def size(number: int | None) -> str | None:
 
 
 def short(value: Any) -> str | None:
-    """A JSON value in a few words, however large it is; None is nothing."""
+    """Format a JSON value in a few words, however large it is; None as nothing."""
     import reprlib
 
     words = reprlib.Repr()
@@ -135,7 +135,7 @@ def short(value: Any) -> str | None:
 
 
 def html_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = '') -> str:
-    """A table for notebooks, every text escaped; a cell that is a status has its colour."""
+    """Return an HTML table for notebooks, with all text escaped and statuses in colour."""
     from html import escape
 
     def cell(value: Any) -> str:

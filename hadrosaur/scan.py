@@ -1,7 +1,7 @@
-"""Walk the directories: what stands in each folder, and what of it goes into a row.
+"""Walk the directories and turn each folder into a row.
 
-A row is read before its folder. Folders and rows are read in groups. A finished run whose record is as we
-write it is read by one pattern; all else takes the careful way.
+Folders and rows are read in groups, each row before its folder. The record of a finished run, if it is
+formatted as we write it, is read by one regular expression; anything else is parsed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUP = 500
 
 
 class Folder(NamedTuple):
-    """What a walk finds in one folder: its row, or why it has none."""
+    """What a walk found in one folder: its row, or why it has none."""
 
     collection: str
     name: str  # of the folder, relative to the base
@@ -49,14 +49,14 @@ def walk(
     rows: Callable[[str, Sequence[str]], dict[str, Entry]] = _no_rows,
     seen: Callable[[str, Sequence[str]], dict[str, tuple[Any, Any]]] | None = None,
 ) -> Iterator[Folder]:
-    """Every folder of every collection (or of the one whose folder is ``only``), each with its row.
+    """Yield every folder of every collection (or of the one whose folder is ``only``) with its row.
 
     Args:
         base: Absolute path of the base.
         only: Name of a collection's folder.
-        rows: Gives rows by ident: ``(collection, idents)``.
-        seen: Gives the folder of idents and when the index saw its status.json written; one that has still
-            that time is not read.
+        rows: Returns rows by ident: ``(collection, idents)``.
+        seen: Returns, for idents, the folder and the mtime of status.json that the index knows; a folder
+            whose mtime is the same is not read.
     """
     for folder in [only] if only is not None else collection_folders(base):
         collection = collection_of(folder)
@@ -79,7 +79,7 @@ def walk(
 
 
 def look_for(base: str, collection: str, ident: str) -> Folder | None:
-    """The folder of one resource as it is now; None where it has none."""
+    """Return the folder of one resource as it is now; None if there is none."""
     try:
         folder = canonical.collection_folder(collection)
         path = f'{base}/{folder}'
@@ -94,7 +94,7 @@ def look_for(base: str, collection: str, ident: str) -> Folder | None:
 
 
 class _Visit(NamedTuple):
-    """Looks at the folders of one collection."""
+    """Reads the folders of one collection."""
 
     collection: str
     folder: str
@@ -109,7 +109,7 @@ class _Visit(NamedTuple):
         group: dict[str, str | None],
         seen: Callable[[str, Sequence[str]], dict[str, tuple[Any, Any]]],
     ) -> list[str]:
-        """Names of those (each with its ident) whose status.json is the one that the index saw."""
+        """Return the names whose status.json has the mtime that the index knows."""
         found = seen(self.collection, [ident for ident in group.values() if ident is not None])
         parent, same = self.parent, []
         for name, ident in group.items():
@@ -146,7 +146,7 @@ class _Visit(NamedTuple):
             os.close(opened)
 
     def _quickly(self, path: str, name: str, opened: int, row: Entry | None) -> Folder | None:
-        """A finished run whose record is exactly as we write it; None: it takes more than one look."""
+        """Read a finished run whose record is formatted as we write it; None if it needs parsing."""
         ident = _ident_of(name)
         data = directory.record_data(opened)
         known = record_pattern.cells(data) if data else None
@@ -185,7 +185,7 @@ def _look(
 
 
 def _is_shadowed(name: str, ident: str, parent: int) -> bool:
-    """Is it an older name of an ident that has a folder under a newer one?"""
+    """Whether the ident also has a folder under its newer name, which wins."""
     names = (canonical.folder_name(ident), *canonical.folder_names_before(ident))
     for newer in names[: names.index(name)] if name in names else names[:1]:
         with contextlib.suppress(OSError):
@@ -195,7 +195,7 @@ def _is_shadowed(name: str, ident: str, parent: int) -> bool:
 
 
 def _ident_of(name: str) -> str | None:
-    """The ident that a folder's name tells by itself."""
+    """Return the ident that a folder's name alone determines."""
     try:
         return canonical.ident_of_folder(name)
     except InvalidIdent:

@@ -241,6 +241,8 @@ class Store(Guarded):
             record = self.record(collection, folder)
         if args is None:
             args = (directory.recorded_args(record) if record else None) or '{}'
+        # Looked at again: somebody may have computed it since it was found to be stale.
+        is_stale = looks and bool(collection.causes(ident, record or {}, self.base))
         running = context.current()
         return Job(
             spec=collection.spec,
@@ -253,7 +255,7 @@ class Store(Guarded):
             recompute=recompute,
             chain=context.chain_of(running) if running else (),
             provenance=self._provenance() if is_run else None,
-            stale_run=directory.recorded_run(record) if looks else None,
+            stale_run=directory.recorded_run(record) if is_stale else None,
         )
 
     def _provenance(self) -> str | None:
@@ -350,7 +352,7 @@ class Store(Guarded):
         return Resource(collection.name, ident, status, result, at=at, wait=wait, entry=entry, **told)
 
     def note(self, collection: Collection, job: Job, run_result: RunResult, *, is_last: bool = True) -> None:
-        """Have hooks told of a run, and of what its function fetched; ``is_last``: it is not tried again."""
+        """Queue callbacks for a run and its nested fetches; ``is_last``: it will not be retried."""
         hooks = self.hooks
         for entry in {(entry.collection, entry.ident): entry for entry in run_result.nested}.values():
             if hooks.wants(entry.status):

@@ -1,4 +1,4 @@
-"""Show a resource's logs on the terminal, or in a notebook's cell, while they are written."""
+"""Show a resource's logs on the terminal, or in a notebook cell, while they are written."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _INTERVAL = 0.05  # seconds between looks
 
 @contextlib.contextmanager
 def following(directory: str, names: tuple[str, str]) -> Iterator[None]:
-    """Within it, what is appended to the two logs goes to this process's stdout and stderr too.
+    """Within it, what is appended to the two logs is also written to this process's stdout and stderr.
 
-    The thread that follows writes to copies of what sys.stdout and sys.stderr stand on now, so that a
-    capture that takes the originals does not feed the logs with their own text.
+    The following thread writes to copies of the present streams, so that a capture of descriptors does not
+    feed the logs with their own text.
     """
     sinks = [_sink(stream) for stream in _standing()]
     done = threading.Event()
@@ -51,7 +51,7 @@ def following(directory: str, names: tuple[str, str]) -> Iterator[None]:
 
 
 def needs_streams() -> bool:
-    """Does the echo go through a stream of the program's own, which may end in descriptor 1 or 2?"""
+    """Whether the echo goes through a stream of the program that may end in descriptor 1 or 2."""
     return not all(map(_is_file, _standing()))
 
 
@@ -61,7 +61,7 @@ def _standing() -> list[object]:
 
 
 def _is_file(stream: object) -> bool:
-    """A notebook's stream has a descriptor too, which is that of the server's terminal."""
+    """Whether a stream is a file; a notebook's stream has a descriptor too: that of the server's terminal."""
     try:
         return isinstance(stream, io.TextIOWrapper) and stream.fileno() >= 0
     except (OSError, ValueError):  # in memory, closed, or detached

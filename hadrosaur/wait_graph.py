@@ -1,11 +1,11 @@
-"""Who waits for whom, so that resources which wait for each other find out.
+"""Who waits for whom: detect cycles of resources that wait for each other.
 
-A function that fetches a resource which somebody else is computing waits for it. If that resource
-waits, directly or through others, for the one whose function asked, nobody would ever go on. So
-whoever is inside a function publishes, before it waits, a small file in ``.hadrosaur/waiting/``: the
-chain of resources that led to the function, and those that it waits for. The file is locked as long as
-it holds, so what a dead process left counts for nothing and is swept. Publishing and looking for a ring
-happen under one lock: of a ring exactly one finds it, the one that would close it.
+A function that fetches a resource which another process is computing waits for it. If that resource waits,
+directly or indirectly, for the one whose function asked, they would deadlock. So before it waits, a function
+publishes a small file in ``.hadrosaur/waiting/``: the chain of resources that led to the function, and the
+resources that it waits for. The file is locked while it is valid, so files of dead processes do not count and
+are swept. Publishing and looking for a cycle happen under one lock, so exactly one process finds the cycle:
+the one that would close it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Step = tuple[str, str, str]
 
 
 def shown_chain(steps: Iterable[Step]) -> str:
-    """A chain of resources in words."""
+    """Format a chain of resources for a message."""
     return ' → '.join(f'{collection}/{ident}' for _, collection, ident in steps)
 
 
 class Waits:
-    """What one thread, inside a resource's function, waits for at present.
+    """What one thread, inside a resource's function, is waiting for.
 
     Args:
         hidden: Absolute path of the ``.hadrosaur/`` folder of the base.
@@ -56,7 +56,7 @@ class Waits:
         self._published: frozenset[Step] = frozenset()
 
     def publish(self, wanted: Iterable[Step]) -> set[Step]:
-        """Say what is waited for from now on; returns those that would close a ring, which are left out."""
+        """Publish what is waited for from now on; returns, and leaves out, what would close a cycle."""
         asked = frozenset(wanted)
         if asked == self._published and self._file >= 0:
             return set()
@@ -73,7 +73,7 @@ class Waits:
         return closing
 
     def unqueue(self) -> None:
-        """Nothing is waited for any more."""
+        """Publish that nothing is waited for any more."""
         self._published = frozenset()
         if self._file >= 0 and self._process == os.getpid():
             with contextlib.suppress(OSError), fileops.opened_below(self._hidden, FOLDER) as folder:
@@ -81,7 +81,7 @@ class Waits:
             self._give_back()
 
     def _closes(self, wanted: Step, others: list[tuple[frozenset[Step], frozenset[Step]]]) -> bool:
-        """Does what is wanted wait, through whatever others, for one of our chain?"""
+        """Whether what is wanted waits, directly or indirectly, for one of our chain."""
         reached, ahead = {wanted}, [wanted]
         while ahead:
             step = ahead.pop()
@@ -97,7 +97,7 @@ class Waits:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int | None]:
-        """The open folder, while its lock is ours; None where there is no such folder to be had."""
+        """Yield the open folder while its lock is held; None if the folder cannot be opened."""
         try:
             with contextlib.suppress(FileExistsError):  # it may be deleted while functions run
                 os.mkdir(self._hidden)
@@ -119,7 +119,7 @@ class Waits:
             opened.__exit__(None, None, None)
 
     def _others(self, folder: int) -> Iterator[tuple[frozenset[Step], frozenset[Step]]]:
-        """What the living wait for; files of the dead are removed."""
+        """Return what living processes wait for; remove the files of dead ones."""
         for name in os.listdir(folder):
             if name in (LOCK, self._name):
                 continue
@@ -152,7 +152,7 @@ class Waits:
 
 @contextlib.contextmanager
 def waiting_for(hidden: str, chain: tuple[Step, ...], wanted: Iterable[Step]) -> Iterator[None]:
-    """Publish that these are waited for. Raises CycleError where that would close a ring."""
+    """Publish what is waited for. Raises CycleError if that would close a cycle."""
     waits = Waits(hidden, chain)
     try:
         for step in waits.publish(wanted):
@@ -163,7 +163,7 @@ def waiting_for(hidden: str, chain: tuple[Step, ...], wanted: Iterable[Step]) ->
 
 
 def ring(chain: tuple[Step, ...], wanted: Step) -> CycleError:
-    """The error of whoever would close a ring."""
+    """Return the error of the process that would close a cycle."""
     return CycleError(
         f'resources wait for each other: {shown_chain((*chain, wanted))}, which waits for one of these',
         collection=wanted[1],
@@ -173,7 +173,7 @@ def ring(chain: tuple[Step, ...], wanted: Step) -> CycleError:
 
 
 def itself(chain: tuple[Step, ...], wanted: Step) -> CycleError:
-    """The error of a resource that asks, directly or through others, for itself."""
+    """Return the error of a resource that fetches itself, directly or indirectly."""
     return CycleError(
         f'a resource cannot wait for itself: {shown_chain((*chain, wanted))}',
         collection=wanted[1],
@@ -183,7 +183,7 @@ def itself(chain: tuple[Step, ...], wanted: Step) -> CycleError:
 
 
 def _open(name: str, folder: int) -> int:
-    """A small file of ours, open for writing. Raises OSError where something else stands there."""
+    """Open a file of ours for writing. Raises OSError if something else is in its place."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     fd = os.open(name, flags, 0o666, dir_fd=folder)
     found = os.fstat(fd)

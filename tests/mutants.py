@@ -302,6 +302,13 @@ MUTANTS = {
             f'{LIVE}a_log_is_followed_to_its_end',
         ),
         Mutant(
+            'page: what changed while the page came is not told',
+            'web/events.py',
+            'since or self.mark()',
+            'self.mark()',
+            f'{LIVE}what_changed_before_the_page_listens_is_told_too',
+        ),
+        Mutant(
             'page: what cannot be begun ends whatever is asked for later',
             'web/actions.py',
             'except Exception as error:',
@@ -3548,9 +3555,9 @@ MUTANTS = {
             'hooks: what one raises reaches the fetch',
             'hooks.py',
             """            except Exception:
-                _log(f'{function!r}, called at {event!r}, failed')""",
+                _log(f'callback {function!r} for {event!r} failed')""",
             """            except ImportError:
-                _log(f'{function!r}, called at {event!r}, failed')""",
+                _log(f'callback {function!r} for {event!r} failed')""",
             'test_hooks.py::test_what_a_hook_raises_is_logged_and_nothing_else',
         ),
     ),

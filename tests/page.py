@@ -104,9 +104,9 @@ def client(project, token=True, **options):
 @contextlib.contextmanager
 def served(project, **options):
     """The page on a port of this machine, in a thread; the address that opens it."""
-    from hadrosaur.web.serving import _bound
+    from hadrosaur.web.serving import bind
 
-    bound = _bound('127.0.0.1', 0)
+    bound = bind('127.0.0.1', 0)
     config = uvicorn.Config(
         make_app(project, TOKEN, **options), log_level='warning', timeout_graceful_shutdown=1
     )

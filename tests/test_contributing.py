@@ -41,8 +41,7 @@ def test_names_that_the_architecture_page_names_are_there():
 def test_what_is_stable_is_there():
     """The views and columns that docs/stability.md names are those of the schema."""
     sql = (ROOT / 'docs/sql.md').read_text('utf-8')
-    for name in ('errors', 'error_groups', 'status_counts', 'attempts', 'running', 'slowest'):
-        assert f'CREATE VIEW {name} ' in sql
+    for name in re.findall(r'^CREATE VIEW (\w+) ', sql, re.MULTILINE):
         assert f'`{name}`' in STABILITY
     for name in ('session', 'changed', 'seen_mtime_ns'):
         assert re.search(rf'^    {name} ', sql, re.MULTILINE)

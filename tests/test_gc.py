@@ -1,4 +1,4 @@
-"""What is old, or too much, goes: told first, the oldest first, and never what runs or is pending."""
+"""Retention: `gc` removes resources by age, number or size, oldest first, and never pending ones."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def left(proj):
     ],
 )
 def test_what_goes(aged, wanted, gone):
-    """Age, status, number and size, alone and together; told before anything goes, the oldest first."""
+    """Age, status, number and size, alone and combined; the plan is given first, oldest first."""
     expected = gone.split()
     said = []
     plan = aged.gc(dry_run=True, **wanted)
@@ -74,7 +74,7 @@ def test_what_goes(aged, wanted, gone):
         said.extend(each.ident for each in chosen)
         assert len(left(aged)) == 10
 
-    report = aged.gc('coll', told=tell, **wanted)
+    report = aged.gc('coll', on_plan=tell, **wanted)
 
     assert [each.ident for each in report.removed] == said == expected
     assert report.removed == plan.removed
@@ -120,7 +120,7 @@ def test_what_is_under_way_or_changed_stays(aged, monkeypatch):
 
     claims, others = [], []
     try:
-        report = aged.gc(older_than=5.5 * DAY, told=meddle)
+        report = aged.gc(older_than=5.5 * DAY, on_plan=meddle)
     finally:
         claims[0].release()
         others[0].close()
@@ -162,6 +162,6 @@ def test_the_command(aged):
     assert done['bytes'] == done['removed'][0]['bytes'] > 100_000
     assert call(*words).stdout == ''
     nothing = call('gc', aged.path)
-    assert (nothing.exit_code, 'say what is to go' in nothing.stderr) == (2, True)
+    assert (nothing.exit_code, 'at least one criterion' in nothing.stderr) == (2, True)
     assert call('gc', aged.path, '--max-bytes', 'much').exit_code == 2
     assert call('gc', aged.path, 'cool', '--keep-last', '1').exit_code == 3

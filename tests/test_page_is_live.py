@@ -51,6 +51,21 @@ def test_an_open_page_is_told_that_something_has_changed(proj):
     assert [name for name, _ in found] == [None, 'changed']
 
 
+def test_what_changed_before_the_page_listens_is_told_too(proj):
+    """Between the making of a page and its listening nothing is lost: it says of which moment it is."""
+    proj.resource('c')(lambda ident, args, subdir: ident)
+    proj.fetch('c', 'one')
+    proj.stats()
+    with Project(proj.base, create=False) as looked:
+        news = events.Notifier(looked)
+        mark = news.mark()
+        proj.fetch('c', 'two')
+        proj.stats()
+        found = asyncio.run(heard(news, {'since': mark}, 'changed'))
+
+    assert [name for name, _ in found] == [None, 'changed']
+
+
 def test_a_log_is_followed_to_its_end(proj):
     """What a running resource prints comes from where the page was made on, and at last the end."""
     goes_on = threading.Event()
@@ -153,8 +168,9 @@ def test_one_resource_is_recomputed_and_removed(acting):
     """A resource is computed again though it is there, and is gone once that was confirmed."""
     browser, proj = acting
     post(browser, verb='recompute', collection='c', ident='good')
-    await_that(lambda: proj.get('c', 'good').entry.attempt == 2 and proj.get('c', 'good').status != 'pending')
-    post(browser, verb='remove', collection='c', ident='good')
+    await_that(lambda: proj.get('c', 'good').entry.attempt == 2)
+    remove = {'verb': 'remove', 'collection': 'c', 'ident': 'good'}
+    await_that(lambda: post(browser, **remove).status_code == 200)  # refused while its batch has not ended
 
     assert not proj.exists('c', 'good')
 

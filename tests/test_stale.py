@@ -454,3 +454,36 @@ def test_stale_is_what_an_oracle_says_2000_times(tmp_path, monkeypatch):
     """The same for 2 000 graphs; how many resources were stale and fresh is printed."""
     fresh, found = is_equal_to_the_oracle(range(100, 2100), tmp_path, monkeypatch)
     print(f'2 000 graphs: {found} stale, {fresh} fresh')
+
+
+def test_two_who_find_it_stale_compute_it_once(base, monkeypatch):
+    """Somebody was faster after it was found to be stale: what they computed is taken."""
+    calls, options = [], {'b': {'on_upstream_change': 'recompute'}}
+    with chain(base, calls, **options) as proj, chain(base, calls, **options) as other:
+        proj.fetch('b', 'x')
+        proj.fetch('a', 'x', recompute=True)
+        calls.clear()
+        real = proj._store.job
+
+        def job(*args, **more):
+            if not calls:
+                other.fetch('b', 'x')
+            return real(*args, **more)
+
+        monkeypatch.setattr(proj._store, 'job', job)
+        assert proj.fetch('b', 'x').value == 2
+        assert calls == ['b/x']
+
+
+def test_rows_that_somebody_wrote(base):
+    """Cells that are no lists of uses and inputs make nothing stale by themselves, and nothing fails."""
+    with chain(base) as proj:
+        proj.fetch('b', 'x')
+        proj.query()[:]
+        with closing(sqlite3.connect(base / 'index.sqlite3')) as index:
+            index.execute("update resources set inputs = '[[1, 2], 5]', version = 'other'")
+            index.commit()
+        assert stale(proj) == {}
+    with chain(base, b={'version': '2'}) as proj:
+        assert set(stale(proj)) == {'b/x'}
+        assert proj.query('b')[0].inputs == ['1']

@@ -9,6 +9,7 @@ PARTS = {
     'cached-many': 'cached:cached_many',
     'query': 'asking:query',
     'reindex': 'reindexing:reindex',
+    'page': 'showing:page',
     'start': 'starting:start',
     'growth': 'growing:growth',
     'memory': 'remembering:memory',

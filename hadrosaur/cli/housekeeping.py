@@ -17,7 +17,7 @@ from .loading import opened
 from .output import Column
 
 if TYPE_CHECKING:
-    from ..maintenance.gc import Doomed
+    from ..maintenance.gc import GcItem
 
 
 # --- du --------------------------------------------------------------------------------------------
@@ -140,14 +140,14 @@ def gc(base: str, collection: str | None, dry_run: bool, as_json: bool, **wanted
     never deleted. The total is printed before anything is deleted.
     """
 
-    def tell(chosen: list[Doomed]) -> None:
+    def tell(chosen: list[GcItem]) -> None:
         taken = size(sum(each.bytes for each in chosen))
         verb = 'would be deleted' if dry_run else 'to be deleted'
         output.note(f'{output.counted(len(chosen), "resource")}, {taken}, {verb}')
 
     with opened(base) as project:
         try:
-            report = project.gc(collection, dry_run=dry_run, told=tell, **wanted)
+            report = project.gc(collection, dry_run=dry_run, on_plan=tell, **wanted)
         except ValueError as error:
             raise click.UsageError(str(error))
     if as_json:

@@ -1,4 +1,4 @@
-"""Bring resources from one place to another: ``export``, ``import``, ``merge`` and ``backup``."""
+"""Move resources between bases: ``export``, ``import``, ``merge`` and ``backup``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILE = click.argument('file', type=click.Path(dir_okay=False, allow_dash=True))
 
 
 def _tell(report: TransferReport, verb: str, as_json: bool) -> int:
-    """Say what came of it; the exit code is 1 where something could not be read."""
+    """Print the report; the exit code is 1 if something could not be read."""
     if as_json:
         output.write_json(report._asdict())
     else:

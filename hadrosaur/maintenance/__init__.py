@@ -1,1 +1,1 @@
-"""Keeping house: what is too old goes, what is kept travels, and what is wrong is named."""
+"""Maintenance of a base directory: retention, export and import, backup, diagnosis."""

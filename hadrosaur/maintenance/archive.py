@@ -1,15 +1,15 @@
-"""Resources in a tar file: their files as they are, and behind those of each a list with the checksums.
+"""The archive format: a tar with the files of each resource, followed by a manifest with their checksums.
 
 ::
 
-    .hadrosaur-export/about.json            what this is, first
-    <collection>/<resource>/…               the files of a resource, under the names that it has in a base
-    .hadrosaur-export/<collection>/<resource>.json      the list of them, see parcels.py
-    .hadrosaur-export/end.json              how many resources there are; last, or the file is not whole
+    .hadrosaur-export/about.json            format version; first
+    <collection>/<resource>/…               the files of a resource, named as in a base directory
+    .hadrosaur-export/<collection>/<resource>.json      its manifest, see parcels.py
+    .hadrosaur-export/end.json              number of resources; last, so that truncation is detected
 
-Both ways stream. Whoever reads one believes nothing in it: a name leads nowhere, since folders follow from
-collection and ident alone; only plain files and folders are taken, each once, in the place where it belongs,
-and of no more bytes than there is room for; nothing counts before its list was read and agrees.
+Writing and reading both stream. The reader trusts nothing: target folders are derived from collection and
+ident, never from member names; only regular files and folders are accepted, each once, and no more bytes than
+the disk can hold; a resource counts only after its manifest was read and matches.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 OWN = '.hadrosaur-export'
 ABOUT, END = f'{OWN}/about.json', f'{OWN}/end.json'
-LIST_MOST = 64 << 20  # bytes of a list: a storage of some 300 000 files
-_HEADER_MOST = 1 << 20  # bytes of what stands before a member, such as a long name
+LIST_MOST = 64 << 20  # bytes of a manifest: about 300 000 files
+_HEADER_MOST = 1 << 20  # bytes of an extended header, such as a long name
 _THEIRS = {'gzip', 'zlib', 'lzma', '_lzma', 'backports', 'compression', '_zstd'}
-"""Modules whose exceptions say that what they decompress is damaged; so does an OSError without a number."""
+"""Modules whose exceptions mean damaged data; so does an OSError without errno."""
 _ENDINGS = {'.gz': 'gzip', '.tgz': 'gzip', '.zst': 'zstd', '.tzst': 'zstd', '.bz2': 'bz2', '.xz': 'lzma'}
 
 
 def compressed(file: IO[bytes], name: str, mode: str) -> IO[bytes]:
-    """The stream inside a file, by the end of its name. Raises BadArchive where a library is missing."""
+    """Wrap a file for (de)compression by its name. Raises BadArchive if a library is missing."""
     kind = _ENDINGS.get(os.path.splitext(name)[1].lower())
     if kind is None:
         return file
@@ -52,7 +52,7 @@ def compressed(file: IO[bytes], name: str, mode: str) -> IO[bytes]:
 
 @contextlib.contextmanager
 def new_file(path: str, *, overwrite: bool) -> Iterator[IO[bytes]]:
-    """A stream into a new file, which has its name once it is whole. Raises BadArchive where there is one."""
+    """A stream to a new file that appears when it is complete. Raises BadArchive if it exists."""
     if not overwrite and os.path.lexists(path):
         raise BadArchive(f'{path!r} is there already', hint='choose another name, or say --force')
     beside = f'{path}.{os.getpid()}.part'
@@ -88,7 +88,7 @@ def _zstd() -> Any:
 
 
 class _Counted:
-    """What a tar needs of a stream that may be a pipe."""
+    """A pipe with the `tell` that tarfile needs."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -103,7 +103,7 @@ class _Counted:
 
 
 class Writer:
-    """Carries resources into a tar stream."""
+    """A carrier that writes a tar stream."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._tar = tarfile.TarFile(mode='w', fileobj=_Counted(stream), format=tarfile.PAX_FORMAT)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ class Writer:
         self._add_document(ABOUT, {'format': FORMAT, 'what': 'resources of hadrosaur'})
 
     def begin(self, collection: str, ident: str) -> None:
-        """The next resource."""
+        """Start a resource."""
         self._place = f'{canonical.collection_folder(collection)}/{canonical.folder_name(ident)}'
         self._add_folder(self._place)
 
@@ -126,24 +126,24 @@ class Writer:
         _forget(self._tar)
 
     def folder(self, path: str) -> None:
-        """A folder in it."""
+        """Add a folder."""
         self._add_folder(f'{self._place}/{path}')
 
     def file(self, path: str, data: Readable, size: int, mode: int) -> None:
-        """A file in it."""
+        """Add a file."""
         member = tarfile.TarInfo(f'{self._place}/{path}')
         member.size = size
         member.mode = 0o755 if mode & 0o100 else 0o644
         self._add(member, data)
 
     def end(self, listed: dict[str, Any]) -> None:
-        """The list of its files."""
+        """Write the manifest."""
         self.count += 1
         self._add_document(f'{OWN}/{self._place}.json', listed)
         self._place = ''
 
     def void(self) -> None:
-        """What was carried since `begin` is not to be believed."""
+        """Mark everything since `begin` as void."""
         if self._place:
             self._add_document(f'{OWN}/{self._place}.json', {'format': FORMAT, 'void': True})
             self._place = ''
@@ -155,7 +155,7 @@ class Writer:
         self._add(member, io.BytesIO(data))
 
     def close(self) -> None:
-        """All resources were written."""
+        """Write the end."""
         self._add_document(END, {'format': FORMAT, 'resources': self.count})
         self._tar.close()
 
@@ -164,7 +164,7 @@ class Writer:
 
 
 class _Member(tarfile.TarInfo):
-    """Refuses long headers, which would be read into memory whole."""
+    """Refuse long extended headers, which tarfile reads into memory."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> Any:
         if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) and self.size > _HEADER_MOST:
@@ -173,9 +173,9 @@ class _Member(tarfile.TarInfo):
 
 
 def read(stream: IO[bytes], carrier: Carrier) -> Iterator[dict[str, Any]]:
-    """Have each resource in a tar stream carried, and yield the list of its files, which agrees.
+    """Pass each resource of a tar stream to a carrier, and yield its verified manifest.
 
-    The carrier's `end` is for the caller to call. Raises BadArchive for whatever no archive of ours holds.
+    The caller calls the carrier's `end`. Raises BadArchive for anything that `Writer` never writes.
     """
     try:
         yield from _Reading(stream, carrier).resources()
@@ -287,7 +287,7 @@ class _Reading:
     # --- lists -------------------------------------------------------------------------------------
 
     def _listed(self, member: tarfile.TarInfo) -> dict[str, Any] | None:
-        """The list of the resource that was carried last, which agrees; None where that is void."""
+        """The verified manifest of the resource just read; None if it is void."""
         place, self._place = self._place, None
         if place is None or member.name != f'{OWN}/{place}.json':
             raise BadArchive(f'{_shown(member.name)} is the list of no resource')
@@ -323,7 +323,7 @@ class _Reading:
 
 
 def _forget(tar: tarfile.TarFile) -> None:
-    """Else a member of each file is kept in memory."""
+    """Do not keep the header of every file in memory."""
     tar.members.clear()  # type: ignore[attr-defined]
 
 

@@ -1,7 +1,7 @@
-"""What may be wrong with a base, its disk, or this machine, each with what to do about it. Only looks.
+"""Diagnose a base directory, its file system and this machine. Changes nothing.
 
-Nothing here opens the index or walks over resources: that is `check`'s. Each examination stands for itself:
-what cannot be looked at is a finding, too.
+The index is not opened and resources are not read; `check` does that. The examinations are independent: one
+that fails is a finding itself.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
     from ..basedir import BaseDirectory
 
-LOW_SPACE, LOW_INODES = 1 << 30, 20_000  # bytes and files that are free; below, a larger batch may not fit
+LOW_SPACE, LOW_INODES = 1 << 30, 20_000  # free bytes and files, below which a batch may not fit
 LOW_DESCRIPTORS = 256
 LARGE_WAL = 256 << 20  # bytes
-LEFT_AFTER = 3600.0  # seconds after which what should be gone by itself is left over
+LEFT_AFTER = 3600.0  # age in seconds from which a temporary file counts as left over
 
 Level = Literal['ok', 'note', 'fix', 'fault']
 
 
 class Diagnosis(NamedTuple):
-    """One thing that was looked at."""
+    """One finding of `Project.doctor`."""
 
     about: str  # one word
-    level: Level  # ok; note: as it is; fix: should be put right; fault: the base cannot be used
+    level: Level  # ok; note: for information; fix: should be fixed; fault: the base cannot be used
     found: str
     to_do: str = ''
 
 
 def examine(base: BaseDirectory, index: str) -> list[Diagnosis]:
-    """Look at everything.
+    """Run all examinations.
 
     Args:
         base: The base directory.
@@ -105,7 +105,7 @@ def _file_system(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
 
 
 def _locks(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
-    """Take a lock twice: the second time it must be refused."""
+    """Take a lock twice: the second attempt must be refused."""
     name = f'.doctor.{os.getpid()}.new'
     if not os.access(base.hidden, os.W_OK):
         yield Diagnosis('locks', 'note', 'cannot be tried where nothing can be written')
@@ -123,7 +123,7 @@ def _locks(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
             fileops.unlock(first)
             fileops.remove(name, hidden)
     if not is_held:
-        what = 'a lock that is held is given to somebody else, too: a resource may be computed twice'
+        what = 'a lock that is held is granted twice: resources may be computed twice'
         yield Diagnosis('locks', 'fault', what, 'use another disk, or mount this one with locks')
         return
     what = 'folders' if base.lock == 'folder' else 'files'
@@ -183,7 +183,7 @@ def _index(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
 
 
 def _leftovers(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
-    """What processes that were killed, and indexes that were set aside, have left."""
+    """Leftovers of killed processes, and indexes that were set aside."""
     command = f'rm -r {shlex.quote(base.hidden)}/'
     dead = [name for name in _names(f'{base.hidden}/{SESSIONS}') if not base.is_alive(name)]
     if dead:

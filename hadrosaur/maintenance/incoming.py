@@ -1,10 +1,9 @@
-"""Resources that come into a base: built whole beside it, checked, and put in their place by one rename.
+"""Staging area for resources that are brought into a base: build, validate, then move in atomically.
 
-They are built in ``.hadrosaur/incoming/``, in a folder of the process's own; what a process that was killed
-left there is removed by the next one. A resource gets its place under the lock of its folder, which is made
-empty for it: the rename puts the whole in the place of the empty folder, so there is no moment at which half
-of it could be served. Before it the row says pending, and ours, so whoever opens the base after a kill has
-the row say what the folder says.
+A resource is built in ``.hadrosaur/incoming/<session>/``, which the next import removes if this process is
+killed. To move it in, its own folder is created empty and locked, and the staged folder is renamed over it: a
+rename replaces an empty folder atomically, so a partial resource is never visible. Its row is set to pending
+under our session first; after a crash, recovery then sets the row to what the folder says.
 """
 
 from __future__ import annotations
@@ -26,26 +25,26 @@ if TYPE_CHECKING:
     from .parcels import Readable
 
 INCOMING = 'incoming'
-"""Folder of what is built beside its place."""
+"""Folder of the staging areas."""
 GROUP = 32  # resources that get their place, and their rows, together
-_LARGE = 1 << 26  # bytes of a file for which there is looked whether it has room
-_TRIES = 100  # to find a place empty which others fill and empty
+_LARGE = 1 << 26  # bytes; free space is checked before a larger file is written
+_TRIES = 100  # attempts to move in, while others create and remove the folder
 
 
 class Built(NamedTuple):
-    """A resource that is whole, and has no place yet."""
+    """A staged resource."""
 
     collection: str
     ident: str
-    name: str  # of its folder in ours
+    name: str  # of its folder in the staging area
     listed: dict[str, Any]
 
 
 class Incoming:
-    """Builds resources beside their place: what `parcels.pack` or an archive carries.
+    """A staging area, and a `Carrier` that builds resources in it.
 
     Attributes:
-        built: Those that are whole.
+        built: Complete resources that were not moved in yet.
     """
 
     def __init__(self, store: Store, *, durable: bool = False) -> None:
@@ -68,7 +67,7 @@ class Incoming:
         self.built: list[Built] = []
 
     def _sweep(self, incoming: int) -> None:
-        """Remove what killed processes of this machine left; of others' a free lock may tell nothing."""
+        """Remove staging areas of dead processes of this machine; locks of others may not be visible here."""
         for name in os.listdir(incoming):
             session = name.rpartition('.')[0]
             if is_of_this_machine(session) and not self._store.base.is_alive(session):
@@ -76,7 +75,7 @@ class Incoming:
                     fileops.remove_tree(name, incoming)
 
     def close(self) -> None:
-        """Remove what has got no place."""
+        """Remove the staging area."""
         self.void()
         os.close(self._ours)
         with contextlib.suppress(OSError), fileops.opened(self._path) as incoming:
@@ -85,19 +84,19 @@ class Incoming:
     # --- building ----------------------------------------------------------------------------------
 
     def begin(self, collection: str, ident: str) -> None:
-        """The next resource."""
+        """Start a resource."""
         self._count += 1
         fileops.make_folder(str(self._count), self._ours)
         self._top = fileops.open_folder(str(self._count), within=self._ours)
 
     def folder(self, path: str) -> None:
-        """A folder in it."""
+        """Add a folder."""
         *parts, name = path.split('/')
         with parcels.below(self._top, tuple(parts)) as folder:
             os.mkdir(name, 0o777, dir_fd=folder)
 
     def file(self, path: str, data: Readable, size: int, mode: int) -> None:
-        """A file in it."""
+        """Add a file."""
         if size > _LARGE and size > (free := free_space(self._ours)[0]):
             raise OSError(errno.ENOSPC, f'{path} has {size:,} bytes, and {free:,} are free', self._base)
         *parts, name = path.split('/')
@@ -112,7 +111,7 @@ class Incoming:
                 os.close(fd)
 
     def end(self, listed: dict[str, Any]) -> None:
-        """It is whole. Raises BadArchive where it is no finished resource, or one of another name."""
+        """Validate the resource. Raises BadArchive if it is not a finished resource of this name."""
         self._check(listed)
         for each in listed['files']:
             *parts, name = each['path'].split('/')
@@ -136,20 +135,20 @@ class Incoming:
                 raise BadArchive(f'the record.json of {name} tells of another {word}')
 
     def void(self) -> None:
-        """It is not to be believed."""
+        """Discard everything since `begin`."""
         if self._top >= 0:
             os.close(self._top)
             self._top = -1
             fileops.remove_tree(str(self._count), self._ours)
 
     def drop(self, built: Built) -> None:
-        """It gets no place."""
+        """Discard a staged resource."""
         fileops.remove_tree(built.name, self._ours)
 
     # --- getting its place -------------------------------------------------------------------------
 
     def rename(self, built: Built, ident: str) -> Built:
-        """Have its record tell of another ident."""
+        """Rewrite its record for another ident."""
         with fileops.opened(built.name, within=self._ours) as top:
             record = directory.read_record(top)
             if record is not None:
@@ -158,9 +157,9 @@ class Incoming:
         return built._replace(ident=ident)
 
     def place(self, built: Built, known: Collection, *, replaces: bool = False) -> None:
-        """Put it in its place in its collection.
+        """Move it into its collection.
 
-        Raises ResourceError where something stands there (unless it ``replaces`` that), or is computed.
+        Raises ResourceError if the resource exists (unless ``replaces`` is set), or is being computed.
         """
         path = known.spec.path
         folder = directory.find_folder(path, built.ident)
@@ -188,7 +187,7 @@ class Incoming:
         raise _taken(built, 'has a folder that somebody makes and removes all the time')
 
     def _put(self, built: Built, claim: Claim, *, replaces: bool) -> bool:
-        """False where the place had to be made free first, or somebody came in between."""
+        """False if the folder had to be removed first, or another process interfered: try again."""
         with fileops.opened(claim.collection_path, fileops.LOOK) as parent:
             if not claim.created:
                 state = directory.read_status(claim.folder)
@@ -208,7 +207,7 @@ class Incoming:
         return True
 
     def _make_free(self, claim: Claim, built: Built, state: directory.State) -> None:
-        """Remove what is left of a resource that was never begun; what else there may be stays."""
+        """Remove the folder of a resource that was never begun; refuse if it holds anything else."""
         if directory.effective_status(state, directory.read_record(claim.folder), claim.folder) != 'absent':
             raise _taken(built, 'is there already')
         if not claim.completes_removal():
@@ -222,7 +221,7 @@ class Incoming:
 
 
 def free_space(folder: int | str) -> tuple[int, int]:
-    """(bytes that are free for us, bytes that there are) on the disk of a folder."""
+    """(free bytes, total bytes) of the file system that a folder is on."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 

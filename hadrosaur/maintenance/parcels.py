@@ -1,8 +1,8 @@
-"""A resource on its way from one base to another: its files, and a list of them with their checksums.
+"""Read a resource as a stream of files, followed by a manifest that lists them with their checksums.
 
-Whatever carries it (a tar, or a copy from folder to folder) takes `pack`'s calls in order, and gets the list
-last. A resource is read without its lock, so that nothing that is computed waits for it: if another run began
-meanwhile, what was carried is void, and it is read again.
+`pack` reads a resource and passes its files to a `Carrier`: a tar writer, or a builder of folders. Resources
+are read without taking their lock, so a running computation is never delayed. If another run begins while a
+resource is read, the carrier is told that it is void, and the resource is read again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FORMAT = 1
-DEEPEST = 500  # folders below each other in a storage
-CHUNK = 1 << 20  # bytes in memory at once
-TRIES = 5  # to read a resource that is computed again and again
+DEEPEST = 500  # maximum nesting of folders in a storage
+CHUNK = 1 << 20  # bytes read at once
+TRIES = 5  # attempts to read a resource that is recomputed all the time
 NEVER = frozenset({directory.LOCK, directory.REMOVED})
-"""Names in a resource's folder that are of this base alone."""
+"""Files of a resource that are never transferred."""
 
 
 class Origin(NamedTuple):
-    """Where a resource is read from."""
+    """The place of a resource that is read."""
 
     collection: str
     ident: str
@@ -39,33 +39,33 @@ class Origin(NamedTuple):
 
 
 class Readable(Protocol):
-    """What bytes are read from."""
+    """A readable binary stream."""
 
     def read(self, most: int, /) -> bytes:
-        """So many bytes, or fewer; b'' at the end."""
+        """Read up to `most` bytes; b'' at the end."""
 
 
 class Carrier(Protocol):
-    """What takes a resource: `begin`, then its folders and files, then `end` or `void`."""
+    """Consumer of a resource: `begin`, then its folders and files, then `end` or `void`."""
 
     def begin(self, collection: str, ident: str) -> None:
-        """The next resource."""
+        """Start a resource."""
 
     def folder(self, path: str) -> None:
-        """A folder in it; ``path`` is relative to the resource's own."""
+        """Add a folder; ``path`` is relative to the resource's folder."""
 
     def file(self, path: str, data: Readable, size: int, mode: int) -> None:
-        """A file in it, of exactly so many bytes."""
+        """Add a file of exactly ``size`` bytes."""
 
     def end(self, listed: dict[str, Any]) -> None:
-        """All of it was read; the list of its files, as `pack` returns it."""
+        """The resource is complete; ``listed`` is its manifest, as `pack` returns it."""
 
     def void(self) -> None:
-        """What was carried since `begin` is not to be believed."""
+        """Discard everything since `begin`."""
 
 
 class Nobody:
-    """Carries nothing: for the list alone."""
+    """A carrier that discards everything, to compute a manifest."""
 
     def begin(self, collection: str, ident: str) -> None:
         """Nothing."""
@@ -74,7 +74,7 @@ class Nobody:
         """Nothing."""
 
     def file(self, path: str, data: Readable, size: int, mode: int) -> None:
-        """Read it to its end."""
+        """Read the file to its end."""
         while data.read(CHUNK):
             pass
 
@@ -86,7 +86,7 @@ class Nobody:
 
 
 class Hashed:
-    """Reads exactly so many bytes of a file, and hashes them; what is missing is zeros, and ``is_short``."""
+    """Read and hash exactly ``size`` bytes; if the file is shorter, pad with zeros and set ``is_short``."""
 
     def __init__(self, data: Readable, size: int) -> None:
         self._data = data
@@ -95,7 +95,7 @@ class Hashed:
         self.is_short = False
 
     def read(self, most: int = CHUNK, /) -> bytes:
-        """So many bytes, or fewer; b'' at the end."""
+        """Read up to `most` bytes; b'' at the end."""
         most = min(most, self._left, CHUNK)
         try:
             found = self._data.read(most) if most else b''
@@ -109,7 +109,7 @@ class Hashed:
         return found
 
     def checksum(self) -> str:
-        """SHA-256 of what was read, in hex."""
+        """SHA-256 of the bytes read so far, in hex."""
         return self._hash.hexdigest()
 
 
@@ -131,15 +131,15 @@ class _Bytes:
 
 
 class Changed(Exception):
-    """Another run began while a resource was read."""
+    """Another run began while the resource was read."""
 
 
 class Broken(Exception):
-    """A file cannot be read: (errno, why)."""
+    """A file cannot be read: (errno, reason)."""
 
 
 class Undelivered(Exception):
-    """The carrier failed: an OSError that has nothing to do with what was read."""
+    """The carrier raised an OSError, as on a full disk; the resource itself could be read."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))
@@ -154,7 +154,7 @@ def _told(call: Callable[..., None], *values: Any) -> None:
 
 
 def origins(base: str, only: str | None = None) -> Iterator[tuple[Origin | None, str]]:
-    """(where it is read from, '') of each finished resource of a base, or (None, why it is left out)."""
+    """Yield (origin, '') for each finished resource of a base, (None, reason) for each other one."""
     folder = None if only is None else canonical.collection_folder(only)
     for found in scan.walk(base, folder):
         above, _, name = found.name.rpartition('/')
@@ -165,9 +165,9 @@ def origins(base: str, only: str | None = None) -> Iterator[tuple[Origin | None,
 
 
 def pack(origin: Origin, carrier: Carrier) -> dict[str, Any] | None:
-    """Have a resource carried; returns the list of its files, None where it is not finished, or gone.
+    """Pass a resource to a carrier; return its manifest, or None if it is pending or gone.
 
-    Raises Unreadable where it cannot be read, or is another each time it is looked at.
+    Raises Unreadable if it cannot be read, or changes during every attempt.
     """
     for _ in range(TRIES):
         try:
@@ -185,7 +185,7 @@ def pack(origin: Origin, carrier: Carrier) -> dict[str, Any] | None:
     except OSError:
         state = 'absent'
     if state in ('completed', 'error'):
-        raise _unreadable(origin, 'it is another one each time it is read')
+        raise _unreadable(origin, 'it was recomputed during every attempt')
     return None
 
 
@@ -236,7 +236,7 @@ def _pack(origin: Origin, carrier: Carrier) -> dict[str, Any]:
 
 
 def rewritten(collection: str, ident: str, top: int, record: dict[str, Any]) -> bytes:
-    """The record of an open directory as that of a resource of another name. Raises Changed."""
+    """The record of an open folder, rewritten for another ident. Raises Changed."""
     state = directory.read_status(top)
     if state not in ('completed', 'error'):
         raise Changed
@@ -248,7 +248,7 @@ def rewritten(collection: str, ident: str, top: int, record: dict[str, Any]) -> 
 
 
 def _mark(top: int) -> tuple[Any, ...]:
-    """What is another after another run. Raises Changed where it is not finished."""
+    """A value that differs after another run. Raises Changed if the resource is not finished."""
     status = directory.read_status(top)
     if status not in ('completed', 'error'):
         raise Changed
@@ -256,7 +256,7 @@ def _mark(top: int) -> tuple[Any, ...]:
 
 
 def _tells_of_another(record: dict[str, Any], origin: Origin) -> bool:
-    """Was the folder copied by hand? Then its record is to tell of the resource that it is now."""
+    """Was the folder copied by hand, so that its record names another resource?"""
     return bool(record) and (record.get('collection'), record.get('ident')) != (
         origin.collection,
         origin.ident,
@@ -294,7 +294,7 @@ def _carry(
 
 @contextlib.contextmanager
 def below(top: int, parts: tuple[str, ...]) -> Iterator[int]:
-    """A folder some way below an open one, no part of the way a link; two descriptors, however deep."""
+    """Open a subfolder without following links; uses two descriptors at any depth."""
     folder = os.dup(top)
     try:
         for part in parts:
@@ -307,7 +307,7 @@ def below(top: int, parts: tuple[str, ...]) -> Iterator[int]:
 
 
 def is_same(listed: dict[str, Any], origin: Origin) -> bool:
-    """Do these very files stand there, record and list aside of how they were named?"""
+    """Does the resource at ``origin`` have the same files? Records may differ, since they hold the ident."""
     with contextlib.suppress(OSError):
         with fileops.opened_below(origin.path, origin.folder) as top:
             for each in listed['files']:

@@ -1,7 +1,7 @@
-"""Bring resources out of a base and into it: export, import, merge and backup are four uses of one way.
+"""Export, import, merge and backup.
 
-What comes in is built beside its place and checked first (incoming.py). What stands in its place already, and
-is the same, is left: so an import that was cut off is just begun again.
+Incoming resources are staged and validated before they are moved in (incoming.py). A resource that exists
+with the same contents is left as it is, so an interrupted import is resumed by repeating it.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from ..store import Store
 
 OnConflict = Literal['refuse', 'skip', 'rename', 'replace']
-GROUP, GROUP_BYTES = 32, 1 << 28  # resources, and their bytes, that are built before they get their places
+GROUP, GROUP_BYTES = 32, 1 << 28  # resources, or bytes, that are staged before they are moved in together
 MOST_NAMED = 10  # conflicts in a message
-MOST_NAMES = 10_000  # tried for a resource that is to be renamed
+MOST_NAMES = 10_000  # idents tried when a resource is renamed
 
 Key = tuple[str, str]
 
 
 class TransferReport(NamedTuple):
-    """What came of an export, import, merge or backup: numbers of resources, and names of some."""
+    """The result of an export, import, merge or backup."""
 
-    resources: int = 0  # that were brought
-    same: int = 0  # that were there already
-    pending: int = 0  # left out, since they are computed, or to be computed
-    skipped: tuple[Key, ...] = ()  # others of that name were there
+    resources: int = 0  # transferred
+    same: int = 0  # existed already, with the same contents
+    pending: int = 0  # left out, because they are running or queued
+    skipped: tuple[Key, ...] = ()  # a different resource of that name exists
     renamed: tuple[tuple[str, str, str], ...] = ()  # (collection, ident, new ident)
-    left_out: tuple[str, ...] = ()  # what could not be read, and why; links and devices in a storage
+    left_out: tuple[str, ...] = ()  # unreadable resources with the reason; links and devices in storage/
 
 
 def check_policy(on_conflict: str) -> None:
-    """Raises ValueError for what is no policy."""
+    """Raises ValueError for an unknown policy."""
     if on_conflict not in get_args(OnConflict):
         known = ', '.join(map(repr, get_args(OnConflict)))
         raise ValueError(f'on_conflict must be one of {known}, not {on_conflict!r}')
@@ -82,13 +82,13 @@ def _not_carried(listed: dict[str, Any] | None) -> list[str]:
 
 
 class Arrival:
-    """Resources that come into a base.
+    """An import in progress.
 
     Args:
-        store: The live store of the base,
-        registry: and its collections.
-        durable: Wait for the disk.
-        on_conflict: What becomes of a resource of whose name there is another one.
+        store: The live store of the target base.
+        registry: Its collections.
+        durable: fsync what is moved in.
+        on_conflict: What to do if a different resource of the same name exists.
     """
 
     def __init__(self, store: Store, registry: Registry, *, durable: bool, on_conflict: OnConflict) -> None:
@@ -103,11 +103,11 @@ class Arrival:
         self._left_out: list[str] = []
 
     def close(self) -> None:
-        """Remove what has no place yet."""
+        """Remove the staging area."""
         self._incoming.close()
 
     def report(self) -> TransferReport:
-        """What came of it."""
+        """The result so far."""
         return TransferReport(
             self._count,
             self._same,
@@ -120,7 +120,7 @@ class Arrival:
     # --- from a tar --------------------------------------------------------------------------------
 
     def inspect(self, stream: IO[bytes]) -> None:
-        """Read all of a tar, and check it. Raises BadArchive, or TransferConflict where that is refused."""
+        """Verify a whole tar without writing. Raises BadArchive, TransferConflict or BaseUnusable."""
         free, there_is = free_space(self._store.base.path)
         needed = 0
         conflicts: list[Key] = []
@@ -138,7 +138,7 @@ class Arrival:
             )
 
     def read(self, stream: IO[bytes]) -> None:
-        """Bring in what a tar holds."""
+        """Import the resources of a tar."""
         for listed in archive.read(stream, self._incoming):
             self._incoming.end(listed)
             self._go_on()
@@ -147,7 +147,7 @@ class Arrival:
     # --- from another base -------------------------------------------------------------------------
 
     def refuse_conflicts(self, origins: Iterable[tuple[Origin | None, str]]) -> None:
-        """Raises TransferConflict where that is refused, and resources of another base are here already."""
+        """Raises TransferConflict if the policy is to refuse and different resources of these names exist."""
         conflicts = []
         for origin, _ in origins if self._policy == 'refuse' else ():
             if origin is not None and self._is_there((origin.collection, origin.ident)):
@@ -159,9 +159,9 @@ class Arrival:
         refuse(conflicts)
 
     def copy(self, origins: Iterable[tuple[Origin | None, str]], *, quickly: bool = False) -> None:
-        """Bring in what another base holds.
+        """Import resources of another base.
 
-        ``quickly``: what has the same record and the same time in its status is the same, and is not read.
+        ``quickly``: skip resources whose record and status time are unchanged, without reading their files.
         """
         for origin, why in origins:
             if origin is None:
@@ -194,7 +194,7 @@ class Arrival:
     # --- getting their places ----------------------------------------------------------------------
 
     def _known(self, collection: str) -> Collection:
-        """A collection, whose folder is made if need be."""
+        """A collection; its folder is created if needed."""
         base = self._store.base.path
         with contextlib.suppress(FileExistsError):
             os.mkdir(f'{base}/{canonical.collection_folder(collection)}')
@@ -205,7 +205,7 @@ class Arrival:
         return os.path.lexists(f'{path}/{directory.find_folder(path, key[1])}')
 
     def _what_is_there(self, key: Key, listed: dict[str, Any]) -> Literal['nothing', 'same', 'other']:
-        """What stands in a resource's place: what is pending, and cannot be told, is another one."""
+        """What exists under this name; a pending resource counts as a different one."""
         if key in self._decided_now:
             return 'other'
         if not self._is_there(key):
@@ -229,7 +229,7 @@ class Arrival:
             self.flush()
 
     def flush(self) -> None:
-        """Have all that is built get its place, its row first pending and then what the folder says."""
+        """Move all staged resources in: rows to pending, folders, then rows from folders."""
         group, self._incoming.built, self._bytes = self._incoming.built, [], 0
         ready: list[Built] = []
         for each in group:
@@ -260,7 +260,7 @@ class Arrival:
     def _place(self, built: Built, known: Collection) -> None:
         try:
             self._incoming.place(built, known, replaces=self._policy == 'replace')
-        except ResourceError as error:  # somebody was quicker
+        except ResourceError as error:  # another process created it meanwhile
             if self._policy == 'refuse':
                 raise TransferConflict(error.message) from None
             self._skipped.append((built.collection, built.ident))
@@ -269,7 +269,7 @@ class Arrival:
         self._count += 1
 
     def _decided(self, built: Built) -> Built | None:
-        """What is to get a place, perhaps under another name."""
+        """The resource to move in, perhaps renamed; None if it is skipped."""
         key = built.collection, built.ident
         what = self._what_is_there(key, built.listed)
         if what == 'other' and self._policy == 'refuse':
@@ -292,7 +292,7 @@ class Arrival:
             if what == 'nothing':
                 self._renamed.append((built.collection, built.ident, ident))
                 return self._incoming.rename(built, ident)
-            if what == 'same':  # as an import left it that was cut off
+            if what == 'same':  # from an interrupted import
                 self._same += 1
                 self._incoming.drop(built)
                 return None
@@ -300,7 +300,7 @@ class Arrival:
 
 
 class _Bounded(Nobody):
-    """Carries nothing, and no more of it than there could be room for."""
+    """Discards everything; refuses more bytes than the disk could hold."""
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -314,12 +314,12 @@ class _Bounded(Nobody):
 
 
 def refuse(conflicts: list[Key]) -> None:
-    """Raises TransferConflict where there are any."""
+    """Raises TransferConflict if there are any."""
     if not conflicts:
         return
     named = ', '.join(printable('/'.join(key)) for key in conflicts[:MOST_NAMED])
     more = f' and {len(conflicts) - MOST_NAMED} more' if len(conflicts) > MOST_NAMED else ''
     raise TransferConflict(
-        f'others of the same name are here, or are being computed: {named}{more}',
-        hint='--on-conflict skip leaves those that are here, --on-conflict rename keeps both',
+        f'different resources of these names exist, or are being computed: {named}{more}',
+        hint='--on-conflict skip keeps the existing ones, --on-conflict rename keeps both',
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -207,7 +206,7 @@ class Indexed:
             'version': entry.version,
             'finished_at': entry.raw('finished_at'),
             'uses': [list(use) for use in entry.uses],
-            'inputs': json.loads(entry.raw('inputs') or '[]'),
+            'inputs': entry.input_lines,
         }
         key = (entry.collection, entry.ident)
         found = dependencies.cause(self._base.path, key, record, self._base.facts())

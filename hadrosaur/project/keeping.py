@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from ..maintenance.doctor import Diagnosis
-    from ..maintenance.gc import Doomed, GcReport
+    from ..maintenance.gc import GcItem, GcReport
     from ..maintenance.parcels import Origin
     from ..maintenance.transfer import Arrival, OnConflict, TransferReport
 
@@ -34,20 +34,21 @@ class Keeping(Indexed):
     def on(
         self, event: str, function: Callable[[Any], object] | None = None
     ) -> Callable[[Any], object] | Callable[[Callable[[Any], object]], Callable[[Any], object]]:
-        """Have a function called in this program after a resource was computed, or a batch has ended.
+        """Register a callback for finished resources or batches.
 
         >>> proj.on('error', lambda res: print(res.ident, res.entry.error))
 
         Args:
-            event: ``'completed'`` or ``'error'``: a run of this process (or its workers) has ended so, with
-                no retry to come; of what functions fetch, too. ``'batch_end'``: a `fetch_many` is over.
-            function: Called with the `Resource`, or with the `Batch`; after the row is written, by whoever
-                fetches, waits or iterates, and for background work by a thread. What it raises is logged
-                (logger ``hadrosaur``), and that is all. Without it this is a decorator.
+            event: ``'completed'`` or ``'error'``: a run of this process or its workers finished and will not
+                be retried, nested fetches included. ``'batch_end'``: a `fetch_many` is over.
+            function: Called in this process with the `Resource` (or the `Batch`) once the row is written: in
+                the thread that fetches, waits or iterates, or in a thread of its own for background work.
+                Exceptions are logged (logger ``hadrosaur``) and otherwise ignored. If it is left out, `on`
+                is a decorator.
 
         Raises:
-            ValueError: No such event.
-            TypeError: What is to be called is no function.
+            ValueError: Unknown event.
+            TypeError: ``function`` is not callable.
         """
         if function is None:
             self._store.hooks.check(event)
@@ -64,7 +65,7 @@ class Keeping(Indexed):
         keep_last: int | None = None,
         max_bytes: int | str | None = None,
         dry_run: bool = False,
-        told: Callable[[list[Doomed]], None] | None = None,
+        on_plan: Callable[[list[GcItem]], None] | None = None,
     ) -> GcReport:
         """Remove resources by age, number or size, oldest first; never pending or running ones.
 
@@ -76,7 +77,7 @@ class Keeping(Indexed):
             max_bytes: Remove only until the collections take at most this much disk space: bytes, or text
                 such as ``'20 GB'``.
             dry_run: Select, but remove nothing.
-            told: Called with the list of resources to be removed, before the first is.
+            on_plan: Called with the list of resources to be removed, before the first is.
 
         Returns:
             A `GcReport`: lists of what was ``removed`` and ``refused``, each item with its ``bytes``.
@@ -89,8 +90,8 @@ class Keeping(Indexed):
         known = {name: self._registry.get_any(name) for name in names}
         index = self._index()
         chosen = gc.choose(index, ((name, each.spec.path) for name, each in known.items()), *wanted)
-        if told is not None:
-            told(chosen)
+        if on_plan is not None:
+            on_plan(chosen)
         report = gc.GcReport([], [])
         for each in chosen:
             try:
@@ -102,11 +103,13 @@ class Keeping(Indexed):
         return report
 
     def doctor(self) -> list[Diagnosis]:
-        """What may be wrong with the base, its disk and this machine, and what to do about it.
+        """Diagnose the base directory, its file system and this machine.
 
-        Only looks; the index is not opened, and resources are `check`'s. A `Diagnosis` has ``about``,
-        ``level`` (``'ok'``, ``'note'``, ``'fix'``: should be put right, ``'fault'``: cannot be used),
-        ``found`` and ``to_do``.
+        Changes nothing, and does not open the index; `check` compares resources with the index.
+
+        Returns:
+            A list of `Diagnosis` tuples: ``about``, ``level`` (``'ok'``, ``'note'``, ``'fix'``: should be
+            fixed, ``'fault'``: the base cannot be used), ``found`` and ``to_do``.
         """
         from ..maintenance import doctor
 
@@ -287,15 +290,16 @@ class Keeping(Indexed):
         """Mark a new or empty folder as a backup of this base; refuse any other folder."""
         mine = {'of': self._base.identity(), 'path': self._base.path}
         target.make()
-        if not os.listdir(target.path):
-            target.prepare()
-            with fileops.opened(target.hidden) as hidden:
-                fileops.replace(BACKUP, json.dumps(mine).encode() + b'\n', hidden)
-            return
         try:
             with private_files.own_folder(target.path, HIDDEN) as hidden:
                 found = json.loads(private_files.read_note(BACKUP, hidden)[0])
-            is_ours = found['of'] == mine['of'] if mine['of'] else found['path'] == mine['path']
+            is_ours = mine['of'] == found['of'] is not None or found['path'] == mine['path']
+        except FileNotFoundError:  # a first backup may have been interrupted before it was marked
+            is_ours = set(os.listdir(target.path)) <= {HIDDEN}
+            if is_ours:
+                target.prepare()
+                with fileops.opened(target.hidden) as hidden:
+                    fileops.replace(BACKUP, json.dumps(mine).encode() + b'\n', hidden)
         except (OSError, ValueError, KeyError, TypeError, RecursionError, BaseUnusable):
             is_ours = False
         if not is_ours:

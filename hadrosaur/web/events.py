@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 LOOK = 0.5
 """Seconds between two looks at the files."""
 
-LEAST, SHARE = 2.0, 0.01
-"""Seconds before a page is made anew, at least, and the share of a processor that this may take."""
+LEAST, MOST, SHARE = 2.0, 10.0, 0.01
+"""Seconds before a page is made anew, at least and at most; between them, so that it takes this share of
+a processor."""
 
 MOST_STREAMS = 32
 BEAT = 15.0  # seconds after which something is said in any case, so that who is gone is noticed
@@ -45,7 +46,7 @@ class Notifier:
 
     def took(self, seconds: float) -> None:
         """A page was made in so many seconds."""
-        self._took = max(seconds, self._took * 0.8)
+        self._took = seconds
 
     def close(self) -> None:
         """End all streams."""
@@ -59,7 +60,7 @@ class Notifier:
         if collection and ident:
             await run_in_threadpool(self._status, collection, ident)  # it is there, or that is said
             return self._guarded(self._of_log(collection, ident, params.get('since', '')))
-        return self._guarded(self._of_index())
+        return self._guarded(self._of_index(params.get('since', '')))
 
     async def _guarded(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
         self._streams += 1
@@ -71,29 +72,29 @@ class Notifier:
 
     # --- the index ---------------------------------------------------------------------------------
 
-    async def _of_index(self) -> AsyncIterator[str]:
-        seen, waited = self._mark(), 0.0
+    async def _of_index(self, since: str) -> AsyncIterator[str]:
+        seen, waited = since or self.mark(), 0.0
         yield 'retry: 3000\n\n'
         while not self._is_closed:
             await asyncio.sleep(LOOK)
             waited += LOOK
-            if (mark := self._mark()) != seen and waited >= max(LEAST, self._took / SHARE):
+            if (mark := self.mark()) != seen and waited >= min(MOST, max(LEAST, self._took / SHARE)):
                 seen, waited = mark, 0.0
                 yield _event('changed', {})
             elif waited >= BEAT and waited % BEAT < LOOK:
                 yield ': still here\n\n'
 
-    def _mark(self) -> list[Any]:
-        """Changes whenever a transaction is written."""
+    def mark(self) -> str:
+        """Another one whenever a transaction is written; a page bears that of before it was made."""
         path = self._project._index_file()
         found: list[Any] = []
         for name in (path, f'{path}-wal'):
             try:
                 stat = os.stat(name)
-                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+                found += (stat.st_ino, stat.st_size, stat.st_mtime_ns)
             except OSError:
-                found.append(None)
-        return found
+                found.append('')
+        return '-'.join(map(str, found))
 
     # --- a log -------------------------------------------------------------------------------------
 

@@ -75,6 +75,10 @@ class Site:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """From the first request to the last: few threads, and nothing that goes on afterwards."""
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        with contextlib.suppress(
+            HadrosaurError, OSError
+        ):  # so that the first page comes as soon as any other
+            await run_in_threadpool(lambda: self._page(*self._data([''], Asked('/', QueryParams()))))
         try:
             yield
         finally:
@@ -108,7 +112,7 @@ class Site:
     # --- looking -----------------------------------------------------------------------------------
 
     def _look(self, names: list[str], is_twin: bool, request: Request) -> Response:
-        started = time.perf_counter()
+        started, mark = time.thread_time(), self._news.mark()
         params, path = request.query_params, request.scope['raw_path'].decode('ascii', 'replace')
         match names:
             case ['static', name]:
@@ -125,8 +129,8 @@ class Site:
                 template, data = self._data(names, Asked(path.removesuffix('.json' * is_twin), params))
         if is_twin:
             return Response(_json(data), media_type='application/json')
-        self._news.took(time.perf_counter() - started)
-        return self._page(template, data)
+        self._news.took(time.thread_time() - started)
+        return self._page(template, {**data, 'mark': mark})
 
     def _data(self, names: list[str], asked: Asked) -> tuple[str, dict[str, Any]]:
         """The template of a page, and what it shows."""

@@ -43,7 +43,7 @@ def serve(
     """
     token = secrets.token_urlsafe(24)
     app = make_app(project, token, acting=acting, is_local=_is_local(host))
-    bound = _bound(host, port)
+    bound = bind(host, port)
     shown = f'[{host}]' if ':' in host else host if host not in ('0.0.0.0', '::') else socket.gethostname()
     address = f'http://{shown}:{bound.getsockname()[1]}/?token={token}'
     config = uvicorn.Config(
@@ -63,7 +63,7 @@ def serve(
         bound.close()
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """A socket that listens already: who is told the address may ask at once."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

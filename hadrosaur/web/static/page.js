@@ -54,7 +54,7 @@ async function refresh() {
 }
 function listen() {
   const { collection, ident } = document.body.dataset;
-  const params = new URLSearchParams();
+  const params = new URLSearchParams({ since: document.body.dataset.live });
   const logs = ['stdout', 'stderr'].map((log) => document.getElementById(log));
   if (ident) {
     params.set('collection', collection);
