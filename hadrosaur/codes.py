@@ -1,7 +1,7 @@
-"""``version='code'``: a digest of what functions do, which comments, blank lines and moves do not change.
+"""``version='code'``: a digest of what functions do, independent of comments, blank lines and position.
 
-It is taken of the syntax tree, without positions, docstrings, the function's own name and the decorators of
-`Project.resource`; written down by ourselves, since Python's own way of printing trees changes with releases.
+It is made of the syntax tree without positions, docstrings, the function's own name and the decorators of
+`Project.resource`. The tree is serialised by our own code, since `ast.dump` changes between Python releases.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
 def code_of(*functions: Any) -> str:
-    """A digest of the code of functions and classes, for ``version=`` of `Project.resource`.
+    """Return a digest of the code of functions and classes, for ``version=`` of `Project.resource`.
 
-    Comments, blank lines, docstrings, the name of a function and where it stands make no difference; a change
-    of its code, of its other decorators, or of a function that a decorator has wrapped does. Of a partial the
-    arguments count too. What the functions call counts only if it is given here as well:
-    ``version=code_of(fit, load)``.
+    Comments, blank lines, docstrings, the function's name and its position do not count. Its code does, and
+    so do its other decorators, a function that a decorator has wrapped, and the arguments of a partial.
+    Functions that it calls count only if they are given as well: ``version=code_of(fit, load)``.
 
     Raises:
-        ValueError: Source of one cannot be found: it is built in, was typed at a prompt, or shares its line
-            with another lambda.
-        TypeError: One is no function.
+        ValueError: The source of one cannot be found: it is built in, was typed at a prompt, or shares its
+            line with another lambda.
+        TypeError: One is not a function or class.
     """
     if not functions:
         raise TypeError('code_of takes the functions whose code counts, at least one')

@@ -132,7 +132,7 @@ class ResourceNotFound(ResourceError, LookupError):
 
 
 class InputNotFound(ResourceError, LookupError):
-    """A file that a resource is to be computed from is not there, or is no file that can be read."""
+    """An input file of a resource is missing or cannot be read."""
 
 
 class Unreadable(ResourceError):
@@ -279,7 +279,7 @@ class VersionChangedWarning(HadrosaurWarning):
 
 
 class StaleWarning(HadrosaurWarning):
-    """What a resource was computed from has changed since; the saved result was returned."""
+    """Something that a resource was computed from has changed; the saved result was returned."""
 
 
 def log(message: str, *values: object) -> None:

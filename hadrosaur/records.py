@@ -171,7 +171,7 @@ def _parsed(text: str | None) -> Any:
 
 
 class Use(NamedTuple):
-    """A resource that the function of another was given."""
+    """A resource that the function of another resource fetched."""
 
     collection: str
     ident: str
@@ -239,19 +239,19 @@ class Entry(_Row):
 
     @property
     def uses(self) -> list[Use]:
-        """What the function fetched while it ran: of each the collection, ident, run and args hash."""
+        """What the function fetched during its run: collection, ident, run and args hash of each."""
         found = _parsed(self.raw('uses'))
         lines = found if isinstance(found, list) else []
         return [Use(*line) for line in lines if isinstance(line, list) and len(line) == len(Use._fields)]
 
     @property
     def inputs(self) -> list[str]:
-        """Absolute paths of the files that ``inputs`` of the collection named."""
+        """Absolute paths of the input files."""
         return [str(line[0]) for line in self.input_lines if isinstance(line, list) and line]
 
     @property
     def input_lines(self) -> list[Any]:
-        """The same with size, mtime in ns and digest of each."""
+        """The input files with size, mtime in ns, and digest."""
         found = _parsed(self.raw('inputs'))
         return found if isinstance(found, list) else []
 
@@ -272,7 +272,7 @@ class Entry(_Row):
 
     @property
     def stale_because(self) -> str | None:
-        """The nearest reason for which it is stale, in rows of a query for what is stale; else None."""
+        """The nearest reason why it is stale, in rows of a query with ``stale=True``; else None."""
         return tuple.__getitem__(self, len(COLUMNS)) if len(self) > len(COLUMNS) else None
 
     def _time(self, name: str) -> datetime | None:
@@ -527,9 +527,9 @@ class Facts(NamedTuple):
     """What makes resources of a collection stale.
 
     Attributes:
-        version: Of its function; None: any will do.
-        expires_after: Seconds that a result stays good.
-        recomputes: For which causes a fetch computes a resource again.
+        version: Version of its function; None: any.
+        expires_after: Maximum age of a result in seconds.
+        recomputes: Causes for which a fetch recomputes.
     """
 
     version: str | None = None
@@ -551,7 +551,7 @@ class Cause(NamedTuple):
 
     @property
     def because(self) -> str:
-        """The cause in words, and through which resource it comes where that is not plain."""
+        """The cause in words, with the resource through which it comes if that is not obvious."""
         direct = 2 if self.code == 'upstream' else 1
         if len(self.chain) <= direct:
             return self.reason
@@ -559,7 +559,7 @@ class Cause(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What is other than it was when a resource was computed."""
+    """A difference between the present fetch and the run that computed the resource."""
 
     what: str  # 'version', or an arg as args.C
     old: Any  # None where there was none

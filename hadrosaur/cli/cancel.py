@@ -1,4 +1,4 @@
-"""Stop what another process computes: ``cancel``."""
+"""Stop pending resources: ``cancel``."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _await(project: Project, collection: str, asked: list[Entry]) -> set[str]:
 
 
 def _is_stopped(project: Project, asked: Entry) -> bool:
-    """Did it end in Cancelled, or is it as it was before it was asked for? Else it was finished before."""
+    """Whether it ended in Cancelled, or was withdrawn; else it finished before it could be stopped."""
     try:
         now = project.get(asked.collection, asked.ident).entry
     except ResourceNotFound:

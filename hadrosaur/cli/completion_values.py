@@ -1,6 +1,6 @@
-"""Names for the completion of words: collections and idents, from the folders alone.
+"""Values for shell completion: collections and idents, from the folders alone.
 
-No index is opened for a press of the tab key: SQLAlchemy alone takes longer than one likes to wait.
+The index is not opened: loading SQLAlchemy would take too long for a press of the tab key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST = 200
 
 
 def collections(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Collections of the BASE that stands on the line and begin with the word."""
+    """Return the collections of BASE that begin with the word."""
     from ..registry import collection_folders
 
     base = os.path.expanduser(ctx.params.get('base') or '')
@@ -35,7 +35,7 @@ def collections(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
 
 
 def idents(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Idents of the BASE and COLL that stand on the line and begin with the word."""
+    """Return the idents of BASE and COLL that begin with the word."""
     base: Any = ctx.params.get('base')
     collection: Any = ctx.params.get('collection')
     if not base or not collection:
@@ -56,7 +56,7 @@ def _beginning(path: str, incomplete: str) -> Iterator[str]:
 
 
 def _ident(folder: str) -> str | None:
-    """The name that a folder stands for, where it can be typed."""
+    """Return the ident of a folder, if it can be typed."""
     try:
         ident = ident_of_folder(folder)
     except InvalidIdent:

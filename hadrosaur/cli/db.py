@@ -1,4 +1,4 @@
-"""The index's revision: ``db current`` and ``db upgrade``."""
+"""The revision of the index: ``db current`` and ``db upgrade``."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ MOST_WARNINGS = 20
 
 
 def exit_code_of(verb: Callable[[], Any]) -> int:
-    """Run a verb. Its own mistakes in usage are click's to show."""
+    """Run a verb and return its exit code; usage errors are left to click."""
     _never_fail_to_print()
     try:
         with _plain_warnings():
@@ -64,7 +64,7 @@ def exit_code_of(verb: Callable[[], Any]) -> int:
 
 
 def refuse(error: HadrosaurError) -> int:
-    """Say what is wrong and what to do about it; returns the exit code."""
+    """Print an error and its hint; returns the exit code."""
     note(f'Error: {error.message}')
     if error.hint:
         note(f'  {error.hint}')
@@ -85,7 +85,7 @@ _NEXT_STEP = {
 
 
 def refuse_system_error(error: OSError) -> int:
-    """Say what the system refused and what to do about it; returns the exit code."""
+    """Print an error of the operating system and what to do; returns the exit code."""
     what = str(error.strerror or error)
     if isinstance(error.filename, str | bytes):
         what = f'{os.fsdecode(error.filename)}: {what}'
@@ -96,7 +96,7 @@ def refuse_system_error(error: OSError) -> int:
 
 
 def _never_fail_to_print() -> None:
-    """Characters that the terminal does not know are shown as escapes; a closed stream takes all."""
+    """Make printing never fail: escape characters unknown to the terminal, replace closed streams."""
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
@@ -106,7 +106,7 @@ def _never_fail_to_print() -> None:
 
 
 def _drop_output() -> None:
-    """What is still in the buffer of stdout goes nowhere, so that Python's own flush at exit is quiet."""
+    """Discard what is still buffered for stdout, so that Python's flush at exit does not fail."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -115,7 +115,7 @@ def _drop_output() -> None:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Our warnings are one line each, without the place in the code; others are left as they are."""
+    """Print our warnings in one line without source location; leave others unchanged."""
     counts: dict[type[Warning], int] = {}
     with warnings.catch_warnings():
         others = warnings.showwarning

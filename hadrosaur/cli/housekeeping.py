@@ -1,4 +1,4 @@
-"""How much there is: ``du`` and ``gc`` for people with full disks, ``metrics`` for programs that watch."""
+"""Housekeeping: ``du``, ``doctor``, ``gc`` and ``metrics``."""
 
 from __future__ import annotations
 
@@ -86,10 +86,11 @@ Examples:
 def doctor(base: str, as_json: bool) -> int:
     """Diagnose a base directory: disk, locks, permissions, index.
 
-    Checks file system and locks, versions, free space and inodes, permissions, the index, leftovers of
-    killed programs and limits of this machine, and tells what to do about each. Changes nothing; `check`
-    compares the resources with the index. Exit code: 0 nothing to do, 4 something should be fixed, 5 the
-    base cannot be used.
+    Checks the file system and its locks, versions, free space and inodes, permissions, the index, leftovers
+    of killed programs, and limits of this machine, and tells what to do about each problem. Changes nothing;
+    `check` compares the resources with the index.
+
+    Exit code: 0 nothing to do, 4 something should be fixed, 5 the base cannot be used.
     """
     with opened(base) as project:
         found = project.doctor()

@@ -1,4 +1,4 @@
-"""The Project that a verb works on: a BASE that is only looked at, or the user's own ``MODULE:PROJ``."""
+"""Find the Project that a verb works on: a BASE to read, or the user's own ``MODULE:PROJ``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def opened(base: str) -> Project:
-    """The project in a base directory; none is ever made. Raises NotAProject."""
+    """Open the project in a base directory without creating one. Raises NotAProject."""
     from ..project import Project
 
     return Project(base, create=False)
 
 
 def registered(project: Project, collection: str) -> Collection:
-    """The function of a collection, and how it is run. Raises UnknownCollection."""
+    """Return the registered collection. Raises UnknownCollection."""
     return project._registry.get(collection)
 
 
@@ -74,7 +74,7 @@ def _of_file(path: str) -> ModuleType:
 
 
 def _imported(name: str, shown: str) -> ModuleType:
-    """Import a module. It is other people's code and may raise anything, which is theirs to see."""
+    """Import a module of the user, which may raise anything."""
     try:
         return importlib.import_module(name)
     except (KeyboardInterrupt, HadrosaurError):  # ours says in one sentence what is wrong
@@ -92,7 +92,7 @@ def _imported(name: str, shown: str) -> ModuleType:
 
 
 def _own_traceback(error: BaseException) -> str:
-    """The traceback, from the first line that is neither ours nor the import system's."""
+    """Format the traceback without our frames and those of the import system at its top."""
     shown: TracebackType | None = error.__traceback__
     while shown is not None and _is_machinery(shown.tb_frame.f_code.co_filename):
         shown = shown.tb_next

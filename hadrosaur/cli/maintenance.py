@@ -1,4 +1,4 @@
-"""Keep index and directories together: ``check``, ``reindex`` and ``rm``."""
+"""Keep index and directories consistent: ``check``, ``reindex`` and ``rm``."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def reindex(base: str, collection: str | None, changed_only: bool, fresh: bool, 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int], None]]:
-    """Say how many folders were read: in one line of a terminal, wiped at the end; else now and then."""
+    """Show how many folders were read: in one line on a terminal, removed at the end; else now and then."""
     is_terminal = output.is_terminal(sys.stderr)
     said = time.monotonic()
 
@@ -206,7 +206,7 @@ def rm(
 
 
 def _of_groups(project: Project, collection: str, groups: tuple[str, ...]) -> list[tuple[str, None]]:
-    """Idents of the failures of some causes, all known before the first is deleted."""
+    """Return the idents of some groups of failures, all of them before the first is deleted."""
     if not groups:
         return []
     rows = found(project, collection, {'status': 'error', 'error_group': list(groups)})

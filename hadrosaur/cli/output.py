@@ -1,13 +1,12 @@
-"""Values as text: for a terminal, for a pipe, for a program.
+"""Output for terminals, pipes and programs.
 
-A table is drawn by rich on a terminal, in its width and with its colours. In a pipe it is one line of
-tab-separated cells per row, whole and as it comes, under one line of titles: what ``grep``, ``cut``
-and ``sort`` want, and rich is not even imported. Programs ask for ``--json`` or ``--csv``.
+On a terminal, tables are drawn by rich in its width and colours. In a pipe, a table is one line of
+tab-separated cells per row, under a line of titles, for ``grep``, ``cut`` and ``sort``; rich is not imported.
+Programs use ``--json`` or ``--csv``.
 
-Idents and messages are other people's text. For people each character that would not print as itself
-(control characters, escape sequences, line ends, marks that turn the direction of writing) is shown as
-an escape; JSON has its own escapes, and a CSV cell that a spreadsheet would run as a formula gets a
-quote in front.
+Idents and messages are untrusted text. For people, characters that would not print as themselves (control
+characters, escape sequences, line ends, marks that change the direction of writing) are escaped. JSON has its
+own escapes. A CSV cell that a spreadsheet would run as a formula gets a quote in front.
 """
 
 from __future__ import annotations
@@ -47,27 +46,27 @@ _STATUS_STYLES = {'completed': 'green', 'error': 'red', 'pending': 'yellow'}
 
 
 def note(text: str) -> None:
-    """Say something about the data, on stderr."""
+    """Print a note about the data to stderr."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
-    """Tell whether a person is looking at stdout, or at that stream."""
+    """Whether stdout, or the given stream, is a terminal."""
     return (stream or sys.stdout).isatty()
 
 
 def progress(said: Progress | None) -> dict[str, Any] | None:
-    """How far a run says it is, for JSON."""
+    """Return the progress of a run for JSON."""
     return None if said is None else said._asdict()
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things: ``1 folder``, ``2 folders``."""
+    """Format a number of things: ``1 folder``, ``2 folders``."""
     return f'{number} {what}' if number == 1 else f'{number} {what}s'
 
 
 def shortened(text: str, length: int) -> str:
-    """The text, or its beginning and a sign that there is more."""
+    """Return the text, or its beginning and an ellipsis."""
     return text if len(text) <= length else f'{text[: length - 1]}…'
 
 
@@ -107,14 +106,14 @@ def _cell(value: Any) -> str:
 
 
 def terminal() -> Console:
-    """The terminal that stdout is; what is printed there is never read as markup."""
+    """Return a console for stdout that prints text without interpreting markup."""
     from rich.console import Console
 
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
 
 
 def drawn(columns: Sequence[Column], rows: Iterable[Sequence[Any]], width: int) -> Table:
-    """A table for a terminal of that width."""
+    """Draw a table for a terminal of the given width."""
     from rich.table import Table
 
     texts = [
@@ -136,7 +135,7 @@ def drawn(columns: Sequence[Column], rows: Iterable[Sequence[Any]], width: int) 
 
 
 def _that_fit(columns: Sequence[Column], texts: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Positions of the columns that there is room for."""
+    """Return the positions of the columns that fit."""
     from rich.cells import cell_len
 
     needed = []
@@ -154,10 +153,7 @@ def _that_fit(columns: Sequence[Column], texts: Sequence[Sequence[str]], width: 
 def _widths(
     columns: Sequence[Column], kept: Sequence[int], texts: Sequence[Sequence[str]], width: int
 ) -> list[int]:
-    """Columns of the screen for each column: what is too wide is made narrower, the longest texts first.
-
-    Those that are cut or folded down to `LEAST_CUT`, and where that is not enough all of them to `LEAST`.
-    """
+    """Return the width of each column; the widest texts are narrowed first."""
     from rich.cells import cell_len
 
     spaces = [max([cell_len(columns[each].title), *(cell_len(row[each]) for row in texts)]) for each in kept]
@@ -173,7 +169,7 @@ def _widths(
 
 
 def write_blocks(blocks: Iterable[tuple[str, list[str], str]]) -> None:
-    """Write on a terminal: what it is about, more about it, and a command, which stays in one piece."""
+    """Write blocks for a terminal: a title, details, and a command, which is not broken into lines."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -195,7 +191,7 @@ def _styled(column: Column, text: str) -> Text:
 
 
 def write_fields(fields: Iterable[tuple[str, Any]]) -> None:
-    """Write lines of a name and a value, leaving out what is not known."""
+    """Write lines of name and value; unknown values are left out."""
     known = [(name, str(value)) for name, value in fields if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
@@ -206,7 +202,7 @@ def write_fields(fields: Iterable[tuple[str, Any]]) -> None:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON in which nothing can harm a terminal: as people read it if all of it prints, else escaped."""
+    """Format JSON that is safe on a terminal: readable if all of it prints, else escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_as_text)
     plain = text.replace('\n', '') if indent else text
     if plain.isascii() and plain.isprintable():
@@ -226,7 +222,7 @@ def write_json(value: Any) -> None:
 
 
 def write_json_list(values: Iterable[Any]) -> None:
-    """Write a list, one value a line, as they come: a million rows are never held at once."""
+    """Write a JSON list, one value a line, without holding it in memory."""
     write = sys.stdout.write
     start = '[\n'
     for value in values:
@@ -236,7 +232,7 @@ def write_json_list(values: Iterable[Any]) -> None:
 
 
 def write_csv(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write CSV to stdout, with cells that no spreadsheet takes for formulas."""
+    """Write CSV to stdout, without formulas."""
     import csv
 
     table = csv.writer(_Lines())
@@ -247,13 +243,13 @@ def write_csv(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 class _Lines:
-    """Ends lines as Unix does; the csv module quotes a lone CR only if its own line ends have one."""
+    """Unix line ends; the csv module quotes a lone CR only if its own line ends contain one."""
 
     def write(self, line: str) -> int:
-        """Take a line of CSV, which the csv module writes at once."""
+        """Write a line of CSV."""
         return sys.stdout.write(line.removesuffix('\r\n') + '\n')
 
 
 def inert(text: str) -> str:
-    """The text, with a quote in front where a spreadsheet would calculate it."""
+    """Return the text, with a quote in front if a spreadsheet would evaluate it."""
     return f"'{text}" if text.startswith(FORMULA) else text

@@ -1,4 +1,4 @@
-"""What runs just now: ``ps`` and ``stack``."""
+"""Running resources: ``ps`` and ``stack``."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 
 
 def _of_the_function(told: str) -> Iterator[str]:
-    """The stacks without our own frames, each frame with its line of the source."""
+    """Return the stacks without our frames, each frame with its source line."""
     import linecache
 
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep

@@ -101,21 +101,21 @@ def note_if_none(rows: Query, otherwise: str = 'nothing matches') -> None:
 
 
 def ident_line(ident: str) -> str:
-    """An ident as one line that `idents_of` reads as the same ident."""
+    """Format an ident as one line that `idents_of` reads back."""
     if ident.isprintable() and not ident.startswith(('[', '{')):
         return ident
     return output.json_text([ident])
 
 
 def asked_for(idents: Iterable[str], source: BinaryIO | None) -> Iterator[tuple[Any, Any]]:
-    """(ident, args or None) of what a command names on its line and in a file; UsageError for nothing."""
+    """Yield (ident, args or None) from the command line and a file; UsageError if there are none."""
     if not idents and source is None:
         raise click.UsageError('which ones? Give IDENT …, or --idents-from FILE')
     return chain(((ident, None) for ident in idents), idents_of(source))
 
 
 def idents_of(source: BinaryIO | None) -> Iterator[tuple[Any, Any]]:
-    """(ident, args or None) from each line of a file; what is no text is refused by its name later."""
+    """Yield (ident, args or None) from each line of a file; invalid UTF-8 is refused later, by name."""
     for number, data in enumerate(source or ()):
         text = data.decode('utf-8', 'surrogateescape').rstrip('\r\n')
         if number == 0:
@@ -141,7 +141,7 @@ def _item(text: str) -> tuple[Any, Any]:
 
 
 def _columns_of(rows: Query, text: str) -> tuple[str, ...]:
-    """The names between commas: of columns, of parts, and those that the collection declares."""
+    """Parse a comma-separated list of columns, parts, and names that the collection declares."""
     names = tuple(filter(None, map(str.strip, text.split(','))))
     for name in names:
         try:
@@ -158,7 +158,7 @@ def _columns_of(rows: Query, text: str) -> tuple[str, ...]:
 
 
 def _write_columns(rows: Query, names: tuple[str, ...], form: str | None) -> None:
-    """The columns and parts that were asked for; a result that is too long for the index comes from disk."""
+    """Write the requested columns and parts; results too long for the index are read from disk."""
     parts = {name: parse(rows.named.get(name, name)) for name in names if name not in COLUMNS}
     reads = any(path.column == 'result' for path in parts.values())
 

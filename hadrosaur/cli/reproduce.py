@@ -1,4 +1,4 @@
-"""One resource again, in this process: ``reproduce``."""
+"""Run one resource again, in this process: ``reproduce``."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _reproduced(project: Project, stored: Resource, base: str) -> int:
 
 
 def _copy_storage(stored: Resource, base: str) -> None:
-    """What earlier runs put into storage is there for the next one, if its collection keeps it."""
+    """Copy the storage of earlier runs, if the collection keeps it."""
     if os.path.isdir(stored.paths['storage']):
         path = os.path.join(base, *os.path.normpath(stored.paths['storage']).split(os.sep)[-3:])
         shutil.copytree(stored.paths['storage'], path, symlinks=True)

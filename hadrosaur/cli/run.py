@@ -1,4 +1,4 @@
-"""Compute: ``run`` and ``retry``."""
+"""Compute resources: ``run`` and ``retry``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ REFUSED = frozenset({'InvalidIdent', 'InvalidArgs', 'ResourceError'})
 
 
 class How(NamedTuple):
-    """How a set of resources is computed, as the options say."""
+    """Options for computing a set of resources."""
 
     workers: int | None
     executor: str
@@ -70,7 +70,7 @@ Examples:
 @IDENTS
 @IDENTS_FROM
 @ARGS
-@click.option('--stale', is_flag=True, help='All that is stale, of COLL or of all collections.')
+@click.option('--stale', is_flag=True, help='Recompute what is stale, in COLL or in all collections.')
 @click.option('--recompute', is_flag=True, help='Recompute completed resources as well.')
 @_HOW
 def run(
@@ -90,7 +90,7 @@ def run(
     then form the ident. Lines are read as needed. --args is for idents that bring none; without it a resource
     reuses its last args.
 
-    --stale recomputes what `hadrosaur stale` lists, from the leaves up: first what others used.
+    --stale recomputes what `hadrosaur stale` lists, dependencies first.
 
     Exit code: 1 if some ended in error, 5 if the index could not be written, 130 after Ctrl-C. After Ctrl-C
     the same command continues where it stopped.
@@ -98,7 +98,7 @@ def run(
     if stale:
         return _run_stale(target, collection, bool(idents or source), How(**options))
     if collection is None:
-        raise click.UsageError('of which collection? Give COLL and IDENT …, or --stale')
+        raise click.UsageError('give COLL and IDENT …, or --stale')
     items: Iterable[Any] = asked_for(idents, source)
     total = _total(idents, source)
     if total is not None:
@@ -108,9 +108,11 @@ def run(
 
 
 def _run_stale(target: str, collection: str | None, is_named: bool, how: How) -> int:
-    """One collection after the other, those that others used first."""
+    """Recompute one collection after the other, dependencies first."""
     if is_named or how.args is not None or how.recompute:
-        raise click.UsageError('--stale finds by itself what is to be computed: give no IDENT, and no --args')
+        raise click.UsageError(
+            '--stale selects the resources itself: leave out IDENT, --idents-from, --args and --recompute'
+        )
     with loaded(target) as project:
         if collection is not None:
             registered(project, collection)
@@ -180,7 +182,7 @@ def retry(
 
 
 class Known:
-    """Items to be read once, of which it is known how many there are."""
+    """An iterable of known length that is consumed once."""
 
     def __init__(self, items: Iterable[Any], total: int) -> None:
         self._items, self._total = items, total
@@ -193,7 +195,7 @@ class Known:
 
 
 def _total(idents: tuple[str, ...], source: BinaryIO | None) -> int | None:
-    """How many are asked for; None where that is known only once a pipe was read."""
+    """Return how many resources are requested; None for a pipe that was not read yet."""
     if source is None:
         return len(idents)
     try:
@@ -246,7 +248,7 @@ def _carry_out(
 def _told(
     project: Project, collection: str, counts: Counts, failures: Failures, how: How, started: float
 ) -> int:
-    """Say what came of it; the exit code."""
+    """Print the result and return the exit code."""
     _report(project, collection, counts, failures, how, time.monotonic() - started)
     if not _is_usable(project):
         return UNUSABLE
@@ -254,7 +256,7 @@ def _told(
 
 
 def _is_usable(project: Project) -> bool:
-    """Could everything be written down? If not, that is said."""
+    """Whether the index is up to date; says so if not."""
     if not project._store.rows.flush(LAST):
         output.note(
             f'the index of {project.base!r} could not be brought up to date: {project._store.rows.fault}'
@@ -269,7 +271,7 @@ def _is_usable(project: Project) -> bool:
 
 
 class Failures:
-    """Failed resources by the type of their error: how many, and the first of them."""
+    """Failed resources by error type: how many, and the first one."""
 
     def __init__(self) -> None:
         self._by_type: dict[str, dict[str, Any]] = {}
@@ -284,7 +286,7 @@ class Failures:
         self._by_type.setdefault(kind, first)['count'] += 1
 
     def most_frequent_first(self) -> list[dict[str, Any]]:
-        """Type, count, an example's ident and its message."""
+        """Return (type, count, an example's ident and message)."""
         return sorted(self._by_type.values(), key=lambda failure: -failure['count'])
 
 
@@ -316,7 +318,7 @@ def _report(
 
 
 def _say_what_would_be_done(project: Project, collection: str, items: Iterable[Any], how: How) -> int:
-    """A line for each, as they come."""
+    """Print a line for each resource, as it is read."""
     tally = {'compute': 0, 'leave': 0, 'refuse': 0}
 
     def plans() -> Iterator[dict[str, str]]:

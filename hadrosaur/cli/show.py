@@ -63,7 +63,7 @@ def show(base: str, collection: str, ident: str, as_json: bool) -> None:
 
 
 def _of_one_run(project: Project, collection: str, ident: str) -> Resource:
-    """The resource, its entry read too; again where it was computed anew between the two."""
+    """Return the resource with its entry, both of the same run."""
     for tries_left in reversed(range(LOOKS)):
         resource = project.get(collection, ident)
         try:
@@ -119,7 +119,7 @@ def _fields(resource: Resource) -> Iterator[tuple[str, Any]]:
 
 
 def _program(told: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
-    """Which program computed it; a note that was edited by hand may hold anything."""
+    """Describe the program that computed it; a note that was edited by hand may contain anything."""
     if not told:
         return
     argv, git, packages = (told.get(name) for name in ('argv', 'git', 'packages'))
@@ -134,7 +134,7 @@ def _program(told: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
 
 
 def _some(names: list[str]) -> str | None:
-    """The first of these, and how many more there are."""
+    """Join the first names, and say how many more there are."""
     more = f' and {len(names) - MOST_NAMED} more' if len(names) > MOST_NAMED else ''
     return f'{", ".join(names[:MOST_NAMED])}{more}' if names else None
 
@@ -199,7 +199,7 @@ def logs(
 
 
 def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
-    """The resource as it is a little later; what is logged meanwhile is passed on."""
+    """Return the resource a little later, passing on what is logged meanwhile."""
     until = time.monotonic() + LOOK_AT_STATUS
     while time.monotonic() < until:
         time.sleep(LOOK_AT_LOG)
@@ -208,7 +208,7 @@ def _after_a_while(project: Project, resource: Resource, log: _Log) -> Resource:
 
 
 class _Log:
-    """A growing file. One that is emptied or replaced, or is another run's, is read from its beginning."""
+    """A growing file; read from its beginning again if it is truncated, replaced, or another run's."""
 
     def __init__(self, path: str, *, raw: bool, follow: bool = True) -> None:
         self._path = path
@@ -247,7 +247,7 @@ class _Log:
         sys.stdout.buffer.flush()
 
     def _run_now(self) -> str | None:
-        """The run whose log it is by now; where its record cannot be read, the one that was known before."""
+        """Return the run that the log belongs to; if its record cannot be read, the last known one."""
         place = os.path.dirname(self._path)
         with contextlib.suppress(OSError), fileops.opened(place, fileops.LOOK) as folder:
             run = (directory.read_record(folder) or {}).get('run')
@@ -260,7 +260,7 @@ class _Log:
         sys.stdout.buffer.write(data)
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Flush the end of the log."""
         self._write(b'', end=True)
         sys.stdout.buffer.flush()
 
@@ -313,9 +313,9 @@ Examples:
 def explain(base: str, collection: str, ident: str, args: dict[str, Any] | None, as_json: bool) -> None:
     """Tell whether a resource would be computed, and why.
 
-    Also tells whether it is stale: which arg or version differs, and through which resources that comes.
-    Version and expiry are those of the program that opened the index last, and its policies are not known
-    to this command; use `hadrosaur run MODULE:PROJ COLL IDENT -n` to include them.
+    Also tells whether it is stale: which arg or version differs, and through which resources. Version and
+    expiry are those of the last program that opened the index. The policies of your module are not known to
+    this command; use `hadrosaur run MODULE:PROJ COLL IDENT -n` to include them.
     """
     with opened(base) as project:
         found = project.explain(collection, ident, args)

@@ -1,4 +1,4 @@
-"""What is no longer what a run would give: ``stale``."""
+"""List stale resources: ``stale``."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .query import FORMS, ident_line
 Examples:
   hadrosaur stale base
   hadrosaur stale base sheets --json
-  hadrosaur run jobs:proj --stale                  computes all of it again, from the leaves up
+  hadrosaur run jobs:proj --stale             recompute them, dependencies first
 """
 )
 @BASE
 @SOME_COLL
 @FORMS
-@click.option('--idents', 'form', flag_value='idents', help='Write idents alone, one a line.')
+@click.option('--idents', 'form', flag_value='idents', help='Write only the idents, one a line.')
 def stale(base: str, collection: str | None, form: str | None) -> None:
-    """List what is stale, and for each the nearest reason.
+    """List what is out of date, and why.
 
-    Another version of its function, older than the collection allows, an input file that changed; or one
-    that its function fetched was computed again since, is being computed, is gone, or is stale itself.
-    Versions and ages are those of the last program that opened the index; `run MODULE:PROJ --stale -n` asks
-    your module.
+    A resource is stale if it was computed by another version of its function, is older than its collection
+    allows, or an input file has changed; or if a resource that its function fetched was computed again since,
+    is being computed, was removed, or is stale itself. Versions and ages are those of the last program that
+    opened the index; `run MODULE:PROJ --stale -n` uses those of your module.
     """
     names = ('collection', 'ident', 'stale_because')
     with opened(base) as project:

@@ -1,4 +1,4 @@
-"""How it goes as a whole: ``status`` and ``errors``."""
+"""The state of a base directory: ``status`` and ``errors``."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _is_running(state: dict[str, Any]) -> bool:
 
 
 def _watch(look: Callable[[], dict[str, Any]]) -> None:
-    """Show the table again and again, in one place on a terminal."""
+    """Print the table again and again, in place on a terminal."""
     if not output.is_terminal():
         while True:
             state = look()
@@ -173,7 +173,7 @@ def _group_cells(group: ErrorGroup) -> tuple[Any, ...]:
 
 
 def _block(group: ErrorGroup) -> tuple[str, list[str], str]:
-    """A failure as people read it: the cause, where and when it was, and the command for it."""
+    """Describe a group of failures: the cause, where and when, and the command that retries it."""
     first, last = output.lately(group.first), output.lately(group.last)
     times = last if first == last else f'{first} … {last}'
     places = [group.frame, group.collection, times]

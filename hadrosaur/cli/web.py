@@ -105,7 +105,7 @@ def report(base: str, collection: str | None, target: str, images: int) -> None:
 
 @contextlib.contextmanager
 def _written(target: str) -> Iterator[BinaryIO]:
-    """A file that is there once it is whole, and as it was before until then."""
+    """Open a file that replaces the target only once it is complete."""
     if target == '-':
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

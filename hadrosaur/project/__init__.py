@@ -293,9 +293,9 @@ class Project(Registering, InFlight, Keeping):
             collection: Name of a registered collection.
             idents: Iterable of idents, of (ident, args) pairs, of dicts of args (such as a
                 `hadrosaur.grid`) or of query rows; or a mapping of ident to args. Consumed lazily: a
-                generator of millions is never held whole. With ``recompute=True``, what a query with
-                ``stale=True`` gave is computed from the leaves up: first the stale resources that these
-                used, of other collections too.
+                generator of millions is never held whole. A query with ``stale=True``, together with
+                ``recompute=True``, is computed in the order of dependencies: first the stale resources
+                that these used, also in other collections.
             args: Args for the idents that bring none.
             workers: Number of parallel workers; default: the number of processors.
             executor: ``'processes'``, ``'threads'``, ``'inline'``, a `concurrent.futures.Executor`, a

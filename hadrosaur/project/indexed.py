@@ -108,10 +108,10 @@ class Indexed:
             max_duration: Maximum run time.
             min_memory: Minimum peak memory, in bytes.
             max_memory: Maximum peak memory, in bytes.
-            stale: True: no longer what a run would give, and ``stale_because`` of each row says why: another
-                version of the function, older than ``expires_after``, a changed input; or a resource that
-                it used was computed again (run ids are compared, never times), is being computed, is
-                gone, or is itself stale. False: the others.
+            stale: True: only stale resources, whose rows have the reason in ``stale_because``: computed by
+                another version of the function, older than ``expires_after``, or from an input file that
+                has changed; or a resource that it used was computed again (run ids are compared, never
+                times), is being computed, was removed, or is itself stale. False: only the others.
             order_by: Column, or part of args or results (``'result.score'``); a leading ``-`` sorts
                 descending. Missing values come last.
             limit: Maximum number of rows.
@@ -170,7 +170,7 @@ class Indexed:
         return found
 
     def uses(self, collection: str, ident: Ident) -> list[Use]:
-        """What the function of a resource fetched in its last run, from its record.
+        """Return what the function of a resource fetched in its last run, from its record.
 
         Raises:
             ResourceNotFound: There is no such resource.
@@ -183,17 +183,17 @@ class Indexed:
         return resource.entry.uses
 
     def used_by(self, collection: str, ident: Ident) -> list[Use]:
-        """The resources whose functions fetched this one: of each the run of this one that it was given."""
+        """Return the resources whose functions fetched this one, with the run of it that they got."""
         self._registry.get_any(collection)
         return self._index().used_by(collection, named(ident, None, collection)[0])
 
     def stale_because(self, collection: str, ident: Ident) -> str | None:
-        """The nearest reason for which a resource is stale, in words; None where it is not, or not done.
+        """Return the nearest reason why a resource is stale; None if it is not stale, or not finished.
 
-        From its folder and the folders of what it used, so that nothing has to be reindexed.
+        Read from its folder and those of the resources that it used, so that no reindex is needed.
 
         Raises:
-            ResourceNotFound: There is none.
+            ResourceNotFound: There is no such resource.
         """
         explained = self.explain(collection, ident)
         if explained.code == 'new':
@@ -201,7 +201,7 @@ class Indexed:
         return explained.stale_because
 
     def _because(self, entry: Entry) -> str | None:
-        """Why a row is stale."""
+        """Return why a row is stale."""
         record = {
             'version': entry.version,
             'finished_at': entry.raw('finished_at'),
@@ -215,10 +215,14 @@ class Indexed:
     def _stale_levels(
         self, collection: str | None = None, idents: Iterable[str] | None = None
     ) -> list[tuple[str, list[str]]]:
-        """What is stale, from the leaves up: collections, each with idents that can be computed together.
+        """Return the stale resources, dependencies first: (collection, idents that can be computed together).
 
-        Of one collection, or only some ``idents`` of it, with whatever stale resources these used. Raises
-        CycleError.
+        Args:
+            collection: Only of this collection, with the stale resources that they used.
+            idents: Only these of it.
+
+        Raises:
+            CycleError: Resources used each other in a cycle.
         """
         index = self._index()
         self._see_what_is_used(index)
@@ -237,7 +241,7 @@ class Indexed:
         return found
 
     def _see_what_is_used(self, index: Index) -> None:
-        """See that what others used has its row, though another machine or an older release computed it."""
+        """Add rows that are missing for used resources, computed by other machines or older releases."""
         places = []
         for collection, ident in () if index.is_read_only else index.unseen():
             with contextlib.suppress(UnknownCollection, InvalidIdent):
@@ -249,9 +253,9 @@ class Indexed:
             self._store.rows.flush()
 
     def _named_parts(self, collection: str | list[str] | None) -> dict[str, str]:
-        """Parts of args and results by the names that some collections declare, or all of them.
+        """Return the parts of args and results by the names that the given collections declare.
 
-        Of names that mean different parts in several of them none counts.
+        A name that means different parts in several of them is left out.
         """
         known = {**self._base.columns(), **self._registry.columns()}
         wanted = [collection] if isinstance(collection, str) else known if collection is None else collection
@@ -274,7 +278,7 @@ class Indexed:
                 yield entry.ident, value
 
     def _result_on_disk(self, entry: Entry) -> Any:
-        """The result of a row from its file; MISSING where it has none that can be believed."""
+        """Return the result of a row from its file; MISSING if there is no valid one."""
         try:
             known = self._registry.get_any(entry.collection)
             found = self._store.look(known, entry.ident)[1]
@@ -309,7 +313,7 @@ class Indexed:
         return ErrorGroups(map(self._with_frame, self._index().error_groups(collection, last)))
 
     def _with_frame(self, group: ErrorGroup) -> ErrorGroup:
-        """The user's own place in the code stands in the record of the example."""
+        """Add the frame in the user's code, from the record of the example."""
         try:
             known = self._registry.get_any(group.collection)
             folder = directory.find_folder(known.spec.path, group.example)
@@ -461,7 +465,7 @@ class Indexed:
         return (stored_revision(path) if os.path.lexists(path) else None), HEAD
 
     def _settle_down(self) -> None:
-        """Who looks sees what this process has done, and what came of the batches that it dropped."""
+        """Wait until everything that this process has done, and batches that it dropped, is in the index."""
         locks.await_enders()
         self._store.rows.flush()
 
@@ -478,7 +482,7 @@ class Indexed:
         return index
 
     def _has_rows(self, collection: str) -> bool:
-        """Has a collection rows, though nobody registered it and its folder is gone?"""
+        """Whether a collection has rows, though it is not registered and has no folder."""
         if context.in_worker or context.current() is not None:
             return False
         try:

@@ -88,7 +88,7 @@ class Registering:
                 own process.
             keep_storage: Keep the storage folder's contents from run to run.
             version: Version of the function; ``on_version_change`` applies to results of another version.
-                ``'code'``: a digest of its code (see `hadrosaur.code_of`).
+                ``'code'`` uses a digest of its code (see `hadrosaur.code_of`).
             on_args_change: What to do if a completed resource is fetched with other args: ``'warn'`` and
                 ``'keep'`` return the saved result, ``'recompute'`` computes again, ``'error'`` raises.
             on_version_change: The same for a result of another version.
@@ -101,16 +101,16 @@ class Registering:
                 costs each resource of the project about 15 µs for each name.
             keep_attempts: Number of earlier runs whose logs, error, record and result are kept, in
                 ``attempts/<number>/``. Their lines in record.json are kept in any case.
-            inputs: Function of ident and args that returns the paths of the files a resource is computed
-                from. A resource is stale once one of them changed (its size, or its mtime and contents) or is
+            inputs: Function of ident and args that returns the paths of a resource's input files. The
+                resource is stale once one of them has changed (its size, or its mtime and contents) or is
                 gone. Each file is read once before the run, for a digest.
-            on_input_change: What to do if a completed resource is fetched whose inputs changed: as
-                ``on_args_change``. ``'keep'`` does not look; the others cost each fetch the record, and a
-                stat for each file.
-            on_upstream_change: The same if a resource that its function fetched was computed again, is gone
-                or is itself stale (see `query`). ``'recompute'`` ignores an upstream that a fetch would
-                return as it is. All but ``'keep'`` read the records of all direct and indirect upstreams at
-                each fetch, about 30 µs each.
+            on_input_change: What to do if a completed resource is fetched whose input files have changed;
+                values as for ``on_args_change``. ``'keep'`` does not check; the others read the record and
+                stat each file at each fetch.
+            on_upstream_change: The same if a resource that its function fetched was computed again, was
+                removed or is itself stale (see `query`). ``'recompute'`` ignores an upstream resource that
+                a fetch would return as it is. All but ``'keep'`` read the records of all direct and
+                indirect upstream resources at each fetch, about 30 µs each.
 
         Returns:
             A decorator that returns the function unchanged.

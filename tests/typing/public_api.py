@@ -24,6 +24,7 @@ from hadrosaur import (
     Resource,
     ResourceFailed,
     RunContext,
+    Use,
 )
 
 Word = Literal['pending', 'completed', 'error']
@@ -170,3 +171,8 @@ assert_type(proj.check().findings, list[Finding])
 assert_type(proj.collection('typed'), Collection)
 assert_type(proj.collection('typed').fetch('a', wait=True), Resource)
 assert_type(proj.collection('typed').query(status='error'), Query)
+assert_type(proj.uses('typed', 'a'), list[Use])
+assert_type(proj.used_by('typed', 'a'), list[Use])
+assert_type(proj.stale_because('typed', 'a'), str | None)
+assert_type(hadrosaur.code_of(typed, untyped), str)
+proj.on('error', print)
