@@ -309,6 +309,20 @@ MUTANTS = {
             f'{LIVE}what_changed_before_the_page_listens_is_told_too',
         ),
         Mutant(
+            'page: a result of any length is read for a page',
+            'web/resource.py',
+            '_without_result(project, name, ident) if is_large else',
+            '',
+            f'{SHOWS}a_long_result_is_not_read_for_a_page',
+        ),
+        Mutant(
+            'page: why a resource is stale is not told',
+            'web/resource.py',
+            "found['stale_because'] = project.stale_because(name, ident)",
+            'pass',
+            f'{SHOWS}what_a_resource_uses_is_linked',
+        ),
+        Mutant(
             'page: what cannot be begun ends whatever is asked for later',
             'web/actions.py',
             'except Exception as error:',

@@ -9,6 +9,7 @@ import pytest
 
 from hadrosaur import Project
 from hadrosaur.web import pages
+from hadrosaur.web import resource as one_page
 from hadrosaur.web.addresses import address, names_in
 
 
@@ -130,6 +131,38 @@ def test_one_resource(browser):
     assert previews['deep/data.json']['table'] == [['x'], ['1'], ['2']]
     assert previews['note.html']['text'].startswith('<script>')
     assert '<script>alert' not in shown
+
+
+def test_what_a_resource_uses_is_linked(tmp_path):
+    """A resource names what it used and what used it; after one was computed again, which are stale."""
+    with Project(tmp_path / 'base') as project:
+        project.resource('low')(lambda ident, args, subdir: 1)
+        project.resource('high')(lambda ident, args, subdir: project.fetch('low', 'one').value)
+        project.fetch('high', 'top')
+        project.fetch('low', 'one', recompute=True)
+        browser = page.client(project)
+        high, low = data(browser, '/c/high/r/top.json'), data(browser, '/c/low/r/one.json')
+        shown = browser.get('/c/high/r/top').text
+
+        assert [(use['collection'], use['ident']) for use in high['uses']] == [('low', 'one')]
+        assert [(use['collection'], use['ident']) for use in low['used_by']] == [('high', 'top')]
+        assert high['stale_because']
+        assert low['stale_because'] is None
+        assert 'href="/c/low/r/one"' in shown
+        assert [row['ident'] for row in data(browser, '/c/high.json?stale=yes')['rows']] == ['top']
+
+
+def test_a_long_result_is_not_read_for_a_page(tmp_path, monkeypatch):
+    """Of a result that is too long for a page it is said where it is."""
+    monkeypatch.setattr(one_page, 'LARGEST', 100)
+    with Project(tmp_path / 'base') as project:
+        project.resource('c')(lambda ident, args, subdir: 'x' * 200)
+        project.fetch('c', 'one')
+        project.stats()
+        monkeypatch.setattr(project, 'get', lambda *_: 1 / 0)
+        found = data(page.client(project), '/c/c/r/one.json')
+
+    assert (found['is_large'], found['result'], found['status']) == (True, None, 'completed')
 
 
 def test_a_failure_shows_the_users_frame_first(browser):

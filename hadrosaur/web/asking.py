@@ -24,7 +24,7 @@ _PARTS = ('args', 'result')
 _TIMES = ('since', 'until')
 _SPANS = ('min_duration', 'max_duration')
 _SIZES = ('min_memory', 'max_memory')
-FILTERS = (*_SEVERAL, *_PARTS, *_TIMES, *_SPANS, *_SIZES)
+FILTERS = (*_SEVERAL, *_PARTS, *_TIMES, *_SPANS, *_SIZES, 'stale')
 ORDER = '-finished_at'
 
 
@@ -112,6 +112,8 @@ class Asked:
         for name in _SIZES:
             if (text := self.one(name)) is not None:
                 found[name] = float(text)
+        if (text := self.one('stale')) is not None:
+            found['stale'] = text not in ('0', 'no')
         if unknown := set(found.get('status', ())) - set(STATUSES):
             raise ValueError(f'there is no status {sorted(unknown)[0]!r}')
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -16,19 +17,20 @@ from .asking import NotUnderstood
 if TYPE_CHECKING:
     from ..handle import Resource
     from ..project import Project
-    from ..records import Entry
+    from ..records import Entry, Use
     from .asking import Asked
 
 LOOKS = 20  # at a resource that is computed anew each time
 LARGEST = 4 << 20  # bytes of a result that is read for a page
 MOST_DIFFERENCES = 400  # lines
+MOST_USES = 40  # resources that are named in each direction
 
 
 def resource(project: Project, name: str, ident: str, asked: Asked) -> dict[str, Any]:
     """All about one resource."""
     with files.folder_of(project, name, ident) as folder:
         is_large = _size_of(folder, directory.RESULT) > LARGEST
-        found = _of_one_run(project, name, ident)
+        found = _without_result(project, name, ident) if is_large else _of_one_run(project, name, ident)
         entry = _with_row(project, found)
         logs = {log: files.tail_of(folder, log) for log in files.LOGS}
         error = logs.pop('error')
@@ -77,6 +79,16 @@ def _size_of(folder: int, name: str) -> int:
         return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
     except OSError:
         return 0
+
+
+def _without_result(project: Project, name: str, ident: str) -> Resource:
+    """The resource as its row tells of it: its result is too long to be read for a page."""
+    known = project._registry.get_any(name)
+    row = project._index().get(name, ident)
+    if row is None:
+        return _of_one_run(project, name, ident)
+    folder = directory.find_folder(known.spec.path, ident)
+    return project._store.resource(known, ident, folder, row.status, entry=row)
 
 
 def _of_one_run(project: Project, name: str, ident: str) -> Resource:
@@ -175,13 +187,17 @@ def _copies(project: Project, found: Resource) -> dict[str, str]:
 
 
 def _used(project: Project, name: str, ident: str) -> dict[str, Any]:
-    """What it uses and what uses it, where the project keeps account of that."""
-    found: dict[str, Any] = {'uses': [], 'used_by': []}
-    for verb in found:
-        ask = getattr(project, verb, None)
-        if ask is not None:
-            try:
-                found[verb] = [[str(part) for part in tuple(each)[:2]] for each in ask(name, ident)]
-            except HadrosaurError:
-                continue
+    """What it used and what used it, and why it is stale, if it is."""
+    found: dict[str, Any] = {'uses': [], 'used_by': [], 'stale_because': None}
+    with contextlib.suppress(HadrosaurError):  # removed at this moment
+        found['uses'] = [_link(project, use) for use in project.uses(name, ident)[:MOST_USES]]
+        found['used_by'] = [_link(project, use) for use in project.used_by(name, ident)[:MOST_USES]]
+        found['stale_because'] = project.stale_because(name, ident)
     return found
+
+
+def _link(project: Project, use: Use) -> dict[str, Any]:
+    stale: str | None = 'it is not there'
+    with contextlib.suppress(HadrosaurError):
+        stale = project.stale_because(use.collection, use.ident)
+    return {'collection': use.collection, 'ident': use.ident, 'stale_because': stale}
