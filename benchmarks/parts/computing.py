@@ -31,7 +31,7 @@ def compute(settings):
     contenders = [
         Contender('floor', files_and_rows),
         Contender('its files alone', files),
-        Contender('hadrosaur', in_process, (at_most(1.3), faster_than('hadrosaur 0.0.2'))),
+        Contender('hadrosaur', in_process, (at_most(1.5), faster_than('hadrosaur 0.0.2'))),
     ]
     others = (
         peers.Original,
@@ -54,7 +54,7 @@ def many(settings):
     """
     contenders = [
         Contender('floor', files_on_two),
-        Contender('hadrosaur', on_two, (at_most(1.3), faster_than('joblib'))),
+        Contender('hadrosaur', on_two, (at_most(2), faster_than('joblib'))),
         *map(computing_on_two, (peers.Signac, peers.Joblib)),
         computing_on_two(peers.Doit)._replace(share=0.3),
         computing_on_two(peers.Luigi)._replace(share=0.01),
