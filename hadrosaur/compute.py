@@ -28,7 +28,6 @@ from . import (
     dependencies,
     directory,
     failure,
-    fileops,
     inputs,
     limits,
     retry_policy,
@@ -43,6 +42,7 @@ from .locks import HELD_BACK
 from .metrics import Meter
 from .not_started import Unloadable, not_started, unsaved
 from .records import Job, RunResult, format_time
+from .reuse import NOTHING, Found, holds_another_run, look
 from .run_record import RunRecord
 
 try:  # without the wrapper that makes an enum of each signal, four times for every resource (20 µs)
@@ -147,14 +147,14 @@ def _carry_out(job: Job, function: _Function | Unloadable, mask: _Mask) -> RunRe
 
 
 def _carry_out_in(claim: Claim, job: Job, function: _Function | Unloadable, mask: _Mask) -> RunResult:
-    run_result, look = (None, _NOTHING) if claim.created else _look(claim, job)
+    run_result, found = (None, NOTHING) if claim.created else look(claim, job)
     if run_result is not None:
         return run_result
     if isinstance(function, Unloadable):
         return not_started(job, *function)
     if job.spec.rate is not None and (later := limits.start(job.spec)):
         return _put_off(job, later)
-    return _compute(claim, job, function, look, mask)
+    return _compute(claim, job, function, found, mask)
 
 
 def _claim(job: Job) -> Claim | None:
@@ -237,85 +237,6 @@ def record_lost(job: Job, error_type: str, error: str) -> RunResult:
         return not_started(job, error_type, error)
 
 
-# --- look ------------------------------------------------------------------------------------------
-
-
-class _Look(NamedTuple):
-    on_disk: State  # what status.json says,
-    effective_status: State  # and what that means, now that nobody computes it
-    record: dict[str, Any] | None
-
-
-_NOTHING = _Look('absent', 'absent', None)
-
-
-def _look(claim: Claim, job: Job) -> tuple[RunResult | None, _Look]:
-    """What stands in the directory, now that nobody else can change it."""
-    on_disk = directory.read_status(claim.folder)
-    if on_disk == 'absent' and claim.completes_removal():
-        return None, _NOTHING
-    record = directory.read_record(claim.folder)
-    state = directory.effective_status(on_disk, record, claim.folder)
-    if record:
-        _refuse_other_ident(claim, job, record)
-    ours = bool(record) and record.get('run') == job.run and record.get('state') == state  # type: ignore[union-attr]
-    if not ours and not _is_reusable(state, record, job):
-        return None, _Look(on_disk, state, record)
-    result = directory.read_result(claim.folder) if state == 'completed' else None
-    if state == 'completed' and result is None:
-        return None, _Look(on_disk, state, record)
-    if state not in ('completed', 'error'):
-        return None, _Look(on_disk, state, record)
-    if on_disk != state:
-        claim.set_status(state)
-        if record and record.get('ident') != job.ident:  # a copy made by hand
-            from . import recover  # not in every worker: few folders are copied, and fewer damaged too
-
-            record = recover.adopted(claim, job.collection, job.ident)
-    entry = directory.entry_of(job.collection, job.ident, job.path, state, claim.folder, record)
-    return RunResult(job.run, entry, result, fresh=ours), _Look(on_disk, state, record)
-
-
-def _is_reusable(state: State, record: dict[str, Any] | None, job: Job) -> bool:
-    if state != 'completed' or job.recompute == 'yes':
-        return False
-    if job.stale_run is not None and job.stale_run == directory.recorded_run(record):
-        return False
-    return job.recompute == 'no' or not differs(record or {}, job.args, job.spec)
-
-
-def differs(record: dict[str, Any], args: str | None, spec: Any) -> list[str]:
-    """Why a completed resource is not what is asked for now: any of args, version, age.
-
-    Args:
-        record: Its record.json.
-        args: Canonical JSON of the args given, or None where none were.
-        spec: The collection's `Task`.
-    """
-    whys = []
-    if args is not None and not directory.has_args(record, args):
-        whys.append('args')
-    if spec.version is not None and record.get('version') != spec.version:
-        whys.append('version')
-    if spec.expires_after is not None and dependencies.age(record) > spec.expires_after:
-        whys.append('age')
-    return whys
-
-
-def _refuse_other_ident(claim: Claim, job: Job, record: dict[str, Any]) -> None:
-    """Two idents that meet in one folder: only where the disk does not tell upper from lower case."""
-    other = record.get('ident')
-    if not isinstance(other, str) or other == job.ident or other.casefold() != job.ident.casefold():
-        return
-    with fileops.opened(claim.collection_path) as collection:
-        is_there = claim.name in fileops.list_folders(collection)
-    if not is_there:
-        raise OSError(f'{job.ident!r} and {other!r} are one folder on this case-insensitive disk')
-
-
-# --- run -------------------------------------------------------------------------------------------
-
-
 class _Ended(NamedTuple):
     """How a call of the user's function ended."""
 
@@ -323,23 +244,23 @@ class _Ended(NamedTuple):
     exception: BaseException | None = None
 
 
-def _compute(claim: Claim, job: Job, function: _Function, look: _Look, mask: _Mask) -> RunResult:
+def _compute(claim: Claim, job: Job, function: _Function, found: Found, mask: _Mask) -> RunResult:
     spec, in_worker = job.spec, context.in_worker
     # Is this all that a worker does now? What is fetched in a thread runs beside the function that asked.
     is_all = in_worker and threading.current_thread() is threading.main_thread()
     way = capture.choose('descriptors' if is_all and spec.capture == 'auto' else spec.capture)
-    attempt = max(job.attempt, (directory.recorded_attempt(look.record) or 0) + 1)
-    before = history.before(look.record) if look.record else None
+    attempt = max(job.attempt, (directory.recorded_attempt(found.record) or 0) + 1)
+    before = history.before(found.record) if found.record else None
     run = RunRecord(job, attempt, format_time(time.time()), before, way)
-    if look is not _NOTHING:
-        _record_as_it_is(claim, job, look.on_disk, look.record)
+    if found is not NOTHING:
+        _record_as_it_is(claim, job, found.on_disk, found.record)
         if spec.keep_attempts:
-            history.keep(claim.folder, look.record, spec.keep_attempts)
+            history.keep(claim.folder, found.record, spec.keep_attempts)
     try:
         claim.begin(
             run.begun(),
-            look.on_disk,
-            was_completed=look is not _NOTHING and _holds_another_run(claim, job, look),
+            found.on_disk,
+            was_completed=found is not NOTHING and holds_another_run(claim, job, found),
             keep_storage=spec.keep_storage,
         )
     except OSError as error:
@@ -366,20 +287,6 @@ def _compute(claim: Claim, job: Job, function: _Function, look: _Look, mask: _Ma
         run.made_from(*dependencies.recorded(running._uses), directory.inputs_text(files))
     run_result = _conclude(claim, run, ended)
     return run_result._replace(nested=tuple(running._nested)) if running._nested else run_result
-
-
-def _holds_another_run(claim: Claim, job: Job, look: _Look) -> bool:
-    """May a power cut leave files of an older run beside this one's, so that they are to be kept apart?
-
-    A result, or a record of other args; or those of a run that was cut off, which did not wait for the
-    disk. What a run with the same args left that failed cannot be told from this one's, and never is served.
-    """
-    if look.effective_status == 'completed' or fileops.is_there(directory.RESULT, claim.folder):
-        return True
-    record = look.record
-    if record is None or record.get('state') == 'queued':
-        return False
-    return record.get('state') != 'error' or directory.recorded_args(record) != job.args
 
 
 def _prepare(
@@ -474,7 +381,8 @@ def _conclude(claim: Claim, run: RunRecord, ended: _Ended) -> RunResult:
 
 def _conclude_anew(claim: Claim, run: RunRecord, error: BaseException) -> RunResult:
     job = run.job
-    remade = claim.remade(job.spec.lock)
+    path, lock = claim.collection_path, job.spec.lock
+    remade = Claim.take(path, claim.name, lock=lock, durable=job.spec.durable)
     if remade is None:  # somebody else was quicker and computes it now
         return RunResult(job.run, job.entry('pending'))
     try:

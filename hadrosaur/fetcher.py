@@ -14,7 +14,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import canonical, capture, compute, context, dependencies, directory, limits, wait_graph
+from . import canonical, capture, context, dependencies, directory, limits, reuse, wait_graph
 from .errors import IndexFault, ResourceNotFound
 from .executors import _inline_cancel
 from .handle import FolderState, Resource, look
@@ -386,7 +386,7 @@ class Fetcher:
     def _is_other(self, collection: Collection, folder: str, args: str | None) -> bool:
         """Was it computed with other args, or by another version?"""
         record = self._live.record(collection, folder) or {}
-        return bool(compute.differs(record, args, collection.spec))
+        return bool(reuse.differs(record, args, collection.spec))
 
     def _is_tried_here(self, store: Store, collection: Collection, folder: str, asked: Asked) -> bool:
         """A failure is somebody else's only where args were the same, and the last attempt of several."""
@@ -464,7 +464,7 @@ class Fetcher:
     def _explain_completed(
         self, collection: Collection, record: dict[str, Any], args: str | None, ident: str | None = None
     ) -> Explanation:
-        whys = compute.differs(record, args, collection.spec)
+        whys = reuse.differs(record, args, collection.spec)
         causes = {} if ident is None else collection.causes(ident, record, self._base)
         whys += causes
         if not whys:

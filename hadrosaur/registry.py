@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from . import (
     canonical,
     capture,
-    compute,
     context,
     dependencies,
     fileops,
     inputs,
     limits,
     redefinition,
+    reuse,
     worker_setup,
 )
 from .directory import STATUS
@@ -134,7 +134,7 @@ class Collection(NamedTuple):
         Raises:
             InvalidArgs, ResourceError: A policy is ``'error'``.
         """
-        whys: list[str] = compute.differs(record or {}, args, self.spec)
+        whys: list[str] = reuse.differs(record or {}, args, self.spec)
         causes = self.causes(ident, record or {}, base) if base is not None and self.looks_at_origin else {}
         whys += causes
         if not whys:
@@ -197,7 +197,7 @@ class Collection(NamedTuple):
         }
         if entry.status == 'completed' and not recompute:
             return self.is_outdated(ident, record, args)
-        whys = compute.differs(record, args, self.spec)
+        whys = reuse.differs(record, args, self.spec)
         return bool(whys) if entry.status == 'completed' else 'args' in whys
 
     def strictest(self, whys: list[str]) -> tuple[str, str]:

@@ -967,8 +967,8 @@ MUTANTS = {
         ),
         Mutant(
             'a run after one that was cut off is not kept apart from it',
-            'compute.py',
-            "    if look.effective_status == 'completed' or fileops",
+            'reuse.py',
+            "    if found.effective_status == 'completed' or fileops",
             "    if look.effective_status != 'completed':\n        return False\n    if diskio",
             f'{POWER}[status deleted, again-usual]',
         ),
@@ -1195,7 +1195,7 @@ MUTANTS = {
         ),
         Mutant(
             'a failed resource is not tried again',
-            'compute.py',
+            'reuse.py',
             "    if state != 'completed' or job.recompute == 'yes':",
             "    if job.recompute == 'yes':",
             f'{FETCH}test_error_is_stored_returned_and_tried_again',
@@ -1544,7 +1544,7 @@ MUTANTS = {
         ),
         Mutant(
             'a removal that was killed is not completed',
-            'compute.py',
+            'reuse.py',
             "if on_disk == 'absent' and claim.completes_removal():",
             'if False:',
             f'{OWN}a_removal_that_is_killed_anywhere_leaves_nothing_to_a_later_run[True]',
@@ -1572,9 +1572,9 @@ MUTANTS = {
         ),
         Mutant(
             'a recompute that was queued is not taken for one of a completed resource',
-            'compute.py',
-            "    if look.effective_status == 'completed' or fileops",
-            "    if look.on_disk != 'completed':\n        return False\n    if diskio",
+            'reuse.py',
+            "    if found.effective_status == 'completed' or fileops",
+            "    if found.on_disk != 'completed':\n        return False\n    if diskio",
             f'{DISK}a_recompute_that_was_queued_waits_for_the_disk_as_an_inline_one',
         ),
         Mutant(
@@ -1679,7 +1679,7 @@ MUTANTS = {
         ),
         Mutant(
             'the run id is not looked at: an order delivered twice runs twice',
-            'compute.py',
+            'reuse.py',
             "    ours = bool(record) and record.get('run') == job.run and",
             '    ours = False and',
             f'{TRUTH}test_an_order_delivered_twice_runs_once[yes]',
@@ -1728,7 +1728,7 @@ MUTANTS = {
         ),
         Mutant(
             'what a symlink in storage points to is emptied too',
-            'fileops.py',
+            'trees.py',
             '        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]',
             '        entries = [(entry.name, entry.is_dir()) for entry in found]',
             f'{TRUTH}test_links_in_storage_are_removed_and_not_followed',
@@ -2148,7 +2148,7 @@ MUTANTS = {
     'notes of ours': [
         Mutant(
             'a fetch mends the status of a copied folder, but not its record',
-            'compute.py',
+            'reuse.py',
             "        if record and record.get('ident') != job.ident:  # a copy made by hand",
             '        if False:',
             f'{CHECK}a_damaged_copy_of_a_long_name_stays_known_once_it_was_fetched',
@@ -2382,7 +2382,7 @@ MUTANTS = {
         Mutant(
             'a recompute that is cut off forgets a result without a record',
             'compute.py',
-            '        _record_as_it_is(claim, job, look.on_disk, look.record)\n',
+            '        _record_as_it_is(claim, job, found.on_disk, found.record)\n',
             '        pass\n',
             f'{HARD}a_recompute_that_is_withdrawn_leaves_a_result_without_a_record',
         ),
@@ -2883,7 +2883,7 @@ MUTANTS = {
         ),
         Mutant(
             'stale: a worker takes what is stale for what was asked for',
-            'compute.py',
+            'reuse.py',
             '    if job.stale_run is not None and job.stale_run == directory.recorded_run(record):\n'
             '        return False\n',
             '',
@@ -3145,7 +3145,7 @@ MUTANTS = {
         ),
         Mutant(
             'two callers do the same work twice',
-            'compute.py',
+            'reuse.py',
             "    return job.recompute == 'no' or not differs(record or {}, job.args, job.spec)",
             '    return False',
             f'{MANY}test_two_callers_share_the_work',
@@ -3262,8 +3262,8 @@ MUTANTS = {
         Mutant(
             'a module imports from a floor above',
             'fileops.py',
-            '    from collections.abc import Callable, Container, Iterator\n',
-            '    from collections.abc import Callable, Container, Iterator\n    from .store import Store\n',
+            '    from collections.abc import Callable, Iterator\n',
+            '    from collections.abc import Callable, Iterator\n    from .store import Store\n',
             'test_architecture.py::test_imports_go_only_downward[fileops]',
         ),
         Mutant(

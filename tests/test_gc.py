@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from test_cli_tools import call
 
-from hadrosaur import Project, compute, fileops
+from hadrosaur import Project, compute, trees
 from hadrosaur.directory.claim import Claim
 
 DAY = 86400.0
@@ -140,7 +140,7 @@ def test_a_row_that_was_written_by_hand_leads_nowhere(aged, tmp_path):
     with sqlite3.connect(f'{aged.path}/index.sqlite3') as driver:
         driver.execute("UPDATE resources SET path = '../outside' WHERE ident = 'd0'")
         driver.execute("UPDATE resources SET ident = '../../outside' WHERE ident = 'd1'")
-    fileops.remove_tree('d2', os.open(f'{aged.path}/coll', os.O_RDONLY))
+    trees.remove_tree('d2', os.open(f'{aged.path}/coll', os.O_RDONLY))
     os.symlink(tmp_path / 'outside', f'{aged.path}/coll/d2')
     report = aged.gc(older_than=7.5 * DAY)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hadrosaur import Project, compute, durability, fileops, recover
+from hadrosaur import Project, compute, durability, recover, trees
 
 RUN = '…'
 LOGS = ['stdout', 'stderr']
@@ -175,8 +175,8 @@ def test_storage_that_cannot_be_walked_through(opened, synced, monkeypatch, erro
 
 def test_a_removal_that_is_durable(opened, synced, monkeypatch):
     """The status is gone from the disk before anything that it stood for goes; else nothing is waited for."""
-    clear = fileops.clear_folder
-    monkeypatch.setattr(fileops, 'clear_folder', lambda *a, **k: (synced.append(RUN), clear(*a, **k)))
+    clear = trees.clear_folder
+    monkeypatch.setattr(trees, 'clear_folder', lambda *a, **k: (synced.append(RUN), clear(*a, **k)))
     for durable in True, False:
         proj = opened(durable=durable)
         proj.fetch('coll', 'a', {'stores': True})

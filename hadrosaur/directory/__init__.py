@@ -25,7 +25,7 @@ from datetime import UTC
 from json.encoder import encode_basestring
 from typing import Any, Literal
 
-from .. import canonical, fileops
+from .. import canonical, fileops, trees
 from ..errors import InvalidArgs, InvalidIdent
 from ..records import COLUMNS, STATUSES, Entry, Status, format_time, parse_time
 from ._cells import MOST_USES as MOST_USES
@@ -460,7 +460,7 @@ def sweep(folder: int) -> None:
                 try:
                     fileops.remove(name, folder)
                 except OSError:
-                    fileops.remove_tree(name, folder)
+                    trees.remove_tree(name, folder)
 
 
 # --- finding ---------------------------------------------------------------------------------------

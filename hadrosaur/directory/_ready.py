@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 
-from .. import fileops
+from .. import fileops, trees
 from . import ERROR, FILES, RESULT, STORAGE, is_litter
 
 
@@ -120,8 +120,8 @@ class Ready:
             self.put(name)
         for name, is_folder in self._is_folder.items():
             if is_litter(name):
-                (fileops.remove_tree if is_folder else fileops.remove)(name, self._folder)
+                (trees.remove_tree if is_folder else fileops.remove)(name, self._folder)
         if STORAGE not in self._is_folder:
             fileops.make_folder(STORAGE, self._folder)
         elif not keep_storage:
-            fileops.clear_folder(STORAGE, self._folder)
+            trees.clear_folder(STORAGE, self._folder)

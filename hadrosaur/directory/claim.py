@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from .. import durability, fileops
+from .. import durability, fileops, trees
 from ..records import Status
 from . import (
     ERROR,
@@ -430,10 +430,6 @@ class Claim:
         """May the file be written in place? It is ours, under that name and no other."""
         return self._is_ours(fd) and fileops.is_alone(self._opened_as(fd), name, self.folder)
 
-    def remade(self, lock: str) -> Claim | None:
-        """The directory made anew, where the function removed it or closed our descriptors."""
-        return Claim.take(self.collection_path, self.name, lock=lock, durable=self._durable)
-
     def is_intact(self) -> bool:
         """After a function has run: are our descriptors still ours, and is the directory in its place?"""
         if not fileops.is_same(self.folder, self.folder_stat):
@@ -476,7 +472,7 @@ class Claim:
                 os.close(fileops.open_new(REMOVED, self.folder))
         if self._durable:  # or a power cut brings the status back, without what it stood for
             fileops.sync_folder(self.folder)
-        fileops.clear_folder(self.name, parent, kept=(REMOVED, LOCK))
+        trees.clear_folder(self.name, parent, kept=(REMOVED, LOCK))
 
     def unmake(self) -> None:
         """Remove the directory again where `take` made it, and nothing was put into it since."""

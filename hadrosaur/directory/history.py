@@ -11,7 +11,7 @@ import contextlib
 import os
 from typing import Any
 
-from .. import fileops
+from .. import fileops, trees
 from ..errors import Interrupted
 from . import ERROR, RECORD, RESULT, STDERR, STDOUT, recorded_attempt
 from ._cells import history_text
@@ -54,4 +54,4 @@ def keep(folder: int, record: dict[str, Any] | None, most: int) -> None:
                     os.link(name, name, src_dir_fd=folder, dst_dir_fd=kept, follow_symlinks=False)
         numbers = sorted(int(name) for name in fileops.list_folders(attempts) if name.isdecimal())
         for old in numbers[: max(0, len(numbers) - most)]:
-            fileops.remove_tree(str(old), attempts)
+            trees.remove_tree(str(old), attempts)

@@ -13,7 +13,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import directory, durability, fileops, private_files, provenance
+from .. import directory, durability, fileops, private_files, provenance, trees
 from ..basedir import HIDDEN, is_of_this_machine
 from ..directory.claim import Claim
 from ..errors import BadArchive, ResourceError
@@ -72,14 +72,14 @@ class Incoming:
             session = name.rpartition('.')[0]
             if is_of_this_machine(session) and not self._store.base.is_alive(session):
                 with contextlib.suppress(OSError):
-                    fileops.remove_tree(name, incoming)
+                    trees.remove_tree(name, incoming)
 
     def close(self) -> None:
         """Remove the staging area."""
         self.void()
         os.close(self._ours)
         with contextlib.suppress(OSError), fileops.opened(self._path) as incoming:
-            fileops.remove_tree(self._name, incoming)
+            trees.remove_tree(self._name, incoming)
 
     # --- building ----------------------------------------------------------------------------------
 
@@ -139,11 +139,11 @@ class Incoming:
         if self._top >= 0:
             os.close(self._top)
             self._top = -1
-            fileops.remove_tree(str(self._count), self._ours)
+            trees.remove_tree(str(self._count), self._ours)
 
     def drop(self, built: Built) -> None:
         """Discard a staged resource."""
-        fileops.remove_tree(built.name, self._ours)
+        trees.remove_tree(built.name, self._ours)
 
     # --- getting its place -------------------------------------------------------------------------
 
