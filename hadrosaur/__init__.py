@@ -61,6 +61,7 @@ from .handle import Resource
 from .records import (
     CheckReport,
     Counts,
+    Difference,
     Entry,
     ErrorGroup,
     Explanation,
@@ -94,6 +95,7 @@ __all__ = [
     'Collection',
     'Counts',
     'CycleError',
+    'Difference',
     'DuplicateCollection',
     'Entry',
     'ErrorGroup',

@@ -13,6 +13,7 @@ from hadrosaur import (
     CheckReport,
     Collection,
     Counts,
+    Difference,
     Entry,
     ErrorGroup,
     Explanation,
@@ -119,6 +120,7 @@ with proj.fetch_many('typed', ['a', 1, ('b', {'x': 1}), {'C': 1}], workers=2, ex
 proj.fetch_many('typed', {'a': {'x': 1}}, {'y': 2}, progress=lambda counts: print(counts.total))
 proj.fetch_many('typed', hadrosaur.grid(C=[1, 10]), progress=True, threads=1)
 proj.fetch_many('typed', proj.query(status='error'))
+proj.fetch_many('typed', proj.query('typed', stale=True), recompute=True)
 
 stopped = proj.cancel('typed', 'a')
 assert_type(stopped, CancelRequest)
@@ -176,3 +178,24 @@ assert_type(proj.used_by('typed', 'a'), list[Use])
 assert_type(proj.stale_because('typed', 'a'), str | None)
 assert_type(hadrosaur.code_of(typed, untyped), str)
 proj.on('error', print)
+
+
+# --- what depends on what --------------------------------------------------------------------------
+
+
+def csv(ident: str, args: dict[str, Any]) -> list[str]:
+    """The files of a resource."""
+    return [f'{ident}.csv']
+
+
+proj.resource('from files', inputs=csv, on_input_change='recompute', on_upstream_change='error')(typed)
+proj.resource('by code', version=hadrosaur.code_of(typed, csv))(typed)
+proj.resource('policy', on_upstream_change='sometimes')(typed)  # type: ignore[arg-type]
+for old in proj.query(stale=True):
+    assert_type(old.stale_because, str | None)
+    assert_type(old.run, str | None)
+    assert_type(old.uses, list[Use])
+    assert_type(old.inputs, list[str])
+assert_type(proj.uses('typed', 'a')[0].run, str)
+assert_type(proj.explain('typed', 'a').differences, tuple[Difference, ...])
+assert_type(proj.explain('typed', 'a').chain, tuple[str, ...])
