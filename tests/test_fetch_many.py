@@ -1540,7 +1540,7 @@ def test_background_and_batches_meet(proj, tmp_path):
 def test_what_runs_here_is_awaited_without_polling(proj, monkeypatch):
     """A fetch that waits for a worker process of its own returns as soon as that is done."""
     proj.resource('coll', timeout=60)(lambda ident, args, subdir: ident)
-    monkeypatch.setattr(project.time, 'sleep', lambda seconds: pytest.fail('it slept'))
+    monkeypatch.setattr(project.in_flight.time, 'sleep', lambda seconds: pytest.fail('it slept'))
     monkeypatch.setattr(fetcher, '_POLL', 30.0)
 
     assert proj.fetch('coll', 'a')['result'] == 'a'
