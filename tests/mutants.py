@@ -96,6 +96,13 @@ API = 'test_public_api.py::test_'
 MUTANTS = {
     'requests that mean ill': [
         Mutant(
+            'requests: open pages are cut off when the server ends',
+            'web/serving.py',
+            'self._end_streams()\n',
+            'pass\n',
+            f'{LIVE}an_open_page_does_not_keep_the_server_from_ending',
+        ),
+        Mutant(
             'requests: a browser may guess what a file is',
             'web/security.py',
             "'x-content-type-options': 'nosniff',",

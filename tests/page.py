@@ -104,13 +104,12 @@ def client(project, token=True, **options):
 @contextlib.contextmanager
 def served(project, **options):
     """The page on a port of this machine, in a thread; the address that opens it."""
-    from hadrosaur.web.serving import bind
+    from hadrosaur.web.serving import Server, bind
 
     bound = bind('127.0.0.1', 0)
-    config = uvicorn.Config(
-        make_app(project, TOKEN, **options), log_level='warning', timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    app = make_app(project, TOKEN, **options)
+    config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=2)
+    server = Server(config, app.state.site.end_streams)
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
     try:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import urllib.request
 
 import page
 import pytest
@@ -204,3 +205,20 @@ def test_what_cannot_be_done_is_said(acting, form, status):
 
     assert post(browser, **form).status_code == status
     assert len(proj.query('c')) == 4
+
+
+def test_an_open_page_does_not_keep_the_server_from_ending(proj, caplog):
+    """Ctrl-C ends the streams of open pages first: nothing is cut off, and nobody is told a traceback."""
+    proj.resource('c')(lambda ident, args, subdir: ident)
+    proj.fetch('c', 'one')
+    with page.served(proj) as opening:
+        place = opening.split('/')[2]
+        asked = urllib.request.Request(
+            f'http://{place}/events', headers={'authorization': f'Bearer {page.TOKEN}'}
+        )
+        stream = urllib.request.urlopen(asked, timeout=HANG)
+        assert stream.readline() == b'retry: 3000\n'
+    with stream:
+        assert stream.read() == b'\n'
+
+    assert [each for each in caplog.records if each.name.startswith('uvicorn')] == []

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import page
 import pytest
+from conftest import await_that
 from test_cli_tools import call
 
 from hadrosaur import Project
@@ -142,3 +143,27 @@ def test_a_report_comes_in_pieces(base):
 
     assert len(sizes) > 10
     assert max(sizes) < sum(sizes) / 2
+
+
+@pytest.mark.long
+@pytest.mark.skipif(page.BROWSER is None, reason='browser tests need chromium')
+def test_a_report_opens_from_disk(whole, tmp_path):
+    """A browser shows it from disk, with style and pictures, and neither complains nor asks for more."""
+    from playwright.sync_api import sync_playwright
+
+    (tmp_path / 'report.html').write_text(whole[0], 'utf-8')
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=page.BROWSER, args=page.FLAGS)
+        tab = browser.new_page(color_scheme='dark')
+        said, asked = [], []
+        tab.on('console', lambda message: said.append(message.text))
+        tab.on('request', lambda request: asked.append(request.url))
+        tab.goto(f'file://{tmp_path}/report.html')
+        tab.locator('.gallery img').first.scroll_into_view_if_needed()
+        await_that(lambda: tab.evaluate('document.querySelector(".gallery img").naturalWidth'))
+        ground = tab.evaluate('getComputedStyle(document.body).backgroundColor')
+        browser.close()
+
+    assert said == []
+    assert [url for url in asked if not url.startswith('data:')] == [f'file://{tmp_path}/report.html']
+    assert ground not in ('rgba(0, 0, 0, 0)', 'rgb(255, 255, 255)')  # the style is allowed

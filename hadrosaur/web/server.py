@@ -84,9 +84,13 @@ class Site:
         finally:
             self.close()
 
+    def end_streams(self) -> None:
+        """Let whoever listens go."""
+        self._news.close()
+
     def close(self) -> None:
         """End what listens, and stop what was begun from here."""
-        self._news.close()
+        self.end_streams()
         if self._actions is not None:
             self._actions.close()
 

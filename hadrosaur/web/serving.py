@@ -48,9 +48,9 @@ def serve(
     address = f'http://{shown}:{bound.getsockname()[1]}/?token={token}'
     config = uvicorn.Config(
         app, log_level='warning', access_log=False, server_header=False, date_header=False,
-        timeout_graceful_shutdown=1, limit_concurrency=200, timeout_keep_alive=30, ws='none',
+        timeout_graceful_shutdown=2, limit_concurrency=200, timeout_keep_alive=30, ws='none',
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = Server(config, app.state.site.end_streams)
 
     say(address)
     if is_opened:
@@ -61,6 +61,19 @@ def serve(
         pass
     finally:
         bound.close()
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which first ends what has no end: open pages would be cut off with a traceback each."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then all else."""
+        self._end_streams()
+        await super().shutdown(sockets)
 
 
 def bind(host: str, port: int) -> socket.socket:
