@@ -1874,8 +1874,8 @@ MUTANTS = {
         Mutant(
             'a damaged index is not built anew',
             'index/_opening.py',
-            'elif is_damage(fault) or is_read',
-            'elif False and is_read',
+            'is_damaged = is_damage(fault) or is_read',
+            'is_damaged = is_read',
             f'{OPENING}damage_is_met_in_mid_life[write]',
         ),
         Mutant(
@@ -2046,21 +2046,21 @@ MUTANTS = {
     'index faults': [
         Mutant(
             'only what SQLite calls damage is damage when an index is opened',
-            'index/_opening.py',
-            '            if is_damage_at_opening(fault):',
-            '            if is_damage(fault):',
+            'index/_validate.py',
+            '        if not is_damage_at_opening(fault):',
+            '        if not is_damage(fault):',
             f'{FAULTS}a_byte_changed_in_the_header_costs_a_rebuilding_at_most[stats]',
         ),
         Mutant(
             'a header that forbids to write is an error of the disk',
             'index/_opening.py',
-            'elif is_damage(fault) or is_read_only_by_its_header(fault, self.path):',
-            'elif is_damage(fault):',
+            'is_damage(fault) or is_read_only_by_its_header(fault, self.path)',
+            'is_damage(fault)',
             f'{FAULTS}a_byte_changed_in_the_header_costs_a_rebuilding_at_most[write]',
         ),
         Mutant(
             'cells of any type reach whoever asks',
-            'index/_entries.py',
+            'index/_validate.py',
             '        if not _is_plainly(kinds, column) and not kinds.issuperset(map(type, column)):',
             '        if False:',
             f'{FAULTS}a_row_may_hold_anything[path-error]',

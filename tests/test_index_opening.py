@@ -29,7 +29,7 @@ from hadrosaur.errors import (
     NotOurIndex,
     UpgradeFailed,
 )
-from hadrosaur.index import Index, _connection, _lock, _opening, _rebuild
+from hadrosaur.index import Index, _connection, _lock, _opening, _rebuild, _validate
 
 TESTS = str(Path(__file__).parent)
 SIDES = ('', '-wal', '-shm')
@@ -366,7 +366,7 @@ def test_a_file_that_got_the_inode_of_the_old_one_is_another_file(base, monkeypa
 def test_files_deleted_while_they_are_opened_are_opened_again(base, monkeypatch):
     """SQLite calls it an error of the disk; it is one only where the files are still the same."""
     base.index().finish([done('i')])
-    examine, faults = _opening.examine, []
+    examine, faults = _validate.examine, []
 
     def examine_what_is_deleted(*args):
         if len(faults) < 2:
@@ -376,7 +376,7 @@ def test_files_deleted_while_they_are_opened_are_opened_again(base, monkeypatch)
             raise faults[-1]
         return examine(*args)
 
-    monkeypatch.setattr(_opening, 'examine', examine_what_is_deleted)
+    monkeypatch.setattr(_validate, 'examine', examine_what_is_deleted)
 
     assert base.index().is_read_only is False
     assert len(faults) == 2
@@ -840,14 +840,14 @@ def test_a_forked_child_closes_what_a_thread_is_just_opening(base, monkeypatch):
     """A copy that stays open would make SQLite believe that it holds the parent's locks."""
     base.index().count()
     opening, go_on = threading.Event(), threading.Event()
-    configure = _opening.configure
+    configure = _validate.configure
 
     def configure_later(driver):
         opening.set()
         assert go_on.wait(60)
         configure(driver)
 
-    monkeypatch.setattr(_opening, 'configure', configure_later)
+    monkeypatch.setattr(_validate, 'configure', configure_later)
     thread = threading.Thread(target=base.index().count)
     thread.start()
     assert opening.wait(60)

@@ -24,11 +24,11 @@ from ..json_paths import parse
 from ..records import Entry, ErrorGroup, Facts, Use
 from . import _sql, _stale, _summary, _writes
 from ._connection import close_kept_later, transaction
-from ._entries import ALL, ONE, entries, text
 from ._fork_guard import fork_guard
 from ._opening import IndexFile, IndexUnderConstruction
 from ._pool import ConnectionPool
 from ._query import Query
+from ._validate import ALL, ONE, entries, text
 from ._writes import Key
 
 if TYPE_CHECKING:
@@ -310,9 +310,8 @@ class Index:
         Raises:
             HadrosaurError: It is no SQL, would do more than read, or takes longer.
         """
-        return self._connections.ask(
-            lambda driver: list(chain.from_iterable(_sql.ask(driver, query, params, seconds)))
-        )
+        rows = self._connections.ask(lambda driver: _sql.ask(driver, query, params, seconds))
+        return list(chain.from_iterable(rows))
 
     def sql_rows(
         self, query: str, params: Sequence[Any] | Mapping[str, Any] = ()
@@ -376,7 +375,7 @@ class Index:
         """Where rows cannot be written: show these instead of what is stored; None: no row."""
         if self._file is not None and (instead or self._file.reader.instead):
             self._file.reader.instead = instead
-            self._connections.close_readers()
+            self._connections.close(readers_only=True)
 
     # --- the file ----------------------------------------------------------------------------------
 

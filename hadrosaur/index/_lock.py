@@ -61,18 +61,16 @@ class IndexLock:
 
     def try_share(self) -> bool:
         """`share`, if it takes no waiting."""
-        if self._fd < 0:  # collected together with its connection, and a moment before it
-            return True
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+        # Below 0: collected together with its connection, and a moment before it.
+        return self._fd < 0 or self._try(fcntl.LOCK_SH)
 
     def try_own(self) -> bool:
         """`own`, if it takes no waiting."""
+        return self._try(fcntl.LOCK_EX)
+
+    def _try(self, how: int) -> bool:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, how | fcntl.LOCK_NB)
         except OSError:
             return False
         return True

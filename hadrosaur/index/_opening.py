@@ -25,7 +25,6 @@ from ._connection import (
     SIDES,
     PooledConnection,
     busy_seconds,
-    close,
     close_kept,
     configure,
     connect,
@@ -41,15 +40,14 @@ from ._validate import (
     Fault,
     OpenProblem,
     Place,
-    examine,
     is_altered,
     is_busy,
     is_damage,
-    is_damage_at_opening,
     is_moved,
     is_read_only_by_its_header,
     is_unreachable,
     named,
+    open_good,
     told,
 )
 
@@ -215,23 +213,19 @@ class IndexFile:
         # Deleted in mid-transaction: whatever came of that.
         if pooled.is_writable and not pooled.is_current():
             self.lost(pooled)
-        elif is_damage(fault) or is_read_only_by_its_header(fault, self.path):
-            self._replace_damaged(pooled, fault)
-        elif is_busy(fault) or is_unreachable(fault) or not is_altered(pooled.driver):
-            raise told(fault, self.path, _way_out(self.path)) from fault
         else:
-            self._replace_damaged(pooled, fault)
-
-    def _replace_damaged(self, pooled: PooledConnection, fault: Fault) -> None:
-        if not pooled.is_writable:
-            self.reader.mark_corrupt(str(fault))
-            return
-        with self._owned():
-            if main_inode(self.path) == pooled.mark[:2]:
-                try:
-                    self._set_aside('damaged', str(fault))
-                except _Unreachable:
-                    self.reader.mark_corrupt(str(fault))
+            is_damaged = is_damage(fault) or is_read_only_by_its_header(fault, self.path)
+            if not is_damaged and (is_busy(fault) or is_unreachable(fault) or not is_altered(pooled.driver)):
+                raise told(fault, self.path, _way_out(self.path)) from fault
+            if not pooled.is_writable:
+                self.reader.mark_corrupt(str(fault))
+                return
+            with self._owned():
+                if main_inode(self.path) == pooled.mark[:2]:
+                    try:
+                        self._set_aside('damaged', str(fault))
+                    except _Unreachable:
+                        self.reader.mark_corrupt(str(fault))
 
     # --- opening -----------------------------------------------------------------------------------
 
@@ -301,26 +295,12 @@ class IndexFile:
             if _is_denied(self.path + part):
                 raise PermissionError(f'no permission to write {self.path + part}')
         before = self._inodes()
-        driver: sqlite3.Connection | None = None
         try:
-            driver = connect(self.path, 'rw')
-            with fork_guard:
-                found = examine(driver, self._place) or _wal_trouble(driver)
-            if found is None:
-                configure(driver)
-                pooled = PooledConnection(driver, lambda: inodes(self.path), is_writable=True)
-                driver = None
-                return pooled
-            return found
+            return open_good(self.path, 'rw', self._place, lambda: inodes(self.path), is_writable=True)
         except FAULTS as fault:
-            if is_damage_at_opening(fault):
-                return OpenProblem('damaged', str(fault))
             if is_unreachable(fault) and self._inodes() != before:  # SQLite met files as they were deleted
                 return OpenProblem('moved')
             raise
-        finally:
-            if driver is not None:
-                close(driver)
 
     def _inodes(self) -> list[FileSignature]:
         return [main_inode(self.path + side) for side in SIDES]
@@ -447,8 +427,3 @@ def _is_denied(path: str) -> bool:
     """Whether the file may not be written; who closes an index deletes its -wal, perhaps at this moment."""
     before = main_inode(path)
     return before != () and not os.access(path, os.W_OK) and main_inode(path) == before
-
-
-def _wal_trouble(driver: sqlite3.Connection) -> OpenProblem | None:
-    (mode,) = driver.execute('PRAGMA journal_mode').fetchone()
-    return None if mode == 'wal' else OpenProblem('not wal')

@@ -92,6 +92,10 @@ def _raised_once(fault: Fault) -> Callable[[sqlite3.Connection], None]:
     return action
 
 
+class _RepairedMeanwhile(IndexFault):
+    """A query was cut off by a repair of the index, or by a fork."""
+
+
 class ConnectionPool:
     """Runs transactions on connections that it keeps open."""
 
@@ -112,18 +116,15 @@ class ConnectionPool:
 
     def write(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run an action that writes, in one transaction."""
-        if patience.seconds is None:
-            with self._writing:
-                return self._run(action, writing=True)
-        lock = self._writing
-        pooled: list[bool] = []
+        lock, seconds = self._writing, -1.0 if patience.seconds is None else patience.seconds
+        taken: list[bool] = []
         try:
-            pooled.extend(map(lock.acquire, (True,), (patience.seconds,)))  # one step, for Ctrl-C
-            if not pooled[0]:
+            taken.extend(map(lock.acquire, (True,), (seconds,)))  # one step, for Ctrl-C
+            if not taken[0]:
                 raise IndexBusy('another thread is writing into the index', hint='try again')
             return self._run(action, writing=True)
         finally:
-            if pooled and pooled[0]:
+            if taken and taken[0]:
                 lock.release()
 
     def _run(self, action: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
@@ -163,83 +164,63 @@ class ConnectionPool:
             made: Makes a list of rows.
             is_backward: From the last rowid to the first.
         """
-        pooled = self._current()
-        try:
+        with self._own(partial(self._opener.open, writing=False), self._opener.failed) as driver:
             with fork_guard:
-                known = array('q', (rowid for rowid, *_ in pooled.driver.execute(*ids)))
+                rowids = array('q', (rowid for rowid, *_ in driver.execute(*ids)))
             if is_backward:
-                known.reverse()
-            for start in range(0, len(known), CHUNK):
-                statement = chosen(known[start : start + CHUNK])
+                rowids.reverse()
+            for start in range(0, len(rowids), CHUNK):
+                statement = chosen(rowids[start : start + CHUNK])
                 with fork_guard:
-                    rows = made(pooled.driver.execute(*statement).fetchall())
+                    rows = made(driver.execute(*statement).fetchall())
                 yield rows
-        except FAULTS as fault:
-            if pooled in self._all:  # else it was closed by `let_go`
-                self._opener.failed(pooled, fault)
-            raise IndexFault(
-                'the index was repaired, or the process forked, during a query', hint='ask again'
-            )
-        finally:  # which the collector may run, where a query is dropped in the middle
-            fork_guard.once_free(partial(self._drop, pooled))
 
-    def ask(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        """Run an action on a connection of its own that cannot write, whatever the action does to it."""
+    def ask(self, action: Callable[[sqlite3.Connection], Iterator[T]]) -> list[T]:
+        """What `ask_on` gives, all together; asked again where the index had to be repaired."""
         try:
-            return self._ask(action)
-        except FAULTS as fault:  # the user's mistakes are not among them
-            self.read(_raised_once(fault))
-        try:
-            return self._ask(action)
-        except FAULTS as fault:
-            raise IndexFault(f'the index cannot be used: {fault}', hint='hadrosaur reindex BASE --fresh')
-
-    def _ask(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        pooled = self._to_ask()
-        try:
-            with fork_guard:
-                return action(pooled.driver)
-        finally:
-            self._drop(pooled)
+            return list(self.ask_on(action))
+        except _RepairedMeanwhile:
+            return list(self.ask_on(action))
 
     def ask_on(self, action: Callable[[sqlite3.Connection], Iterator[T]]) -> Iterator[T]:
-        """What an action gives one by one, on a connection as that of `ask`."""
-        pooled = self._to_ask()
-        try:
-            answers = action(pooled.driver)
+        """What an action gives one by one, on a connection that cannot write, whatever is done with it."""
+        with self._own(
+            self._opener.open_to_ask, lambda _pooled, fault: self.read(_raised_once(fault))
+        ) as driver:
+            answers = action(driver)
             while True:
                 with fork_guard:
                     answer = next(answers, None)
                 if answer is None:
                     return
                 yield answer
-        except FAULTS as fault:
-            if pooled in self._all:  # else it was closed by `let_go`
-                self.read(_raised_once(fault))
-            raise IndexFault(
+
+    @contextlib.contextmanager
+    def _own(
+        self,
+        opened: Callable[[], PooledConnection],
+        repair: Callable[[PooledConnection, Fault], object],
+    ) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else gets, for work between whose steps other things are done."""
+        self.read(lambda driver: None)  # repairs what is to be fixed
+        pooled = opened()
+        self._all.add(pooled)
+        try:
+            yield pooled.driver
+        except FAULTS as fault:  # mistakes of the user's are not among them
+            if pooled in self._all:  # else it was closed by `close_after_fork`
+                repair(pooled, fault)
+            raise _RepairedMeanwhile(
                 'the index was repaired, or the process forked, during a query', hint='ask again'
             )
-        finally:
-            fork_guard.once_free(lambda: self._drop(pooled))
-
-    def _to_ask(self) -> PooledConnection:
-        self.read(lambda driver: None)  # repairs what is to be fixed
-        pooled = self._opener.open_to_ask()
-        self._all.add(pooled)
-        return pooled
+        finally:  # which the collector may run, where a query is dropped in the middle
+            fork_guard.once_free(partial(self._drop, pooled))
 
     def is_writable(self) -> bool:
         """Whether the index opens for writing."""
         pooled = self._take(False)
         self._give_back(pooled)
         return pooled.is_writable
-
-    def _current(self) -> PooledConnection:
-        """A connection of its own, never one that others will use."""
-        self.read(lambda driver: None)  # repairs what is to be fixed
-        pooled = self._opener.open(writing=False)
-        self._all.add(pooled)
-        return pooled
 
     def _take(self, writing: bool) -> PooledConnection:
         for idle in reversed(self._idle):
@@ -274,38 +255,24 @@ class ConnectionPool:
 
         The last process to close an index does so anyway; this is for the others.
         """
-        pooled = self._pop_idle()
-        if pooled is None:
+        try:
+            pooled = self._idle.pop()
+        except IndexError:
             return
         if pooled.is_writable and pooled.lock is not None and pooled.lock.try_share():
             with contextlib.suppress(sqlite3.Error):  # what is committed stays in the -wal
                 _attempt(pooled, lambda driver: driver.execute('PRAGMA wal_checkpoint(PASSIVE)'), True)
         self._give_back(pooled)
 
-    def close(self) -> None:
+    def close(self, *, readers_only: bool = False) -> None:
         """Close what is idle now, and what is in use as soon as it is given back."""
         for pooled in list(self._all):
-            pooled.is_kept = False
-        while (idle := self._pop_idle()) is not None:
-            self._drop(idle)
-
-    def close_readers(self) -> None:
-        """The same for connections that only read."""
-        for pooled in list(self._all):
-            if not pooled.is_writable:
-                pooled.is_kept = False
+            pooled.is_kept = pooled.is_kept and readers_only and pooled.is_writable
         for idle in list(self._idle):
-            if not idle.is_writable:
+            if not idle.is_kept:
                 with contextlib.suppress(ValueError):  # another thread has it
                     self._idle.remove(idle)
                     self._drop(idle)
-
-    def _pop_idle(self) -> PooledConnection | None:
-        """An idle connection, which nobody else has from then on; None where there is none."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
 
     def close_after_fork(self) -> None:
         """In a forked child: the parent's connections are closed, whoever used them."""

@@ -13,8 +13,8 @@ from ..records import STATUSES, Entry
 from ..sanitize import printable
 from . import _summary
 from ._connection import transaction
-from ._entries import entries
 from ._fork_guard import fork_guard
+from ._validate import entries
 
 if TYPE_CHECKING:
     import sqlite3

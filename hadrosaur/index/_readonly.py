@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 from .. import fileops
 from ..errors import IndexBusy, warn
 from ..records import COLUMNS
-from ._connection import MEMORY, PooledConnection, close, configure, connect, contents, main_inode, uri_of
+from ._connection import MEMORY, PooledConnection, configure, connect, contents, main_inode, uri_of
 from ._fork_guard import fork_guard
 from ._rebuild import build
-from ._validate import FAULTS, OpenProblem, examine, is_damage_at_opening, is_unreachable, told
+from ._validate import OpenProblem, is_unreachable, open_good, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -93,35 +93,13 @@ class ReadOnlyFile:
         # SQLite would make a -shm where it can, which is then in the way of whoever owns the index.
         if os.path.exists(f'{path}-shm') or not os.access(os.path.dirname(path), os.W_OK):
             try:
-                return self._attempt(path, 'ro', lambda: main_inode(path))
+                return open_good(path, 'ro', self._place, lambda: main_inode(path))
             except sqlite3.Error as fault:
                 if not is_unreachable(fault):
                     raise
         if not any(contents(path)[1][2:3]):  # its size
-            return self._attempt(path, 'immutable', lambda: contents(path))
-        return self._attempt(self._copied(), 'rw', lambda: contents(path))
-
-    def _attempt(
-        self, path: str, mode: str, look: Callable[[], FileSignature]
-    ) -> PooledConnection | OpenProblem:
-        driver: sqlite3.Connection | None = None
-        try:
-            driver = connect(path, mode)
-            with fork_guard:
-                found = examine(driver, self._place)
-            if found is None:
-                configure(driver)
-                pooled = PooledConnection(driver, look)
-                driver = None
-                return pooled
-            return found
-        except FAULTS as fault:
-            if not is_damage_at_opening(fault):
-                raise
-            return OpenProblem('damaged', str(fault))
-        finally:
-            if driver is not None:
-                close(driver)
+            return open_good(path, 'immutable', self._place, lambda: contents(path))
+        return open_good(self._copied(), 'rw', self._place, lambda: contents(path))
 
     def mark_corrupt(self, reason: str) -> None:
         """The index proved damaged: read from one that is built for the moment, until it changes."""
@@ -200,9 +178,9 @@ def _sweep(place: str) -> None:
 def _remove_if_left(folder: str) -> None:
     lock = os.open(folder, fileops.FOLDER)
     try:
-        found = os.fstat(lock)
-        is_old = time.time() - found.st_mtime > YOUNG  # else its maker may be about to lock it
-        if found.st_uid == os.geteuid() and is_old and fileops.try_lock(lock):
+        status = os.fstat(lock)
+        is_old = time.time() - status.st_mtime > YOUNG  # else its maker may be about to lock it
+        if status.st_uid == os.geteuid() and is_old and fileops.try_lock(lock):
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         fileops.unlock(lock)

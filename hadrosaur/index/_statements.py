@@ -19,8 +19,8 @@ from sqlalchemy.dialects import sqlite
 from ..json_paths import is_path, parse
 from ..records import COLUMNS
 from ..tables import resources
-from ._entries import ALL
 from ._summary import COLLECTIONS
+from ._validate import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..fingerprint import mask
 from ..records import STATUSES, ErrorGroup, moment
-from ._entries import text
-from ._validate import Altered
+from ._validate import Altered, text
 
 if TYPE_CHECKING:
     import sqlite3
