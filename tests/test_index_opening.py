@@ -29,7 +29,7 @@ from hadrosaur.errors import (
     NotOurIndex,
     UpgradeFailed,
 )
-from hadrosaur.index import Index, _connection, _lock, _opening, _rebuild, _validate
+from hadrosaur.index import Index, _connection, _lock, _rebuild, _validate
 
 TESTS = str(Path(__file__).parent)
 SIDES = ('', '-wal', '-shm')
