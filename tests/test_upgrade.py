@@ -210,7 +210,7 @@ KILLED = """
 def test_killing_an_upgrade_leaves_old_or_new(program, tmp_path):
     """kill -9 before each statement in turn: the index is the old one or the new one, never between."""
     states = []
-    for left in range(100):
+    for left in range(300):
         path = load(DUMPS[0], tmp_path / f'{left}.sqlite3')
         old = contents(path)
         done = program(KILLED, path, left, check=False)
