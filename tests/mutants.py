@@ -330,6 +330,13 @@ MUTANTS = {
             f'{SHOWS}what_a_resource_uses_is_linked',
         ),
         Mutant(
+            'page: who was cut off hears all of a log again',
+            'web/events.py',
+            "since = last or params.get('since', '')",
+            "since = params.get('since', '')",
+            f'{LIVE}who_was_cut_off_hears_the_rest_alone',
+        ),
+        Mutant(
             'page: what cannot be begun ends whatever is asked for later',
             'web/actions.py',
             'except Exception as error:',

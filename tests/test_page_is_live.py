@@ -21,13 +21,14 @@ def _often(monkeypatch):
     monkeypatch.setattr(events, 'LEAST', 0.0)
 
 
-async def heard(news, params, until, meanwhile=lambda event: None):
+async def heard(news, params, until, meanwhile=lambda event: None, last=''):
     """The events of a stream up to the first of that name."""
     found = []
     async with asyncio.timeout(HANG):
-        async for text in await news.stream(QueryParams(params)):
+        async for text in await news.stream(QueryParams(params), last):
             lines = dict(line.split(': ', 1) for line in text.splitlines() if ': ' in line)
             found.append((lines.get('event'), json.loads(lines.get('data', '{}'))))
+            news.place = lines.get('id') or getattr(news, 'place', '')
             meanwhile(found[-1])
             if found[-1][0] == until:
                 break
@@ -107,6 +108,18 @@ def test_a_log_is_followed_to_its_end(proj):
         ''.join(data['html'] for name, data in made if name == 'log' and data['log'] == 'stdout') == 'last\n'
     )
     assert made[-1] == ('ended', {'status': 'completed'})
+
+
+def test_who_was_cut_off_hears_the_rest_alone(proj):
+    """A browser that connects again says which event was its last: nothing is told twice."""
+    proj.resource('c')(lambda ident, args, subdir: print('said'))
+    proj.fetch('c', 'one')
+    news, key = events.Notifier(proj), {'collection': 'c', 'ident': 'one', 'since': ''}
+    first = asyncio.run(heard(news, key, 'ended'))
+    again = asyncio.run(heard(news, key, 'ended', last=news.place))
+
+    assert [data['html'] for name, data in first if name == 'log' and data['html']] == ['said\n']
+    assert [name for name, _ in again] == [None, 'ended']
 
 
 def test_only_so_many_listen(proj, monkeypatch):

@@ -101,6 +101,8 @@ def test_pages_follow_each_other_by_key(base, browser, monkeypatch, order):
 def test_charts_filter_when_clicked(browser):
     """A bar's link leads to just the rows that it counts."""
     answer = html.unescape(browser.get('/c/thumbs?status=completed').text)
+    assert data(browser, '/c/thumbs.json?status=completed')['found'] == 21
+    assert 'href="/c/thumbs.json?status=completed"' in answer
     link = next(part for part in answer.split('href="') if 'min_duration' in part).partition('"')[0]
     found = data(browser, link.replace('/c/thumbs', '/c/thumbs.json'))
 

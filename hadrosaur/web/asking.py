@@ -9,7 +9,7 @@ from ..errors import HadrosaurError
 from ..filters import comparison, point_in_time, span, wanted
 from ..json_paths import is_path, parse
 from ..records import PUBLIC_COLUMNS, STATUSES
-from .addresses import with_params
+from .addresses import TWIN, with_params
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,6 +138,11 @@ class Asked:
         """The address with some parameters replaced (None: without), from the first page on."""
         rest = [pair for pair in self._params if pair[0] not in changes and pair[0] != 'after']
         return with_params(self._path, [*rest, *changes.items()])
+
+    @property
+    def twin(self) -> str:
+        """The address of the same as data."""
+        return with_params(self._path + TWIN, self._params)
 
     def sorted_by(self, name: str) -> str:
         """The address that sorts by a column; downwards first, the other way round when it is asked again."""

@@ -31,6 +31,7 @@ LEAST, MOST, SHARE = 2.0, 10.0, 0.01
 """Seconds before a page is made anew, at least and at most; between them, so that it takes this share of
 a processor."""
 
+LOGS = ('stdout', 'stderr')
 MOST_STREAMS = 32
 BEAT = 15.0  # seconds after which something is said in any case, so that who is gone is noticed
 
@@ -52,15 +53,19 @@ class Notifier:
         """End all streams."""
         self._is_closed = True
 
-    async def stream(self, params: QueryParams) -> AsyncIterator[str]:
-        """The events for one page; with ``collection``, ``ident`` and ``log`` also that log's growth."""
+    async def stream(self, params: QueryParams, last: str = '') -> AsyncIterator[str]:
+        """The events for one page; with ``collection`` and ``ident`` the growth of that resource's logs.
+
+        They go on after ``since`` of the parameters, or after ``last``, the id of the last event heard.
+        """
+        since = last or params.get('since', '')
         if self._streams >= MOST_STREAMS:
             raise NotUnderstood(f'{MOST_STREAMS} pages listen already')
         collection, ident = params.get('collection', ''), params.get('ident', '')
         if collection and ident:
             await run_in_threadpool(self._status, collection, ident)  # it is there, or that is said
-            return self._guarded(self._of_log(collection, ident, params.get('since', '')))
-        return self._guarded(self._of_index(params.get('since', '')))
+            return self._guarded(self._of_log(collection, ident, since))
+        return self._guarded(self._of_index(since))
 
     async def _guarded(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
         self._streams += 1
@@ -80,7 +85,7 @@ class Notifier:
             waited += LOOK
             if (mark := self.mark()) != seen and waited >= min(MOST, max(LEAST, self._took / SHARE)):
                 seen, waited = mark, 0.0
-                yield _event('changed', {})
+                yield _event('changed', {}, seen)
             elif waited >= BEAT and waited % BEAT < LOOK:
                 yield ': still here\n\n'
 
@@ -103,22 +108,22 @@ class Notifier:
         numbers = [
             int(each) for each in since.split(',') if each.isascii() and each.isdecimal() and len(each) < 20
         ]
-        at = dict(zip(('stdout', 'stderr'), zip(numbers[::2], numbers[1::2], strict=False), strict=False))
+        at = dict(zip(LOGS, zip(numbers[::2], numbers[1::2], strict=False), strict=False))
         yield 'retry: 3000\n\n'
         waited = 0.0
         while not self._is_closed:
-            status = await run_in_threadpool(
-                self._status, collection, ident
-            )  # before the last words are read
-            for log in ('stdout', 'stderr'):
+            # Before the last words are read.
+            status = await run_in_threadpool(self._status, collection, ident)
+            for log in LOGS:
                 tail = await run_in_threadpool(self._tail, collection, ident, log, at.get(log))
                 if tail is None or (log in at and at[log] == (tail.end, tail.mark)):
                     continue
-                is_anew = log not in at or at[log][1] != tail.mark or tail.start < at[log][0]
+                is_anew = log not in at or at[log][1] != tail.mark or tail.start != at[log][0]
                 at[log], waited = (tail.end, tail.mark), 0.0
-                yield _event('log', {'log': log, 'html': str(tail.html), 'is_anew': is_anew})
+                place = ','.join(f'{end},{mark}' for end, mark in (at.get(each, (0, 0)) for each in LOGS))
+                yield _event('log', {'log': log, 'html': str(tail.html), 'is_anew': is_anew}, place)
             if status != 'pending':
-                yield _event('ended', {'status': status})
+                yield _event('ended', {'status': status}, '')
                 return
             await asyncio.sleep(LOOK)
             if (waited := waited + LOOK) >= BEAT:
@@ -138,5 +143,5 @@ class Notifier:
             return None
 
 
-def _event(name: str, data: dict[str, Any]) -> str:
-    return f'event: {name}\ndata: {json.dumps(data)}\n\n'
+def _event(name: str, data: dict[str, Any], place: str) -> str:
+    return f'event: {name}\nid: {place}\ndata: {json.dumps(data)}\n\n'

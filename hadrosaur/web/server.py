@@ -102,7 +102,7 @@ class Site:
                 form = _form((await request.body()).decode())
                 return await run_in_threadpool(self._act, names, form)
             if names == ['events']:
-                return await self._stream(request.query_params)
+                return await self._stream(request)
             return await run_in_threadpool(self._look, names, is_twin, request)
         except _NOT_FOUND as error:
             return self.refusal(404, _sentence(error))
@@ -199,8 +199,9 @@ class Site:
         headers = {'content-length': str(found.st_size), 'content-security-policy': SANDBOX}
         return StreamingResponse(_chunks(kept, found.st_size), headers=headers, media_type='text/plain')
 
-    async def _stream(self, params: QueryParams) -> Response:
-        stream = await self._news.stream(params)
+    async def _stream(self, request: Request) -> Response:
+        last = request.headers.get('last-event-id', '')
+        stream = await self._news.stream(request.query_params, last)
         return StreamingResponse(stream, media_type='text/event-stream')
 
     # --- acting ------------------------------------------------------------------------------------

@@ -52,21 +52,25 @@ async function refresh() {
     if (old && old.innerHTML !== section.innerHTML && !old.contains(document.activeElement)) old.replaceWith(section);
   }
 }
+let events;
+let since = document.body.dataset.live;
+const { collection, ident } = document.body.dataset;
+if (ident) {
+  const places = ['stdout', 'stderr'].map((log) => document.getElementById(log)?.dataset ?? {});
+  since = places.map(({ end, mark }) => `${end ?? 0},${mark ?? 0}`).join(',');
+}
 function listen() {
-  const { collection, ident } = document.body.dataset;
-  const params = new URLSearchParams({ since: document.body.dataset.live });
-  const logs = ['stdout', 'stderr'].map((log) => document.getElementById(log));
-  if (ident) {
-    params.set('collection', collection);
-    params.set('ident', ident);
-    params.set('since', logs.map((log) => `${log?.dataset.end ?? 0},${log?.dataset.mark ?? 0}`).join(','));
-  }
-  const events = new EventSource(`/events?${params}`);
+  const params = new URLSearchParams(ident ? { since, collection, ident } : { since });
+  events = new EventSource(`/events?${params}`);
   live.hidden = false;
   events.onopen = () => live.classList.add('on');
   events.onerror = () => live.classList.remove('on');
-  events.addEventListener('changed', refresh);
+  events.addEventListener('changed', (event) => {
+    since = event.lastEventId;
+    refresh();
+  });
   events.addEventListener('log', (event) => {
+    since = event.lastEventId;
     const { log, html, is_anew } = JSON.parse(event.data);
     const pre = document.getElementById(log);
     if (!pre) return;
@@ -80,5 +84,13 @@ function listen() {
     location.reload();
   });
 }
-if ('live' in document.body.dataset) listen();
+// Browsers open six connections to a host: a page that nobody sees keeps none.
+function mind() {
+  events?.close();
+  if (!document.hidden) listen();
+}
+if (since !== undefined) {
+  document.addEventListener('visibilitychange', mind);
+  mind();
+}
 for (const pre of document.querySelectorAll('.log pre')) pre.scrollTop = pre.scrollHeight;
