@@ -213,6 +213,12 @@ def test_fetch_many_of_what_is_stale_goes_from_the_leaves_up(base):
         assert calls.index('a/z') < calls.index('b/z') < calls.index('c/z')
         assert stale(proj) == {}
         assert proj.fetch_many('c', proj.query('c', stale=True), recompute=True).wait().total == 0
+        proj.fetch('a', 'x', recompute=True)
+        assert repr(proj.query('c', stale=True)).startswith("<Query(collection='c', stale=True")
+        calls.clear()
+        everything = proj.query(stale=True)  # of all collections: those of the one that is named are meant
+        assert proj.fetch_many('c', everything, recompute=True, executor='inline').wait()[:2] == (1, 1)
+        assert calls == ['b/x', 'c/x']
 
 
 def test_one_collection_that_uses_itself(base):

@@ -104,25 +104,29 @@ class Query(Sequence[Entry]):
             start = position - position % WINDOW
             rows = self._read_window(start)
             if position - start < len(rows):
-                return rows[position - start]
+                return self._told(rows[position - start])
         raise IndexError(f'there is no row {index}')
 
     def __iter__(self) -> Iterator[Entry]:
+        return self._all_told(self._rows())
+
+    def _rows(self) -> Iterator[Entry]:
+        """Iterate without looking for why rows are stale."""
         rows = self._read_window(0)
         return iter(rows) if self._is_read else self._stream(rows)
 
     def __reversed__(self) -> Iterator[Entry]:
         rows = self._read_window(0)
         if self._is_read:
-            return reversed(rows)
-        return self._stream(self._read_window(~0) if self._is_all else [], is_backward=True)
+            return self._all_told(reversed(rows))
+        return self._all_told(self._stream(self._read_window(~0) if self._is_all else [], is_backward=True))
 
     def __repr__(self) -> str:
         """The filters, and the first rows, if they can be read."""
         asked = ', '.join(
             f'{name}={value!r}'
             for name, value in self._asked.items()
-            if value is not None and name != 'versions'
+            if value is not None and name != 'facts'
         )
         try:
             rows = self._read_window(0)[: SHOWN_IN_REPR + 1]
@@ -151,11 +155,11 @@ class Query(Sequence[Entry]):
 
     def first(self) -> Entry | None:
         """Return the first row, or None if there are no rows."""
-        return next(iter(self._read_window(0)), None)
+        return next(self._all_told(self._read_window(0)[:1]), None)
 
     def idents(self) -> list[str]:
         """Return the idents of all rows, in order, as `fetch_many` takes them."""
-        return [entry.ident for entry in self]
+        return [entry.ident for entry in self._rows()]
 
     def cells(self, names: Sequence[str], most: int) -> list[tuple[Any, ...]]:
         """Some columns of the first rows, as SQLite keeps them: for a chart, which needs no more of many."""
@@ -237,7 +241,7 @@ class Query(Sequence[Entry]):
         start = position - position % WINDOW
         rows = self._read_window(~start)
         if position - start < len(rows):
-            return rows[position - start]
+            return self._told(rows[position - start])
         raise IndexError(f'there is no row {-position - 1}')
 
     def _stream(self, first: list[Entry], *, is_backward: bool = False) -> Iterator[Entry]:
@@ -249,13 +253,13 @@ class Query(Sequence[Entry]):
         statements = self._statements.backward() if is_backward and self._is_all else self._statements
         ids = statements.ids(-1 if self._limit is None else self._limit, self._offset)
         others = self._connections.stream(ids, statements.chosen, entries, is_backward=is_turned)
-        rest = (row for rows in others for row in self._told(reversed(rows) if is_turned else rows))
+        rest = (row for rows in others for row in (reversed(rows) if is_turned else rows))
         left = None if self._limit is None else self._limit - len(first)
         yield from islice((row for row in rest if (row.collection, row.ident) not in given), left)
 
     def _slice(self, index: slice) -> list[Entry]:
         if self._is_read and self._window is not None:
-            return self._window[1][index]
+            return list(self._all_told(self._window[1][index]))
         bounds = (index.start, index.stop)
         if (index.step or 1) > 0 and all(bound is None or bound >= 0 for bound in bounds):
             start, stop = index.start or 0, index.stop
@@ -264,13 +268,16 @@ class Query(Sequence[Entry]):
             if not picked:
                 return []
             start, stop = min(picked), max(picked) + 1
-        rows = self._told(self._read(start, None if stop is None else max(0, stop - start)))
-        return rows[:: index.step]
+        rows = self._read(start, None if stop is None else max(0, stop - start))
+        return list(self._all_told(rows[:: index.step]))
 
-    def _told(self, rows: Iterable[Entry]) -> list[Entry]:
-        """These rows, each with why it is stale where that was asked for."""
+    def _told(self, row: Entry) -> Entry:
+        """The row, with why it is stale if that was asked for: its folder tells, once it is looked at."""
         because = self._because
-        return list(rows) if because is None else [Entry((*row, because(row))) for row in rows]
+        return row if because is None else Entry((*row, because(row)))
+
+    def _all_told(self, rows: Iterable[Entry]) -> Iterator[Entry]:
+        return iter(rows) if self._because is None else map(self._told, rows)
 
     def _read_window(self, start: int) -> list[Entry]:
         """The rows from ``start``, which is a multiple of WINDOW; fewer than WINDOW at the end.
@@ -279,7 +286,6 @@ class Query(Sequence[Entry]):
         """
         if self._window is None or self._window[0] != start:
             rows = self._read(start, WINDOW) if start >= 0 else self._read(~start, WINDOW, is_backward=True)
-            rows = self._told(rows)
             self._window = (start, rows)
             if not start and not self._is_explained:
                 self._explain(rows)

@@ -482,7 +482,8 @@ class LeavesFirst:
         return len(self._query)
 
     def __iter__(self) -> Iterator[str]:
-        wanted = {entry.ident: None for entry in self._query}  # read now: computing changes what is stale
+        # Read now, since computing changes what is stale; and of a query for all, those of this collection.
+        wanted = {entry.ident: None for entry in self._query._rows() if entry.collection == self._collection}
         groups = self._project._stale_levels(self._collection, wanted)
         last = groups[-1:] if groups and groups[-1][0] == self._collection else []
         for name, idents in groups[: len(groups) - len(last)]:
