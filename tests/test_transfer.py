@@ -98,12 +98,13 @@ def test_what_was_exported_comes_in_equal(full, tmp_path, end):
         out = proj.export(tmp_path / f'all{end}')
         told = proj.get('coll', 'plain').provenance
         used = proj.sql('SELECT * FROM uses')
+    (tmp_path / f'all{end}').rename(tmp_path / 'any.name')
     with Project(tmp_path / 'new') as new:
-        report = new.import_(tmp_path / f'all{end}')
+        report = new.import_(tmp_path / 'any.name')
         assert (report.resources, report.same) == (out.resources, 0)
         assert new.get('coll', 'plain').provenance == told
         assert new.sql('SELECT * FROM uses') == used
-        again = new.import_(tmp_path / f'all{end}')
+        again = new.import_(tmp_path / 'any.name')
         assert (again.resources, again.same) == (0, out.resources)
 
     assert without_records(files(tmp_path / 'new')) == without_records(files(full))
@@ -111,6 +112,33 @@ def test_what_was_exported_comes_in_equal(full, tmp_path, end):
     record = json.loads((tmp_path / 'new/coll/copied/record.json').read_text())
     assert record['ident'] == 'copied'
     assert list((tmp_path / 'new/.hadrosaur/incoming').iterdir()) == []
+
+
+def test_what_an_older_release_or_a_hand_made_travels_too(tmp_path):
+    """Without record.json, under a raw name, or renamed though its folder is named by a digest."""
+    old = tmp_path / 'old/coll'
+    for name in ('a b', 'plain'):
+        (old / name / 'storage').mkdir(parents=True)
+        (old / name / 'result.json').write_text('{"by": "hand"}\n')
+        (old / name / 'status.json').write_bytes(directory.STATUS_BYTES['completed'])
+        os.utime(old / name / 'status.json', ns=(10**18, 10**18))
+        os.utime(old / name / 'result.json', (-5, -5))
+    call('reindex', tmp_path / 'old')
+    with Project(tmp_path / 'old', create=False) as proj:
+        assert proj.export(tmp_path / 'old.tar').left_out == ()
+    with Project(tmp_path / 'new') as new:
+        new.resource('coll')(lambda ident, args, subdir: 'mine')
+        new.fetch_many('coll', ['plain', LONG], executor='inline').wait()
+        assert new.import_(tmp_path / 'old.tar', on_conflict='rename').renamed == (
+            ('coll', 'plain', 'plain-2'),
+        )
+        fill(tmp_path / 'long')
+        new.merge(tmp_path / 'long', 'coll', on_conflict='rename')
+        assert new.get('coll', 'a b').result == new.get('coll', 'plain-2').result == {'by': 'hand'}
+        assert new.get('coll', 'a b').finished_at.year == 2001
+        assert new.get('coll', f'{LONG}-2').result['ident'] == LONG
+        assert new.get('coll', LONG).result == 'mine'
+        assert new.check(deep=True).findings == []
 
 
 def test_an_export_unpacked_by_hand_is_a_base(archive, full, tmp_path):
@@ -346,6 +374,8 @@ def test_the_commands(full, tmp_path):
     assert json.loads(call('import', tmp_path / 'new', tar, '--json').stdout)['resources'] == 1
     merged = call('merge', tmp_path / 'new', full, 'coll')
     assert f'{len(ODD) + 1} resources brought in, 1 there already' in merged.stderr
+    piped = call('import', tmp_path / 'piped', '-', '--json', input=tar.read_bytes())
+    assert json.loads(piped.stdout)['resources'] == 1
     other = fill(tmp_path / 'other', word='second')
     refused = call('merge', tmp_path / 'new', other)
     assert (refused.exit_code, 'coll/plain' in refused.stderr) == (4, True)

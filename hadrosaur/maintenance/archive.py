@@ -35,19 +35,46 @@ LIST_MOST = 64 << 20  # bytes of a manifest: about 300 000 files
 _HEADER_MOST = 1 << 20  # bytes of an extended header, such as a long name
 _THEIRS = {'gzip', 'zlib', 'lzma', '_lzma', 'backports', 'compression', '_zstd'}
 """Modules whose exceptions mean damaged data; so does an OSError without errno."""
-_ENDINGS = {'.gz': 'gzip', '.tgz': 'gzip', '.zst': 'zstd', '.tzst': 'zstd', '.bz2': 'bz2', '.xz': 'lzma'}
+_SUFFIXES = {'.gz': 'gzip', '.tgz': 'gzip', '.zst': 'zstd', '.tzst': 'zstd', '.bz2': 'bz2', '.xz': 'lzma'}
+_MAGIC = {'gzip': b'\x1f\x8b', 'zstd': b'\x28\xb5\x2f\xfd', 'bz2': b'BZh', 'lzma': b'\xfd7zXZ\0'}
+_MAGIC_LENGTH = 6
 
 
-def compressed(file: IO[bytes], name: str, mode: str) -> IO[bytes]:
-    """Wrap a file for (de)compression by its name. Raises BadArchive if a library is missing."""
-    kind = _ENDINGS.get(os.path.splitext(name)[1].lower())
+def compressed(file: IO[bytes], name: str) -> IO[bytes]:
+    """Wrap a file for compression by the suffix of its name. Raises BadArchive if a library is missing."""
+    return _wrapped(file, _SUFFIXES.get(os.path.splitext(name)[1].lower()), 'wb')
+
+
+def decompressed(file: IO[bytes]) -> IO[bytes]:
+    """Wrap a stream for decompression by its first bytes. Raises BadArchive if a library is missing."""
+    head = file.read(_MAGIC_LENGTH)
+    kind = next((kind for kind, magic in _MAGIC.items() if head.startswith(magic)), None)
+    return _wrapped(_Prefixed(head, file), kind, 'rb')  # type: ignore[arg-type]
+
+
+class _Prefixed:
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, file: IO[bytes]) -> None:
+        self._head = head
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._head:
+            return self._file.read(size)
+        size = len(self._head) if size < 0 else size
+        found, self._head = self._head[:size], self._head[size:]
+        return found
+
+
+def _wrapped(file: IO[bytes], kind: str | None, mode: str) -> IO[bytes]:
     if kind is None:
         return file
-    if kind == 'zstd':
-        return _zstd().open(file, mode)  # type: ignore[no-any-return]
     import importlib
 
-    return importlib.import_module(kind).open(file, mode)  # type: ignore[no-any-return]
+    module = _zstd() if kind == 'zstd' else importlib.import_module(kind)
+    wrapped: IO[bytes] = module.open(file, mode)
+    return wrapped
 
 
 @contextlib.contextmanager
@@ -58,7 +85,7 @@ def new_file(path: str, *, overwrite: bool) -> Iterator[IO[bytes]]:
     beside = f'{path}.{os.getpid()}.part'
     try:
         with open(beside, 'wb') as file:
-            stream = compressed(file, path, 'wb')
+            stream = compressed(file, path)
             yield stream
             if stream is not file:
                 stream.close()

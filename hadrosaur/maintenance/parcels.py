@@ -286,7 +286,7 @@ def _carry(
             'path': path,
             'size': size,
             'sha256': hashed.checksum(),
-            'mtime_ns': found.st_mtime_ns,
+            'mtime_ns': min(max(0, found.st_mtime_ns), (1 << 62) - 1),
             'executable': bool(found.st_mode & 0o100),
         }
     )

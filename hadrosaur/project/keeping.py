@@ -177,7 +177,7 @@ class Keeping(Indexed):
         already exists with the same contents is left as it is. An interrupted import can be repeated.
 
         Args:
-            file: Path, or binary stream.
+            file: Path, or binary stream. Its first bytes tell how it is compressed.
             on_conflict: What to do if a different resource of the same name exists: ``'refuse'`` the whole
                 import, ``'skip'`` it, ``'rename'`` it (``ident-2``), or ``'replace'`` the existing one.
 
@@ -193,18 +193,18 @@ class Keeping(Indexed):
         transfer.check_policy(on_conflict)
         if isinstance(file, str | os.PathLike):
             with open(file, 'rb') as opened:
-                return self._import(opened, os.fspath(file), on_conflict)
-        return self._import(file, str(getattr(file, 'name', '')), on_conflict)
+                return self._import(opened, on_conflict)
+        return self._import(file, on_conflict)
 
-    def _import(self, file: IO[bytes], name: str, on_conflict: OnConflict) -> TransferReport:
+    def _import(self, file: IO[bytes], on_conflict: OnConflict) -> TransferReport:
         from ..maintenance import archive
 
         with self._arrival(on_conflict) as arrival:
             if file.seekable():
                 start = file.tell()
-                arrival.inspect(archive.compressed(file, name, 'rb'))
+                arrival.inspect(archive.decompressed(file))
                 file.seek(start)
-            arrival.read(archive.compressed(file, name, 'rb'))
+            arrival.read(archive.decompressed(file))
             return arrival.report()
 
     @contextlib.contextmanager
