@@ -66,7 +66,8 @@ class Hooks(Guarded):
 
     def note(self, event: str, what: Callable[[], Any]) -> None:
         """Queue an event; ``what`` gives the value that callbacks are called with."""
-        self._news.append((event, what))
+        with self._guard:
+            self._news.append((event, what))
 
     def call_soon(self) -> None:
         """Run the queue in a thread of its own."""
@@ -108,19 +109,25 @@ class Hooks(Guarded):
             self._callers += 1
         self._inside.depth = getattr(self._inside, 'depth', 0) + 1
         try:
-            if self._news:
-                self._flush()
-            while self._news:
+            while batch := self._taken():
                 try:
-                    event, what = self._news.popleft()
-                except IndexError:  # another thread was faster
-                    return
-                self._tell(event, what)
+                    self._flush()
+                    while batch:
+                        self._tell(*batch.popleft())
+                finally:  # Ctrl-C, or a callback that ends the program
+                    with self._guard:
+                        self._news.extendleft(reversed(batch))
         finally:
             self._inside.depth -= 1
             with self._guard:
                 self._callers -= 1
                 self._idle.notify_all()
+
+    def _taken(self) -> deque[tuple[str, Callable[[], Any]]]:
+        """What is queued by now: its rows are written by one flush."""
+        with self._guard:
+            taken, self._news = self._news, deque()
+        return taken
 
     def _tell(self, event: str, what: Callable[[], Any]) -> None:
         try:
