@@ -103,7 +103,7 @@ def test_a_report_of_one_collection(base):
 
 def test_what_there_is_no_room_for_is_said(base, monkeypatch):
     """Images beyond the limit and failures beyond the number are left out, and counted at the end."""
-    monkeypatch.setattr(module, 'MOST_FAILURES', 2)
+    monkeypatch.setattr(module, 'MOST_OF_ALL', 2)
     _, read = of(base, images=300)
 
     assert len(read.all('src')) == 2
@@ -130,6 +130,7 @@ def test_the_command_writes_a_whole_file_or_none(base, tmp_path, monkeypatch):
     assert said.stderr.startswith(f'{target}: ')
     assert html.endswith('</html>')
     assert call('report', base, '-o', '-').stdout.startswith('<!doctype html>')
+    assert 'there is no folder' in call('report', base, '-o', tmp_path / 'none/report.html').stderr
     monkeypatch.setattr(Report, 'parts', lambda self: iter(['half', None]))
     assert call('report', base, '-o', target).exit_code
     assert target.read_text() == html

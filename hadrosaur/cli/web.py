@@ -111,6 +111,8 @@ def _written(target: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     path = os.path.realpath(target)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise click.UsageError(f'there is no folder {printable(os.path.dirname(target))!r} to write to')
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device
         with open(path, 'wb') as file:
             yield file

@@ -40,8 +40,8 @@ LARGEST_IMAGE = 512 << 10
 MOST_LOOKED_AT = 2000
 """Resources of a collection whose storage is searched for an image."""
 
-MOST_FAILURES = 100
-"""Failures of a collection that are shown with their logs, as many of each cause."""
+MOST_FAILURES, MOST_OF_ALL = 100, 300
+"""Failures of a collection that are shown with their logs, as many of each cause; and of the whole file."""
 
 _FORM = re.compile(r'<form\b.*?</form>', re.DOTALL)
 _ID = re.compile(r' id="[^"]*"')
@@ -69,6 +69,7 @@ class Report:
             project._registry.get_any(collection)  # it is there, or that is said
         self._collection = collection
         self._room = images
+        self._failures_left = MOST_OF_ALL
         self.left_out: list[str] = []
         self._names = [collection] if collection is not None else self._largest()
 
@@ -153,10 +154,12 @@ class Report:
         """Idents of as many failures of each cause, the example first."""
         groups = self._project.error_groups(name)
         found: list[str] = []
-        for group in groups[:MOST_FAILURES]:
-            most = MOST_FAILURES // min(len(groups), MOST_FAILURES)
+        room = min(MOST_FAILURES, self._failures_left)
+        for group in groups[:room]:
+            most = room // min(len(groups), room)
             rows = self._project.query(name, status='error', error_group=group.group, limit=most)
             found += list(dict.fromkeys([group.example, *(row.ident for row in rows)]))[:most]
+        self._failures_left -= len(found)
         total = sum(group.count for group in groups)
         if total > len(found):
             self.left_out.append(f'the logs of {total - len(found)} of {total} failures of {name}')
