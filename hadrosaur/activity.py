@@ -1,6 +1,6 @@
-"""What is told of a project in more than one place: on the command line and on the page.
+"""The state of a project as shown on the command line and on the page.
 
-How fast it goes, what runs, in what two attempts of a resource differ, and all of it for Prometheus.
+Rates, running resources, differences between attempts, and everything for Prometheus.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUANTILES = {'p50': '0.5', 'p95': '0.95', 'max': '1'}
 
 
 def state(project: Project, collection: str | None) -> dict[str, Any]:
-    """Project.stats, and for each collection ``rate`` (per second) and ``eta_seconds``, or None."""
+    """Return Project.stats, with ``rate`` (per second) and ``eta_seconds`` for each collection, or None."""
     found = project.stats(collection)
     for name, counts in found.items():
         counts['rate'], counts['eta_seconds'], counts['progress'] = None, None, []
@@ -52,7 +52,7 @@ def state(project: Project, collection: str | None) -> dict[str, Any]:
 
 
 def _progress(project: Project, collection: str) -> Iterator[dict[str, Any]]:
-    """Of the longest runs, those that say how far they are."""
+    """Return the progress of the longest runs that report it."""
     for row in project.query(collection, status='pending', order_by='started_at', limit=LONGEST_RUNS):
         if row.phase == 'running':
             with contextlib.suppress(HadrosaurError):
@@ -61,7 +61,7 @@ def _progress(project: Project, collection: str) -> Iterator[dict[str, Any]]:
 
 
 def rate(project: Project, collection: str) -> float | None:
-    """Resources finished per second of late."""
+    """Return the number of resources finished per second lately."""
     last = project.query(collection, order_by='-finished_at', limit=SAMPLE)
     ends = [entry.finished_at.timestamp() for entry in last if entry.finished_at is not None]
     now = max([time.time(), *ends])  # whoever computed them may have a clock that is ahead
@@ -75,7 +75,7 @@ def rate(project: Project, collection: str) -> float | None:
 
 
 def retry_command(group: ErrorGroup) -> str:
-    """What computes the failures of a group again, for a shell."""
+    """Return the shell command that retries the failures of a group."""
     return f'hadrosaur retry MODULE:PROJ {shlex.quote(group.collection)} --group {shlex.quote(group.group)}'
 
 
@@ -83,7 +83,7 @@ def retry_command(group: ErrorGroup) -> str:
 
 
 def seen(project: Project, row: Entry) -> dict[str, Any]:
-    """A running resource: where, since when, how far (a `Progress`), and its last line."""
+    """Describe a running resource: where, since when, progress, and last output line."""
     since = row.started_at
     return {
         'collection': row.collection,
@@ -98,7 +98,7 @@ def seen(project: Project, row: Entry) -> dict[str, Any]:
 
 
 def _in_its_folder(project: Project, row: Entry) -> dict[str, Any]:
-    """How far it says it is, and the end of what it has printed; None where it did not, or it is gone."""
+    """Return the progress of a run and the end of its output; None for what there is not."""
     said, tails = None, [(0, '')]
     with contextlib.suppress(OSError, HadrosaurError):
         path = project._registry.get_any(row.collection).spec.path
@@ -109,7 +109,7 @@ def _in_its_folder(project: Project, row: Entry) -> dict[str, Any]:
 
 
 def _tail(name: str, folder: int) -> tuple[int, str]:
-    """(when it was written last, its last line) of a log; (0, '') of what is empty or no file."""
+    """Return (mtime, last line) of a log; (0, '') if it is empty or not a file."""
     fd = -1
     try:
         fd = os.open(name, fileops.READ, dir_fd=folder)
@@ -132,7 +132,7 @@ def _tail(name: str, folder: int) -> tuple[int, str]:
 
 
 def attempt_folder(resource: Resource, number: int) -> str:
-    """Where the files of an attempt are. Raises ResourceNotFound where they are not kept."""
+    """Return the path of an attempt's files. Raises ResourceNotFound if they were not kept."""
     base = resource.paths['base']
     if number == resource.entry.attempt:
         return base
@@ -158,7 +158,7 @@ def _names(folder: str) -> list[str]:
 
 
 def differences(resource: Resource, before: int, after: int) -> Iterator[str]:
-    """In what two attempts differ: args, result, traceback and logs, as `diff -u` shows it."""
+    """Compare args, result, traceback and logs of two attempts, in the format of `diff -u`."""
     folders = [(number, attempt_folder(resource, number)) for number in (before, after)]
     for name in ('args', *COMPARED):
         texts = [(f'{number}/{name}', _lines_of(folder, name)) for number, folder in folders]
@@ -167,7 +167,7 @@ def differences(resource: Resource, before: int, after: int) -> Iterator[str]:
 
 
 def _lines_of(folder: str, name: str) -> list[str]:
-    """A file of an attempt, the end of it where it is long; its args are in its record."""
+    """Return the lines of an attempt's file, or of its end; args come from its record."""
     try:
         with fileops.opened(folder, fileops.LOOK) as opened_folder:
             if name != 'args':
@@ -186,7 +186,7 @@ def _lines_of(folder: str, name: str) -> list[str]:
 
 
 def prometheus(project: Project) -> str:
-    """Counts and durations in the text format of Prometheus."""
+    """Return counts and durations in Prometheus's text format."""
     stats = project.stats()
     running = dict.fromkeys(stats, 0)
     for row in project.query(status='pending'):

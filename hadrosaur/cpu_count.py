@@ -1,4 +1,4 @@
-"""How many processors this process may use, and how many threads each of several workers should start."""
+"""How many processors this process may use, and how many threads each worker should start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THREADS_OF = (
 
 
 def processors() -> int:
-    """How many processors this process may use: by its affinity, and by the limits of its control groups."""
+    """Return the number of processors this process may use, by CPU affinity and control groups."""
     try:
         mine = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
@@ -30,10 +30,10 @@ def processors() -> int:
 
 
 def allowed_by_groups(own: str = _OWN_GROUPS, mounted: str = _GROUPS) -> float | None:
-    """The processors that Linux's control groups allow (``docker run --cpus``), None where they set no limit.
+    """Return the number of processors that control groups allow (``docker run --cpus``); None: no limit.
 
-    The least of what a group and those around it say, in both versions. In a container the path of the own
-    group is often that of the host, and what is mounted is the group itself: then that is asked.
+    It is the minimum over a group and its parents, for both versions of control groups. In a container, the
+    path of the own group is often that of the host, and the group itself is mounted: then that one is read.
     """
     found = []
     for line in _read(own).splitlines():
@@ -62,7 +62,7 @@ def _limit_of_one(group: str) -> float | None:
 
 
 def _quotient(quota: str = '', period: str = '') -> float | None:
-    """None where there is no limit: ``max`` in version two, -1 in version one."""
+    """Parse a quota; None if there is no limit: ``max`` in version two, -1 in version one."""
     if not (quota.isdecimal() and period.isdecimal()) or not int(period):
         return None
     return int(quota) / int(period)
@@ -77,9 +77,9 @@ def _read(path: str) -> str:
 
 
 def limited_threads(workers: int, wanted: int | None) -> dict[bytes, bytes]:
-    """Environment variables for each of so many workers, so that all together use each processor once.
+    """Return environment variables for workers, so that all together use each processor once.
 
-    What the environment sets already stays, but for a number that was ``wanted``.
+    Variables in the environment are kept, unless a number was ``wanted``.
     """
     number = str(wanted or max(1, processors() // workers)).encode()
     names = map(os.fsencode, THREADS_OF)

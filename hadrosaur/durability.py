@@ -1,7 +1,7 @@
-"""Waiting for the disk: what ``durable=True`` does beyond syncing the files that hadrosaur itself writes.
+"""Sync to disk what ``durable=True`` promises beyond the files that hadrosaur itself writes.
 
-A file is on the disk when its bytes are, and its name in its folder, and the folder's name in the folder
-above, up to one that was there before.
+A file is on disk when its bytes are, its name is in its folder, and the folder's name is in the folder above,
+up to one that existed before.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _above_synced: set[tuple[str, int]] = set()  # collections whose name, and what 
 
 
 def sync_above(collection_path: str) -> None:
-    """Wait until the names of what is in a collection's folder are on the disk, and those of all above it.
+    """Sync the names in a collection's folder and in all folders above it.
 
-    The latter once for each process: from then on they are.
+    The latter only once per process.
     """
     with fileops.opened(collection_path) as folder:
         fileops.sync_folder(folder)

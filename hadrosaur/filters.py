@@ -1,4 +1,4 @@
-"""Filters as people write them, on the command line and in an address: ``2h``, ``score>0.9``."""
+"""Parse filters as people write them on the command line and in addresses: ``2h``, ``score>0.9``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMPARISON = re.compile(r'([^=<>!]+)(!=|<=|>=|=|<|>)(.*)', re.DOTALL).fullmatch
 
 
 def span(text: str) -> float:
-    """Seconds, of ``90``, ``90s``, ``5m``, ``2h`` or ``7d``. Raises ValueError."""
+    """Parse ``90``, ``90s``, ``5m``, ``2h`` or ``7d`` into seconds. Raises ValueError."""
     match = _SPAN(text) or _SPAN(f'{text}s')
     if match is None:
         raise ValueError(f'{text!r} is no duration: write 90, 90s, 5m, 2h or 7d')
@@ -24,7 +24,7 @@ def span(text: str) -> float:
 
 
 def point_in_time(text: str) -> timedelta | str:
-    """A timedelta for ``2h``; ISO text, which the Project reads as time of this machine, as it is."""
+    """Parse ``2h`` into a timedelta; return ISO text unchanged, which the Project reads as local time."""
     if match := _SPAN(text):
         try:
             return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
@@ -42,7 +42,7 @@ def _short(text: str) -> str:
 
 
 def comparison(text: str) -> tuple[str, str, Any]:
-    """A key, an operator and a value, which is JSON if it parses, else text. Raises ValueError."""
+    """Parse (key, operator, value); the value is JSON if it parses, else text. Raises ValueError."""
     found = _COMPARISON(text)
     if found is None:
         raise ValueError(f'{text!r} is no KEY=VALUE; instead of = there may be != < <= > >=')
@@ -54,7 +54,7 @@ def comparison(text: str) -> tuple[str, str, Any]:
 
 
 def wanted(comparisons: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
-    """What `Project.query` takes for args or result; all comparisons of one key hold."""
+    """Combine comparisons for `Project.query`; all comparisons of one key must hold."""
     tests: dict[str, list[Any]] = {}
     for key, operator, value in comparisons:
         tests.setdefault(key, []).extend((operator, value))

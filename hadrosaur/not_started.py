@@ -1,4 +1,4 @@
-"""What is told of a job whose directory tells nothing: its run never began, or could not be written."""
+"""Results of jobs that left no trace in their directory: not started, or not writable."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .records import Job, RunResult, format_time
 
 
 def not_started(job: Job, error_type: str, error: str, traceback: str = '') -> RunResult:
-    """The outcome of a job whose run never began: its folder, and so its row, are as they were.
+    """Return the result of a job whose run could not start; folder and row are unchanged.
 
     Args:
         job: The job.
-        error_type: Why it could not begin,
-        error: and the same in one line.
-        traceback: What error.log would say.
+        error_type: Type of the error.
+        error: Its message in one line.
+        traceback: What error.log would contain.
     """
     run_result = unsaved(job, error_type, error)
     traceback = traceback or f'{error_type}: {error}\n'
@@ -23,7 +23,7 @@ def not_started(job: Job, error_type: str, error: str, traceback: str = '') -> R
 
 
 class Unloadable(NamedTuple):
-    """Stands for a function that could not be loaded in this process. Its resources are not begun."""
+    """Stands for a function that could not be loaded in this process; its resources are not started."""
 
     error_type: str
     summary: str
@@ -45,7 +45,7 @@ class Unloadable(NamedTuple):
 
 
 def unsaved(job: Job, error_type: str, error: str) -> RunResult:
-    """The outcome of a run that had begun and could not be written down, not even as failed."""
+    """Return the result of a run that could not be written, not even as failed."""
     from . import fingerprint  # its patterns take 3 ms to compile, which a worker need not wait for
 
     entry = job.entry('error').change(

@@ -1,9 +1,8 @@
-"""How far a run says it is: ``hadrosaur.current().progress(0.3, 'epoch 3')``.
+"""Progress of a run: ``hadrosaur.current().progress(0.3, 'epoch 3')``.
 
-What a run says last stands in a file of its folder, rewritten in place by each call: no row of the index and
-no file is made anew, so that a function may call it as often as it likes (20 µs; two cores, Python 3.11,
-2026). The file names the run and counts only as long as the record says that this run is under way; it goes
-with the run, and what a killed one leaves is swept with other litter.
+The last report is in a file of the run's folder, rewritten in place by each call, without a row or a new
+file: a call costs 20 µs (two cores, Python 3.11, 2026). The file names the run and is valid only while the
+record says that this run is in progress. It is removed with the run; leftovers of killed runs are swept.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ os.register_at_fork(after_in_child=_in_child)
 
 
 class Report:
-    """What one run says. A child that it forks may say it too, once the run itself has."""
+    """The progress report of one run; a forked child may use it too, once the run itself has."""
 
     def __init__(self, folder: str, run: str, process: int) -> None:
         self._folder = folder
@@ -45,7 +44,7 @@ class Report:
         self._is_over = self._has_warned = False
 
     def say(self, fraction: Any, text: Any) -> None:
-        """Write it down. What cannot be written is no reason for a run to fail."""
+        """Write the report; an error in writing is ignored."""
         data = self._document(self._checked(fraction), text)
         with contextlib.suppress(OSError), _guard:
             if self._known is None:
@@ -84,7 +83,7 @@ class Report:
             self._known = os.fstat(self._fd)
 
     def end(self) -> None:
-        """The run is over: its file goes, and a thread that it left behind says nothing more."""
+        """Remove the file; threads that the run left behind can no longer report."""
         with _guard:
             self._is_over = True
             known, self._known = self._known, None
@@ -96,13 +95,13 @@ class Report:
 
 
 class Says:
-    """A run that may say how far it is. What it needs for that is made by its first word."""
+    """A run that may report progress; resources for it are created on first use."""
 
     _report: Report | None = None
     _has_ended = False
 
     def _reported(self, folder: str, run: str, process: int) -> Report | None:
-        """What it says it through, in the process that it runs in; None once it has ended."""
+        """Return the report of the process that runs it; None once it has ended."""
         if self._report is None:
             with _guard:
                 if not self._has_ended:
@@ -117,9 +116,9 @@ class Says:
 
 
 def read(folder: int, record: dict[str, Any] | None = None) -> Progress | None:
-    """What the run that is under way in an open directory has said last; None where it has said nothing.
+    """Return the last report of the run in progress in an open directory; None if there is none.
 
-    ``record``: its record.json, where that was read already. Raises OSError.
+    ``record``: its record.json, if it was read already. Raises OSError.
     """
     try:
         data = fileops.read(directory.PROGRESS, folder, 2 * _SIZE)

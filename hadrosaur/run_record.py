@@ -1,7 +1,7 @@
-"""What one run leaves in record.json and in its row, formatted as far as it is known when the run begins.
+"""record.json and row of one run, formatted in advance as far as known when the run begins.
 
-The texts are those of `directory.record_bytes`, in a third of its time: most of what the two records of a
-run say is the same, and needs no look at each field.
+The texts are those of `directory.record_bytes`, in a third of its time: most of the two records of a run is
+the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .records import INDEXED_RESULT, Entry, Job, Status
 
 @lru_cache(maxsize=64)
 def _of_collection(collection: str, version: str | None, index_result: int) -> tuple[str, str, str, str]:
-    """The parts of a record that all runs of a collection on this host have in common."""
+    """Return the parts of a record that all runs of a collection on this host share."""
     head = f'{{\n "format": {directory.FORMAT},\n "collection": {encode_basestring(collection)},\n "ident": '
     no_error = ',\n "error_type": null,\n "error": null,\n "error_group": null,\n'
     told = 'null' if version is None else encode_basestring(version)
@@ -39,10 +39,10 @@ class RunRecord:
 
     Attributes:
         job: The job.
-        attempt: The run's number in the life of the resource.
+        attempt: Number of the run in the life of the resource.
         way: How its output is captured.
-        cost: What it took; nothing is known while it runs.
-        finished_at: When it was over, as text; None while it runs.
+        cost: Time and memory; unknown during the run.
+        finished_at: End of the run as text; None during the run.
     """
 
     def __init__(self, job: Job, attempt: int, started_at: str, history: str | None, way: str) -> None:
@@ -75,21 +75,21 @@ class RunRecord:
         self._args = f',\n "args": {job.args}\n}}\n'
 
     def made_from(self, uses: str | None, counted: dict[str, Any], inputs: str | None) -> None:
-        """Have it tell what the function fetched, and the files that it was computed from."""
+        """Add what the function fetched, and its input files."""
         self._uses, self._inputs, self._counted = uses, inputs, counted
         cells = {'uses': uses, 'inputs': inputs, **{name: json.dumps(cell) for name, cell in counted.items()}}
         told = ''.join([f'"{name}": {cell},\n ' for name, cell in cells.items() if cell is not None])
         self._rest = f'{self._before}{told}"capture": "{self.way}"'
 
     def begun(self) -> bytes:
-        """The record.json that says begun."""
+        """Return the record.json of a run in progress."""
         return (
             f'{self._head}begun{self._begun}null,\n "duration": null{self._where}null,\n "max_rss": null'
             f'{self._rest}{self._args}'
         ).encode()
 
     def completed(self, result: bytes) -> bytes:
-        """The record.json of a run that is over, and gave this result.json."""
+        """Return the record.json of a completed run with this result.json."""
         duration, cpu, peak = self.cost
         begun = f'{self._head}completed{self._begun}"{self.finished_at}",\n "duration": {duration}'
         used = f'{self._where}{cpu},\n "max_rss": {"null" if peak is None else peak}{self._rest}'
@@ -97,12 +97,12 @@ class RunRecord:
         return f'{begun}{used}{checked}{self._index_result}{self._args}'.encode()
 
     def failed(self, entry: Entry, frame: str | None) -> bytes:
-        """The record.json of a run that failed: ``entry`` tells of what, ``frame`` where."""
+        """Return the record.json of a failed run; ``frame`` is the place in the user's code."""
         more = {'capture': self.way, **self._counted, 'error_frame': frame}
         return directory.record_bytes(entry, 'error', self.job.run, **more)
 
     def entry(self, status: Status, result: str | None = None, mtime: int | None = None) -> Entry:
-        """The row. A result is in it where it is short enough; ``mtime``: when status.json was written."""
+        """Return the row, with the result if it is short enough; ``mtime`` is that of status.json."""
         job, (duration, cpu, peak) = self.job, self.cost
         spec = job.spec
         return Entry((

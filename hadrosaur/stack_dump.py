@@ -1,10 +1,10 @@
-"""The Python stack of a running worker, for whoever asks from another process (Linux).
+"""The Python stack of a running worker, read from another process (Linux).
 
-A worker has `faulthandler` write its stacks into memory that has a name and no file, at a signal that
-programs do not use. Whoever asks finds that memory among the worker's descriptors, which proves that
-the process is a worker and listens, sends the signal and reads what was added. So nothing is ever
-sent to a process that would die of it, or to one that merely has the same number. The
-handler runs in C: it answers from a loop that never ends and from inside a library too.
+A worker has `faulthandler` write its stacks to an anonymous, named memory file, on a signal that programs do
+not use. The reader finds that file among the worker's descriptors, which proves that the process is a worker
+and handles the signal. Then it sends the signal and reads what was added. So no signal is ever sent to a
+process that would die of it, or that merely has the same number. The handler is C code: it also answers from
+an endless loop, or from inside a library.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IS_POSSIBLE = all(hasattr(os, name) for name in ('memfd_create', 'pidfd_open')) 
 
 
 class NoStack(Exception):
-    """Why the stack cannot be had, in a sentence."""
+    """Why the stack cannot be read, in a sentence."""
 
 
 def _number() -> int:
@@ -33,7 +33,7 @@ def _number() -> int:
 
 
 def listen() -> None:
-    """Be ready to be asked; called once in each worker."""
+    """Prepare to be asked; called once in each worker."""
     if IS_POSSIBLE:
         with contextlib.suppress(OSError):  # it works without
             fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
@@ -41,7 +41,7 @@ def listen() -> None:
 
 
 def ask(pid: int) -> str:
-    """What `faulthandler` says of a worker of this user on this machine. Raises NoStack."""
+    """Return the stacks of a worker of this user on this machine. Raises NoStack."""
     if not IS_POSSIBLE:
         raise NoStack('stacks can be asked for on Linux only')
     try:
@@ -59,7 +59,7 @@ def ask(pid: int) -> str:
 
 
 def _memory(pid: int) -> int:
-    """A descriptor of the memory that a worker writes its stacks to."""
+    """Open the memory file that a worker writes its stacks to."""
     if os.stat(f'/proc/{pid}').st_uid != os.geteuid():
         raise NoStack(f'process {pid} belongs to another user')
     try:
@@ -78,7 +78,7 @@ def _memory(pid: int) -> int:
 
 
 def _is_caught(pid: int) -> bool:
-    """Does the process still handle the signal, which would kill it otherwise?"""
+    """Whether the process still handles the signal, which would otherwise kill it."""
     with open(f'/proc/{pid}/status', encoding='ascii', errors='replace') as file:
         for line in file:
             if line.startswith('SigCgt:'):

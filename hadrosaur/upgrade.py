@@ -29,9 +29,9 @@ BUSY_SECONDS = 60.0  # to wait for another process's transaction, as the index d
 
 
 def find_migrations() -> Path:
-    """The folder of revisions: in the package (a wheel) or beside it (a checkout).
+    """Return the folder of revisions: in the package (a wheel) or beside it (a checkout).
 
-    Raises UpgradeFailed where there is none.
+    Raises UpgradeFailed if there is none.
     """
     package = Path(__file__).parent
     for folder in (package / 'migrations', package.parent / 'migrations'):
@@ -43,9 +43,9 @@ def find_migrations() -> Path:
 
 
 def stored_revision(path: str | Path) -> str | None:
-    """The revision of an index file, None where it has none; changes nothing.
+    """Return the revision of an index file, None if it has none; changes nothing.
 
-    Raises IndexFault where it is no file, or cannot be read.
+    Raises IndexFault if it is not a file or cannot be read.
     """
     is_whole = True  # without what waits in another file
     modes = ['mode=ro', 'immutable=1']  # the second where SQLite may not make its -shm
@@ -76,7 +76,7 @@ def stored_revision(path: str | Path) -> str | None:
 
 
 def upgrade_index(path: str | Path, stored: str | None = None, *, migrations: Path | None = None) -> None:
-    """Bring an index file to head, in one transaction.
+    """Upgrade an index file to the latest revision, in one transaction.
 
     Args:
         path: The index file.
@@ -84,7 +84,7 @@ def upgrade_index(path: str | Path, stored: str | None = None, *, migrations: Pa
         migrations: The folder of revisions, if not our own.
 
     Raises:
-        UpgradeFailed: Something went wrong; the file is as it was.
+        UpgradeFailed: The upgrade failed; the file is unchanged.
     """
     from alembic import command
     from alembic.config import Config
@@ -106,7 +106,7 @@ def upgrade_index(path: str | Path, stored: str | None = None, *, migrations: Pa
 
 
 def make_engine(path: str | Path) -> Engine:
-    """An engine whose transactions begin at BEGIN, cover DDL, and write from their start."""
+    """Create an engine whose transactions start at BEGIN, cover DDL, and lock for writing at once."""
     from sqlalchemy import URL, create_engine, event
     from sqlalchemy.pool import NullPool
 

@@ -1,12 +1,12 @@
-"""``setup=``: what the function of a collection needs made once in each worker, a model or a connection.
+"""``setup=``: create what a function needs once in each worker, such as a model or a connection.
 
-A worker is a worker process, or a thread of the program that computes. In each the setup is called by the
-first run that needs it, and its value serves all runs after it there. It is called anew where it has
-changed: another function, or one that refers to other things.
+A worker is a worker process, or a thread of the program that computes. In each, the setup is called before
+the first run that needs it, and its value serves all later runs there. It is called again if it has changed:
+another function, or one that refers to other things.
 
-A setup that fails makes the run an error, as its function would. It is not called again for a multiple of
-the time that it took to fail, and runs that come in this time end in the same error: of ten thousand
-resources, not each waits a minute for what cannot be had.
+A setup that fails makes the run fail. It is not called again for a multiple of the time that it took to fail,
+and runs in this period end in the same error, so that ten thousand resources do not each wait a minute for
+the same failure.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ LONGEST_PAUSE = 60.0  # seconds, if it did not itself take longer
 
 
 def pause_after(took: float) -> float:
-    """Seconds in which a setup is not called again that took so long to fail."""
+    """Return the seconds for which a failed setup is not called again."""
     return max(took, min(PATIENCE * took, LONGEST_PAUSE))
 
 
 class Prepared:
-    """A function, with its setup and what names its inputs where it has them, on their way to a worker."""
+    """A function with its setup and inputs function, to be sent to a worker."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Prepared:
         return (Prepared, (self.function, self.setup, mark, self.inputs))
 
     def mark(self, in_worker: bool) -> object:
-        """What stands for this very setup. In its own program that is the object."""
+        """What identifies this setup; in its own program, the object itself."""
         if not in_worker:
             return id(self.setup)
         self._mark = self._mark or _mark_of(self.setup) or str(id(self.setup))
@@ -74,9 +74,9 @@ def _name(function: Any) -> str:
 
 
 def _mark_of(setup: Any) -> str:
-    """A digest of all that a setup is made of; '' outside of workers and what is sent to them.
+    """Return a digest of everything a setup consists of; '' outside of workers.
 
-    It may refer to its project, which holds the setup itself: inside of it no other is looked at.
+    A setup may refer to its project, which refers to the setup; that recursion is cut.
     """
     global _is_marking
     cloudpickle = sys.modules.get('cloudpickle')
@@ -93,7 +93,7 @@ _is_marking = False
 
 
 def refuse(prepared: Prepared) -> None:
-    """Raises ValueError for a setup that takes arguments, and for inputs that cannot be called."""
+    """Raise ValueError for a setup that takes arguments, or inputs that cannot be called."""
     import inspect
 
     setup, inputs = prepared.setup, prepared.inputs
@@ -120,11 +120,11 @@ def refuse(prepared: Prepared) -> None:
 
 
 class Made:
-    """What a setup has made in one worker.
+    """The value of a setup in one worker.
 
     Attributes:
-        value: What the function finds as ``current().setup``.
-        guard: Held while it is made.
+        value: The value of ``current().setup``.
+        guard: Lock held while it is created.
         uses: What it fetched: every run that it serves depends on it.
     """
 
@@ -159,11 +159,11 @@ class Made:
 
     @property
     def error(self) -> BaseException | None:
-        """What it failed of just now; None where it is to be called."""
+        """The error of a recent failure; None if it is to be called."""
         return self._error if time.monotonic() < self._until else None
 
     def end(self) -> None:
-        """Let a generator go on behind its ``yield``; what it raises is told, and harms nobody."""
+        """Resume the generator after its ``yield``; errors are reported and otherwise ignored."""
         generator, self._generator = self._generator, None
         if generator is None or not self.is_made:
             return
@@ -183,7 +183,7 @@ def _first_of(generator: Generator[Any, Any, Any]) -> Any:
 
 
 class _Worker:
-    """The values of one worker: by what stands for their setups, and what each collection uses."""
+    """The values of one worker, by setup, and which collection uses which."""
 
     def __init__(self) -> None:
         self.made: dict[object, Made] = {}
@@ -206,9 +206,9 @@ _of_parents: list[object] = []  # not ours to end, nor to be collected in a fork
 
 
 def here(prepared: Prepared, base: str, collection: str, *, in_worker: bool) -> Made:
-    """What the setup of a collection has made, or is to make, in this worker.
+    """Return the setup of a collection in this worker, created or to be created.
 
-    Of a worker process there is one, whichever thread of it computes.
+    A worker process has one, whichever of its threads computes.
     """
     thread = threading.main_thread() if in_worker else threading.current_thread()
     worker = _workers.get(thread)

@@ -243,6 +243,13 @@ MUTANTS = {
             'version for version in versions',
             f'{API}rows_are_found_by_phase_host_version_and_attempt',
         ),
+        Mutant(
+            'api: an example in the help is too long for a terminal',
+            'cli/stale.py',
+            '  hadrosaur run jobs:proj --stale          recompute',
+            '  hadrosaur run jobs:proj --stale               recompute',
+            'test_cli.py::test_help_fits_a_terminal_of_80_columns[stale]',
+        ),
     ],
     'the page': [
         Mutant(

@@ -51,6 +51,13 @@ main()
 # --- help ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('name', ['', *VERBS])
+def test_help_fits_a_terminal_of_80_columns(name):
+    """No line is longer, those of the examples included."""
+    shown = call(*filter(None, [name]), '-h')
+    assert not [line for line in shown.stdout.splitlines() if len(line) > 80]
+
+
 def test_help_lists_every_verb():
     """``hadrosaur -h`` names each verb with its sentence, and begins with worked examples."""
     for option in ('-h', '--help'):

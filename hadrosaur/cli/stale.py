@@ -16,7 +16,7 @@ from .query import FORMS, ident_line
 Examples:
   hadrosaur stale base
   hadrosaur stale base sheets --json
-  hadrosaur run jobs:proj --stale             recompute them, dependencies first
+  hadrosaur run jobs:proj --stale          recompute them, dependencies first
 """
 )
 @BASE

@@ -1,4 +1,4 @@
-"""How a batch stands, in one line: for whoever interrupts it."""
+"""The state of a batch in one line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def in_words(counts: Counts, interrupted: int, length: int | None) -> str:
-    """What is completed, failed, interrupted and not begun.
+    """Describe what is completed, failed, interrupted and not started.
 
     Args:
-        counts: The counts; what was interrupted is among the errors.
-        interrupted: How many were.
-        length: How many were asked for; None: nobody knows.
+        counts: The counts; interrupted resources are among the errors.
+        interrupted: Number of interrupted ones.
+        length: Number of resources requested; None if unknown.
     """
     words = [f'{counts.completed} completed']
     if counts.reused:

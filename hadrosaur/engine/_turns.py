@@ -1,4 +1,4 @@
-"""Jobs of collections that may not run all at once: they wait for their turn outside of the executor."""
+"""Back-pressure for collections with limits: their jobs wait for their turn outside of the executor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """Hands out submissions, so many of a collection at a time. Whoever calls holds the dispatcher's lock.
+    """Hands out submissions, a limited number of a collection at a time.
+
+    The caller holds the dispatcher's lock.
 
     Args:
-        workers: How many runs the executor has at a time.
+        workers: Number of concurrent runs of the executor.
     """
 
     def __init__(self, workers: int) -> None:
@@ -26,14 +28,14 @@ class Turns:
         self._out: Counter[str] = Counter()
 
     def hold(self, submissions: list[Submission]) -> None:
-        """Take submissions of one collection that wait for their turn."""
+        """Add submissions of one collection that wait for their turn."""
         self._held.setdefault(submissions[0].collection.name, deque()).extend(submissions)
 
     def __iter__(self) -> Iterator[Submission]:
         return (submission for held in self._held.values() for submission in held)
 
     def next(self) -> Submission | None:
-        """One whose turn it is."""
+        """Return a submission whose turn it is."""
         for name, held in self._held.items():
             if held and self._out[name] < (held[0].collection.spec.at_once or self._workers):
                 return self._sent(held.popleft())
@@ -46,20 +48,20 @@ class Turns:
         return submission
 
     def put_off(self, submission: Submission, later: float) -> float:
-        """Others have all places, or it is too soon; returns the seconds until it is to try again."""
+        """Note that it may not start yet; returns the seconds until the next try."""
         self._sent(submission)  # a retry has come by itself
         submission.put_off += 1
         return limits.pause(later, submission.put_off)
 
     def free(self, submission: Submission) -> None:
-        """It has run, or will not."""
+        """Note that it has run, or will not."""
         submission.put_off = 0
         if submission.has_turn:
             submission.has_turn = False
             self._out[submission.collection.name] -= 1
 
     def drop(self, runs: Container[str]) -> list[Submission]:
-        """Take back those of them that have not had their turn."""
+        """Remove those that have not had their turn."""
         dropped = [submission for submission in self if submission.job.run in runs]
         for name, held in self._held.items():
             self._held[name] = deque(submission for submission in held if submission.job.run not in runs)

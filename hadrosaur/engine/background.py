@@ -1,4 +1,4 @@
-"""Work that goes on while the program does something else."""
+"""Background work: single resources computed while the program goes on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Background(Guarded):
-    """Workers that are made at the first use and kept warm until `close`; a forked child has its own."""
+    """Workers that are created on first use and kept until `close`; a forked child gets its own."""
 
     def __init__(self, store: Store) -> None:
         super().__init__()
@@ -26,20 +26,20 @@ class Background(Guarded):
 
     @property
     def dispatcher(self) -> Dispatcher | None:
-        """What carries it out, once it was started in this process."""
+        """The dispatcher, once it was started in this process."""
         made = self._made
         return made[1] if made is not None and made[0] == os.getpid() else None
 
     @property
     def count(self) -> int:
-        """How many resources are under way."""
+        """Number of resources in flight."""
         dispatcher = self.dispatcher
         return len(dispatcher) if dispatcher is not None and dispatcher.fault is None else 0
 
     def submit_background(self, collection: Collection, job: Job, args: str | None) -> None:
-        """Have a job carried out; its directory says pending before this returns.
+        """Submit a job; its directory says pending before this returns.
 
-        ``args``: canonical JSON of those that were given, None where none were.
+        ``args``: canonical JSON of the args that were given, None if none were.
         """
         with self._guard:  # to the end, so that no job meets a dispatcher that is just being closed
             dispatcher = self._dispatcher()
@@ -68,17 +68,17 @@ class Background(Guarded):
         return dispatcher
 
     def keys(self, collection: str | None, ident: str | None) -> list[tuple[str, str]]:
-        """What is under way of this: (collection, ident) of each."""
+        """Return (collection, ident) of everything in flight that matches."""
         dispatcher = self.dispatcher
         return [each.job.key for each in dispatcher.in_flight(collection, ident)] if dispatcher else []
 
     def wait(self, collection: str | None, ident: str | None, timeout: float | None) -> bool:
-        """Wait until nothing of this is under way; False if that took longer than ``timeout`` seconds."""
+        """Wait until nothing of this is in flight; False if that takes longer than ``timeout`` seconds."""
         dispatcher = self.dispatcher
         return dispatcher is None or dispatcher.wait_idle(collection, ident, timeout)
 
     def close(self, *, cancel: bool) -> None:
-        """Wait for what is under way, or kill it; then give the workers back."""
+        """Wait for what is in flight, or kill it; then stop the workers."""
         try:
             if not cancel:
                 self.wait(None, None, None)

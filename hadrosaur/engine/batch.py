@@ -1,4 +1,4 @@
-"""Many resources of one collection, pulled lazily from the user's iterable, yielded as they finish."""
+"""Many resources of one collection: consumed lazily from the user's iterable, yielded as they finish."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Batch(Iterator[Resource]):
 
     @property
     def dispatcher(self) -> Dispatcher | None:
-        """What carries it out, once it was started."""
+        """The dispatcher, once it was started."""
         return self._dispatcher if os.getpid() == self._process else None
 
     @property
@@ -269,7 +269,7 @@ class Batch(Iterator[Resource]):
             self._poll_elsewhere(time.monotonic())
 
     def _land(self, submission: Submission, run_result: RunResult) -> bool:
-        """Have it yielded; False where somebody computes it again before its result was read."""
+        """Queue a resource to be yielded; False if it is being computed again before its result was read."""
         is_served = not (run_result.fresh or run_result.not_started)
         if is_served and self._is_submitted_anew(submission, run_result.entry):
             return True
@@ -295,7 +295,7 @@ class Batch(Iterator[Resource]):
     # --- pulling the user's idents -----------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Pull idents until the executor has enough, or something is ready to be yielded."""
+        """Consume idents until the executor has enough, or something is ready to be yielded."""
         if self._exhausted or (self._dispatcher and not self._is_hungry(REFILL)):
             return
         if not self._runs_users_code:
@@ -307,7 +307,7 @@ class Batch(Iterator[Resource]):
             self._let_parent_go()
 
     def _let_parent_go(self) -> None:
-        """Close the collection's folder, which may be another one after the user's code has run."""
+        """Close the collection's folder, which user code may have replaced meanwhile."""
         parent, self._parent = self._parent, None
         if parent is not None:
             os.close(parent)
@@ -362,7 +362,7 @@ class Batch(Iterator[Resource]):
                     raise
 
     def _flight_of(self, item: Item) -> Submission | None:
-        """What is to be computed; None where it is done, being done, or cannot be."""
+        """Return a submission to be computed; None if it is done, in progress, or invalid."""
         collection = self._collection
         try:
             ident, args = named(item.ident, item.args, collection.name)
@@ -398,7 +398,7 @@ class Batch(Iterator[Resource]):
         return submission
 
     def _is_there(self, ident: str, args: str | None, folder: str, found: FolderState) -> bool:
-        """Is the resource done, and to be yielded as it is?"""
+        """Whether the resource is done and is to be yielded as it is."""
         if found.state == 'completed':
             if self._recompute and not self._was_asked_here(ident, folder, found):
                 return False
@@ -417,13 +417,13 @@ class Batch(Iterator[Resource]):
         return Submission(self._collection, job, args)
 
     def computed(self, idents: Iterable[str]) -> None:
-        """These were computed for this batch already, though not by it: once is enough."""
+        """Note that these were computed on behalf of this batch, so that they are not computed again."""
         self._computed.update(idents)
 
     def _was_asked_here(self, ident: str, folder: str, found: FolderState) -> bool:
-        """Is this a repeat of an ident that was computed in this batch? Once is enough.
+        """Whether the resource was computed in this batch already.
 
-        The run id in its record tells, whatever the clocks say, and nothing has to be remembered.
+        The run id in its record tells, independently of clocks and without remembering idents.
         """
         if ident in self._met or ident in self._computed:
             return True
@@ -432,7 +432,7 @@ class Batch(Iterator[Resource]):
         return isinstance(run, str) and run.startswith(self._name)
 
     def _reuse(self, ident: str, args: str | None, folder: str, found: FolderState) -> bool:
-        """Yield what is saved; False where it is damaged, or outdated by the collection's policies."""
+        """Yield the saved result; False if it is damaged, or outdated by the collection's policies."""
         if found.damage is not None:
             self._store.warn_of_damage(self._collection, ident, folder, found.damage)
             return False
@@ -444,7 +444,7 @@ class Batch(Iterator[Resource]):
         return True
 
     def _refuse(self, given: Any, error: HadrosaurError, folder: str = '%invalid') -> None:
-        """A bad ident among many is a counted error that names it; the rest goes on. Nothing is stored."""
+        """Count an invalid ident as an error that names it; the rest goes on, and nothing is stored."""
         self._tally['total'] += 1
         entry = Entry.make(
             collection=self._collection.name,
@@ -461,7 +461,7 @@ class Batch(Iterator[Resource]):
     # --- resources that someone else computes ------------------------------------------------------
 
     def _is_submitted_anew(self, submission: Submission, entry: Entry) -> bool:
-        """Somebody else's run, with other args or of another version than was asked for: policies decide."""
+        """Apply the policies to somebody else's run with other args or another version."""
         collection, ident, folder = submission.collection, submission.job.ident, submission.job.folder
         try:
             is_other = collection.is_wanted_anew(ident, entry, submission.args, recompute=self._recompute)
@@ -479,12 +479,12 @@ class Batch(Iterator[Resource]):
         return is_other
 
     def _forget(self, submission: Submission) -> None:
-        """It is neither on its way nor counted any more."""
+        """Remove it from the submissions and the counts."""
         self._in_flight.discard(submission.job.ident)
         self._tally['total'] -= 1
 
     def _closes_a_ring(self) -> bool:
-        """Inside a function: say what is waited for. What waits for that function ends in CycleError."""
+        """Inside a function: publish what is waited for; a cycle ends in CycleError."""
         running = context.current()
         if running is None or not self._held_by_others:
             return False
@@ -532,7 +532,7 @@ class Batch(Iterator[Resource]):
         return False
 
     def _is_given_up(self, submission: Submission, now: float) -> bool:
-        """Has whoever computed it gone? The lock is probed once a second at most."""
+        """Whether the process that computed it is gone; probes the lock at most once a second."""
         if now - submission.probed < 1.0:
             return False
         submission.probed = now

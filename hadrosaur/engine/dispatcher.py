@@ -1,4 +1,4 @@
-"""Jobs on their way: handed to an executor, written into the index, tried again where they failed."""
+"""The queue between callers and executors: submit jobs, write their rows, retry failed ones."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ MOST_WAITING = 10_000  # retries that may wait for their time while others go on
 def make_executor(
     executor: Any, listener: Listener, workers: int | None, threads: int | None = None
 ) -> Executor:
-    """The executor that a user asked for: a name, an address, an Executor or a dask Client.
+    """Create the executor for a name, an address, an Executor or a Dask Client.
 
-    Raises UnknownExecutor, ExecutorUnavailable, or ValueError for a bad number of workers.
+    Raises UnknownExecutor, ExecutorUnavailable, or ValueError for an invalid number of workers.
     """
     path = check_executor(executor, workers, threads)
     is_here = isinstance(executor, str) and executor in SHARING_THIS_PROCESS
@@ -55,10 +55,10 @@ def make_executor(
 
 
 def check_executor(executor: Any, workers: int | None, threads: int | None = None) -> str:
-    """The import path of the class that drives it; nothing is loaded or reached.
+    """Return the import path of the class that drives an executor, without loading or contacting anything.
 
-    Raises UnknownExecutor, ExecutorUnavailable for a Client of coroutines, or ValueError for a bad number of
-    workers or threads.
+    Raises UnknownExecutor, ExecutorUnavailable for an asynchronous Client, or ValueError for an invalid
+    number of workers or threads.
     """
     for name, number in (('workers', workers), ('threads', threads)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
@@ -81,7 +81,7 @@ def check_executor(executor: Any, workers: int | None, threads: int | None = Non
 
 
 def _foreign(executor: Any) -> str | None:
-    """Import path of what drives an executor that is not ours, None where it is none."""
+    """Return the import path of the class that drives a foreign executor; None if it is not one."""
     if isinstance(executor, str):
         if not executor.startswith('dask:'):
             return None
@@ -116,7 +116,7 @@ def _load(path: str) -> Callable[..., Executor]:
 
 
 class Submission:
-    """One resource on its way: its present job, the args that were given, and how often it was tried."""
+    """One resource in flight: its current job, the args that were given, and the number of retries."""
 
     __slots__ = (
         'args',
@@ -151,25 +151,25 @@ class Notifier:
         self._told = threading.Condition(threading.Lock())
 
     def notify(self) -> None:
-        """Wake all who wait."""
+        """Wake all waiting threads."""
         with self._told:
             self.version += 1
             self._told.notify_all()
 
     def wait(self, seen: int, seconds: float | None = None) -> None:
-        """Wait until the version is another than ``seen``, for so many seconds at most."""
+        """Wait until the version differs from ``seen``, for at most so many seconds."""
         with self._told:
             self._told.wait_for(lambda: self.version != seen, seconds)
 
 
 class Dispatcher:
-    """Hands jobs to an executor, writes outcomes into the index, tries failed ones again.
+    """Submits jobs to an executor, writes results into the index, retries failed ones.
 
     Attributes:
-        finished: What came of the submissions, oldest first, for whoever takes it.
-        news: Told whenever a submission has ended.
+        finished: Results of submissions, oldest first, for the caller to take.
+        news: Notified whenever a submission has ended.
         executor: The executor.
-        fault: What the executor died of, if it did.
+        fault: The error of the executor itself, if it failed.
     """
 
     def __init__(
@@ -199,12 +199,12 @@ class Dispatcher:
         self._clock = Clock(self._look_at_held)
 
     def __len__(self) -> int:
-        """How many submissions are on their way."""
+        """Number of submissions in flight."""
         return len(self._submissions)
 
     @property
     def busy(self) -> int:
-        """How many submissions the executor can go on with: all but retries whose time has not come."""
+        """Number of submissions that the executor can work on: all except delayed retries."""
         now = time.monotonic()
         while self._due and self._due[0] <= now:
             heapq.heappop(self._due)
@@ -212,11 +212,11 @@ class Dispatcher:
 
     @property
     def next_retry(self) -> float | None:
-        """When the next retry that waits may begin, by the monotonic clock."""
+        """When the next delayed retry may start, by the monotonic clock."""
         return self._due[0] if self._due else None
 
     def submit(self, submissions: list[Submission]) -> None:
-        """Queue submissions of one collection in the index, then hand them over."""
+        """Queue submissions of one collection in the index, then submit them to the executor."""
         jobs = [submission.job for submission in submissions]
         try:
             self._store.queue(jobs, running=self.executor.runs_at_once)
@@ -226,7 +226,7 @@ class Dispatcher:
             raise
 
     def take(self, submissions: list[Submission]) -> None:
-        """Hand over submissions that are queued in the index already."""
+        """Submit jobs that are queued in the index already."""
         runs = {submission.job.run for submission in submissions}
         with self._changing:
             for submission in submissions:
@@ -247,7 +247,7 @@ class Dispatcher:
         self._send(submissions, delay)
 
     def _give_turns(self) -> None:
-        """Hand over what has waited for its turn. Without the lock, for the reason that `take` has."""
+        """Submit what has waited for its turn; without holding the lock, for the reason given in `take`."""
         while True:
             with self._changing:
                 submission = None if self._stopping else self._turns.next()
@@ -256,7 +256,7 @@ class Dispatcher:
             self._send([submission], 0.0)
 
     def _look_at_held(self) -> bool:
-        """Drop what somebody in another process wants cancelled before its turn has come."""
+        """Drop waiting submissions that another process wants cancelled."""
         with self._changing:
             held = [submission.job for submission in self._turns]
         for job in wanted_cancelled(held):
@@ -279,7 +279,7 @@ class Dispatcher:
             raise
 
     def in_flight(self, collection: str | None = None, ident: str | None = None) -> list[Submission]:
-        """What is on its way: all, a collection's, or one resource's."""
+        """Return what is in flight: everything, a collection's, or one resource's."""
         if collection is not None and ident is not None:
             submission = self._by_key.get((collection, ident))
             return [submission] if submission is not None else []
@@ -289,9 +289,9 @@ class Dispatcher:
     def wait_idle(
         self, collection: str | None = None, ident: str | None = None, seconds: float | None = None
     ) -> bool:
-        """Wait until nothing of this is on its way; False if that took longer than ``seconds``.
+        """Wait until nothing of this is in flight; False if that takes longer than ``seconds``.
 
-        Raises ExecutorFault where the executor has failed.
+        Raises ExecutorFault if the executor has failed.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -305,7 +305,7 @@ class Dispatcher:
             self.news.wait(seen, left)
 
     def _end(self, run: str) -> None:
-        """A submission is no longer on its way."""
+        """Remove a submission that is no longer in flight."""
         submission = self._submissions.pop(run, None)
         if submission is not None:
             self._by_key.pop(submission.job.key, None)
@@ -345,7 +345,7 @@ class Dispatcher:
         self.news.notify()
 
     def _is_put_off(self, submission: Submission, run_result: RunResult) -> bool:
-        """Its collection lets it not begin now: it keeps its turn, and comes again."""
+        """Whether its collection's limits delay it: then it keeps its turn and is tried again."""
         with self._changing:
             if run_result.later is None:
                 self._turns.free(submission)
@@ -359,7 +359,7 @@ class Dispatcher:
             return True
 
     def _is_tried_again(self, submission: Submission, run_result: RunResult) -> bool:
-        """A waiting retry holds up nobody: the executor keeps it until its time has come."""
+        """Whether it is retried; the executor keeps a delayed retry, so it blocks nobody."""
         if submission.retries >= submission.collection.retries:
             return False
         if not is_worth_a_retry(run_result, submission.collection.spec.retry_on):
@@ -379,7 +379,7 @@ class Dispatcher:
             return True
 
     def _is_asked_again(self, submission: Submission, run_result: RunResult) -> bool:
-        """Nobody else asks again for what someone had locked for a moment, perhaps only to look at it."""
+        """Whether it is tried again because somebody held its lock, perhaps only to read it."""
         if self._keep or run_result.entry.status != 'pending' or submission.asked >= ASKED_AGAIN:
             return False
         with self._changing:
@@ -391,7 +391,7 @@ class Dispatcher:
             return True
 
     def _is_computed_anew(self, submission: Submission, run_result: RunResult) -> bool:
-        """Somebody else was quicker, with other args or another version than the policies allow."""
+        """Whether somebody else's result, of other args or another version, has to be recomputed."""
         if self._keep or run_result.fresh or run_result.entry.status != 'completed':
             return False  # a batch judges for itself
         collection, job = submission.collection, submission.job
@@ -420,7 +420,7 @@ class Dispatcher:
             self._give_turns()
 
     def _forget(self, jobs: list[Job]) -> None:
-        """They were not begun, and will not be."""
+        """Remove submissions that were not started and will not be."""
         self._store.unqueue(jobs)
         if self._keep:
             self.dropped.extend(job.run for job in jobs if job.run in self._submissions)
@@ -437,7 +437,7 @@ class Dispatcher:
             self.news.notify()
 
     def check(self) -> None:
-        """Raises ExecutorFault where the executor itself has failed."""
+        """Raise ExecutorFault if the executor itself has failed."""
         if self.fault is not None:
             told = self.fault.message if isinstance(self.fault, ExecutorFault) else repr(self.fault)
             raise ExecutorFault(f'the executor failed: {told}') from self.fault
@@ -445,7 +445,7 @@ class Dispatcher:
     def cancel(self, collection: str | None = None, ident: str | None = None) -> int:
         """Stop submissions: all, a collection's, or one resource's; returns how many.
 
-        Those not begun are as if never asked for. Raises ExecutorFault where one cannot be stopped.
+        Those not started are withdrawn. Raises ExecutorFault if one cannot be stopped.
         """
         with self._changing:
             runs = {submission.job.run for submission in self.in_flight(collection, ident)}
@@ -456,14 +456,14 @@ class Dispatcher:
         return len(runs)
 
     def cancel_all(self) -> None:
-        """Stop every submission, for good; what runs in a thread goes on to its end."""
+        """Stop all submissions for good; runs in threads go on to their end."""
         with self._changing:
             self._stopping = True
         with contextlib.suppress(ExecutorFault):
             self.cancel()
 
     def stop(self, *, interrupt: bool) -> None:
-        """End everything, and leave nothing pending."""
+        """Stop everything, leaving nothing pending."""
         with self._changing:
             self._stopping = True
         self._clock.close()
