@@ -1,8 +1,8 @@
 """Rows of the index as a pandas or polars data frame, with suitable dtypes.
 
 Times are UTC timestamps, columns with missing values are nullable, status and phase are categories
-(polars: Enum-like strings). ``args``, ``result``, ``error_bases`` and ``history`` are Python values (polars:
-JSON text, since a column there has one type).
+(polars: Enum-like strings). ``args``, ``result`` and other columns of JSON are Python values (polars: JSON
+text, since a column there has one type).
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ import json
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from .columns import of_kind
 from .json_paths import MISSING, is_path, leaves, parse
-from .records import PUBLIC_COLUMNS, STATUSES, Entry
+from .records import PHASES, PUBLIC_COLUMNS, STATUSES, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-TIMES = ('queued_at', 'started_at', 'finished_at')
-INTEGERS = ('attempt', 'pid', 'max_rss')
-FLOATS = ('duration', 'cpu_seconds')
-VALUES = ('args', 'result', 'error_bases', 'history')
-PHASES = ('queued', 'running')
+TIMES, VALUES, INTEGERS, FLOATS = map(of_kind, ('time', 'JSON', 'integer', 'float'))
 
 
 def _columns(entries: Iterable[Entry]) -> dict[str, list[Any]]:

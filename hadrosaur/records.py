@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
+from . import columns
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,50 +26,19 @@ STATUSES: tuple[Status, ...] = ('pending', 'completed', 'error')
 Phase = Literal['queued', 'running']
 PHASES: tuple[Phase, ...] = ('queued', 'running')
 
-COLUMNS = (
-    'collection',
-    'ident',
-    'status',
-    'phase',
-    'args',
-    'args_hash',
-    'result',
-    'attempt',
-    'queued_at',
-    'started_at',
-    'finished_at',
-    'duration',
-    'error_type',
-    'error_bases',
-    'error',
-    'error_group',
-    'host',
-    'pid',
-    'cpu_seconds',
-    'max_rss',
-    'version',
-    'history',
-    'provenance',
-    'run',
-    'uses',
-    'inputs',
-    'path',
-    'session',
-    'changed',
-    'seen_mtime_ns',
-)
+COLUMNS = tuple(column.name for column in columns.COLUMNS)
 """The columns of the index table ``resources``, in order; an Entry holds one value for each."""
 
 INDEXED_RESULT = 2048
 """Bytes of a result.json that the index holds too, if a collection says nothing else."""
 
-PUBLIC_COLUMNS = COLUMNS[:27]
-"""The columns that users see; the last three are the index's own bookkeeping."""
+PUBLIC_COLUMNS = COLUMNS[: len(columns.PUBLIC)]
+"""The columns that users see; the others are the index's own bookkeeping."""
 
 _BLANK = dict.fromkeys(COLUMNS)
 _UNKNOWN = (None,) * (COLUMNS.index('host') - COLUMNS.index('finished_at'))
 _POSITION = {name: position for position, name in enumerate(COLUMNS)}
-_TIMES = frozenset({'queued_at', 'started_at', 'finished_at'})
+_TIMES = frozenset(columns.of_kind('time'))
 
 
 def format_time(seconds: float) -> str:

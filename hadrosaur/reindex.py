@@ -16,7 +16,7 @@ from . import canonical, directory, fileops, recover
 from .basedir import BaseDirectory
 from .errors import BaseIsNotADirectory, NotAProject, warn
 from .handle import of_one_run
-from .records import COLUMNS, CheckReport, Entry, Finding, ReindexReport
+from .records import COLUMNS, PUBLIC_COLUMNS, CheckReport, Entry, Finding, ReindexReport
 from .registry import collection_folders
 from .scan import GROUP, Folder, look_for, walk
 
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from .index import Index
     from .store import Store
 
-_COMPARED = ('status', 'args', 'args_hash', 'result', 'attempt', 'queued_at', 'started_at', 'finished_at',
-             'duration', 'error_type', 'error_bases', 'error', 'error_group', 'host', 'pid', 'cpu_seconds',
-             'max_rss', 'version', 'history', 'provenance', 'run', 'uses', 'inputs', 'path')  # fmt: skip
+_COMPARED = tuple(name for name in PUBLIC_COLUMNS if name not in ('collection', 'ident', 'phase'))
 _compared = operator.itemgetter(*map(COLUMNS.index, _COMPARED))
 
 

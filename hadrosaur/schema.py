@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .columns import COLUMNS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,40 +37,16 @@ APPLICATION_ID = 0x68647273
 """Marks the file as ours (PRAGMA application_id): the letters 'hdrs' as a big-endian 32-bit number,
 below 2**31 because SQLite keeps it signed, and not in SQLite's list of assigned ids (magic.txt)."""
 
-TABLE = """\
+_COLUMNS = '\n'.join(
+    f'    {column.name:13} {column.type + " NOT NULL" * column.is_required + ",":15} -- {column.meaning}'
+    for column in COLUMNS
+)
+
+TABLE = f"""\
 CREATE TABLE resources (
     -- One row for each resource. The directories are the truth: all of this can be made anew from them
     -- with `hadrosaur reindex`. Times are ISO-8601 in UTC; SQLite's date functions take them.
-    collection    TEXT NOT NULL,  -- name of the collection
-    ident         TEXT NOT NULL,  -- name of the resource in its collection
-    status        TEXT NOT NULL,  -- pending, completed or error
-    phase         TEXT,           -- of a pending one: queued or running
-    args          TEXT,           -- what the function was given, as a JSON object
-    args_hash     TEXT,           -- fingerprint of args
-    result        TEXT,           -- what the function returned, as JSON, where that is short
-    attempt       INTEGER,        -- runs so far, recomputes included
-    queued_at     TEXT,           -- when it was asked for
-    started_at    TEXT,           -- when the function was called
-    finished_at   TEXT,           -- when it was done, whatever came of it
-    duration      FLOAT,          -- seconds from started_at to finished_at
-    error_type    TEXT,           -- class of the exception
-    error_bases   TEXT,           -- the classes above it, as a JSON list
-    error         TEXT,           -- its message, in one line; the traceback is in error.log
-    error_group   TEXT,           -- fingerprint of the cause: failures that share it look alike
-    host          TEXT,           -- where it ran
-    pid           INTEGER,        -- in which process
-    cpu_seconds   FLOAT,          -- processor time, user and system
-    max_rss       INTEGER,        -- most memory in use, in bytes
-    version       TEXT,           -- version of the function, where the collection names one
-    history       TEXT,           -- earlier attempts, as a JSON list; the view attempts lists them
-    provenance    TEXT,           -- the note on its program, .hadrosaur/provenance/<this>.json
-    run           TEXT,           -- id of the run; empty where its record tells none
-    uses          TEXT,           -- what its function fetched, as a JSON list; the table uses lists it
-    inputs        TEXT,           -- files that it was computed from, as a JSON list
-    path          TEXT,           -- the resource's directory, relative to the base directory
-    session       TEXT,           -- of a pending one: the process that asked, as in .hadrosaur/sessions
-    changed       TEXT NOT NULL,  -- when this row was last written
-    seen_mtime_ns INTEGER,        -- when status.json was last seen to be written
+{_COLUMNS}
     CONSTRAINT resources_key PRIMARY KEY (collection, ident),
     CONSTRAINT resources_status_is_known CHECK (status IN ('pending', 'completed', 'error')),
     CONSTRAINT resources_phase_is_of_pending

@@ -26,6 +26,7 @@ from json.encoder import encode_basestring
 from typing import Any, Literal
 
 from .. import canonical, fileops, trees
+from ..columns import PUBLIC, of_kind
 from ..errors import InvalidArgs, InvalidIdent
 from ..records import COLUMNS, STATUSES, Entry, Status, format_time, parse_time
 from ._cells import MOST_USES as MOST_USES
@@ -287,18 +288,13 @@ def status_mtime(folder: int, below: str = '') -> int | None:
 
 # --- record.json -----------------------------------------------------------------------------------
 
-_RECORDED = (
-    'attempt', 'queued_at', 'started_at', 'finished_at', 'duration', 'error_type', 'error',
-    'error_group', 'host', 'pid', 'cpu_seconds', 'max_rss', 'version',
-)  # fmt: skip
+_OTHERWISE = {'collection', 'ident', 'status', 'phase', 'args_hash', 'provenance', 'run', 'path'}
+_RECORDED = tuple(column.name for column in PUBLIC if column.kind != 'JSON' and column.name not in _OTHERWISE)
 _MADE_FROM = ('uses', 'inputs')
 _OF_ERRORS = ('error_type', 'error_bases', 'error', 'error_group')
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    'attempt': int,
-    'pid': int,
-    'max_rss': int,
-    'duration': (int, float),
-    'cpu_seconds': (int, float),
+    **dict.fromkeys(of_kind('integer'), int),
+    **dict.fromkeys(of_kind('float'), (int, float)),
 }
 
 

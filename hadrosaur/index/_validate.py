@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import canonical
 from ..basedir import HIDDEN, INDEX
+from ..columns import COLUMNS as TABLE_COLUMNS
+from ..columns import PUBLIC
 from ..errors import IndexBusy, IndexFault, IndexTooNew, InvalidIdent, NotOurIndex
 from ..records import COLUMNS, STATUSES, Entry
 from ._connection import PARTS, PooledConnection, close, configure, connect
@@ -349,14 +351,13 @@ ALL = f'SELECT {", ".join(COLUMNS)} FROM resources'
 ONE = f'{ALL} WHERE collection = ? AND ident = ?'
 """Text that selects the row of a collection and an ident."""
 
-_TEXT = frozenset({str, type(None)})
-_NUMBER = frozenset({int, type(None)})
-_SECONDS = frozenset({float, int, type(None)})
-_KINDS = {
-    **dict.fromkeys(COLUMNS, _TEXT),
-    **dict.fromkeys(('collection', 'ident', 'status'), frozenset({str})),
-    **dict.fromkeys(('attempt', 'pid', 'max_rss', 'seen_mtime_ns'), _NUMBER),
-    **dict.fromkeys(('duration', 'cpu_seconds'), _SECONDS),
+_PYTHON: dict[str, set[type]] = {'TEXT': {str}, 'INTEGER': {int}, 'FLOAT': {float, int}}
+_TYPES = {
+    # Rows that are shown instead of what is stored have no `changed`.
+    column.name: frozenset(
+        _PYTHON[column.type] | (set() if column.is_required and column in PUBLIC else {type(None)})
+    )
+    for column in TABLE_COLUMNS
 }
 _STATUSES = frozenset(STATUSES)
 _STATUS = COLUMNS.index('status')
@@ -374,8 +375,8 @@ def entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
         return []
     columns = list(zip(*rows, strict=True))
     for name, column in zip(COLUMNS, columns, strict=True):
-        kinds = _KINDS[name]
-        if not _is_plainly(kinds, column) and not kinds.issuperset(map(type, column)):
+        types = _TYPES[name]
+        if not _is_plainly(types, column) and not types.issuperset(map(type, column)):
             raise Altered(f'the column {name} of a row holds what hadrosaur does not write there')
     if not _STATUSES.issuperset(columns[_STATUS]):
         raise Altered('a row has a status that there is not')
@@ -385,15 +386,15 @@ def entries(rows: list[tuple[Any, ...]]) -> list[Entry]:
     return list(map(Entry, rows))
 
 
-def _is_plainly(kinds: frozenset[Any], column: tuple[Any, ...]) -> bool:
+def _is_plainly(types: frozenset[Any], column: tuple[Any, ...]) -> bool:
     """Does one quick step show that the whole column is as it should be? Else it has to be looked through."""
     try:
-        if str in kinds:
+        if str in types:
             ''.join(column)
             return True
-        return type(sum(column)) in kinds
+        return type(sum(column)) in types
     except TypeError:
-        return column[0] is None and type(None) in kinds and column.count(None) == len(column)
+        return column[0] is None and type(None) in types and column.count(None) == len(column)
 
 
 def text(value: Any) -> str:
