@@ -2918,6 +2918,20 @@ MUTANTS = {
             'test_stale.py::test_one_collection_that_uses_itself',
         ),
         Mutant(
+            'stale: two who find it compute it twice',
+            'store.py',
+            'is_stale = looks and bool(collection.causes(',
+            'is_stale = looks or bool(collection.causes(',
+            'test_stale.py::test_two_who_find_it_stale_compute_it_once',
+        ),
+        Mutant(
+            'stale: idents of other collections are computed in the one that is named',
+            'project/__init__.py',
+            'for entry in self._query._rows() if entry.collection == self._collection}',
+            'for entry in self._query._rows()}',
+            'test_stale.py::test_fetch_many_of_what_is_stale_goes_from_the_leaves_up',
+        ),
+        Mutant(
             'inputs: a file that was only touched has changed',
             'inputs.py',
             'now.st_mtime_ns != mtime_ns and _digest(path, now.st_mtime_ns, now.st_ino) != digest',

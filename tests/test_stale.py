@@ -213,6 +213,8 @@ def test_fetch_many_of_what_is_stale_goes_from_the_leaves_up(base):
         assert calls.index('a/z') < calls.index('b/z') < calls.index('c/z')
         assert stale(proj) == {}
         assert proj.fetch_many('c', proj.query('c', stale=True), recompute=True).wait().total == 0
+        proj.resource('d')(lambda ident, args, subdir: proj.fetch('a', 'x').value)
+        proj.fetch('d', 'own')
         proj.fetch('a', 'x', recompute=True)
         assert repr(proj.query('c', stale=True)).startswith("<Query(collection='c', stale=True")
         calls.clear()
