@@ -90,7 +90,7 @@ def without_records(found):
 
 
 @pytest.mark.parametrize('end', ['.tar', '.tar.gz', '.tar.zst', '.tgz', '.tar.xz'])
-def test_what_was_exported_comes_in_equal(full, tmp_path, end):
+def test_what_was_exported_comes_in_equal(full, tmp_path, end, monkeypatch):
     """Files, modes, rows and provenance, into a base that was not there, by each kind of file."""
     if end == '.tar.zst':
         pytest.importorskip('backports.zstd' if os.sys.version_info < (3, 14) else 'compression.zstd')
@@ -104,7 +104,12 @@ def test_what_was_exported_comes_in_equal(full, tmp_path, end):
         assert (report.resources, report.same) == (out.resources, 0)
         assert new.get('coll', 'plain').provenance == told
         assert new.sql('SELECT * FROM uses') == used
+        packed, real = [], parcels.pack
+        monkeypatch.setattr(
+            parcels, 'pack', lambda origin, to: packed.append(origin.ident) or real(origin, to)
+        )
         again = new.import_(tmp_path / 'any.name')
+        assert len(packed) == len(set(packed)) == out.resources  # each is read once
         assert (again.resources, again.same) == (0, out.resources)
 
     assert without_records(files(tmp_path / 'new')) == without_records(files(full))
