@@ -707,7 +707,7 @@ def test_waiting_for_what_was_cancelled_before_it_was_begun(queued):
     pending = queued.get('coll', 'later')
     assert queued.cancel('coll', 'later') == 1
 
-    with pytest.raises(ResourceNotFound, match='was cancelled before it was begun'):
+    with pytest.raises(ResourceNotFound, match='was cancelled before it started'):
         pending.wait(60)
 
 
