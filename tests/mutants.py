@@ -1845,7 +1845,7 @@ MUTANTS = {
         Mutant(
             'a deleted or replaced index is not noticed (no inode check)',
             'index/_connection.py',
-            '        return found == self.mark and found != ()',
+            '        return signature == self.mark and signature != ()',
             '        return True',
             f'{OPENING}files_deleted_under_a_connection_are_noticed_before_the_next_write[deleted0]',
         ),
@@ -1873,8 +1873,8 @@ MUTANTS = {
         Mutant(
             'who waited for the lock does not look again, and builds once more',
             'index/_opening.py',
-            '                if isinstance(found, PooledConnection):  # another process was faster\n',
-            '                if isinstance(found, PooledConnection):\n'
+            '                if isinstance(outcome, PooledConnection):  # another process was faster\n',
+            '                if isinstance(outcome, PooledConnection):\n'
             '                    self._rebuild(None)\n',
             f'{OPENING}who_waited_for_the_lock_looks_again',
         ),
@@ -1979,8 +1979,8 @@ MUTANTS = {
         Mutant(
             'damage that SQLite describes in bytes that are no text is not taken for damage',
             'index/_validate.py',
-            '    except FAULTS:\n        return True\n    return not found',
-            '    except FAULTS:\n        return False\n    return not found',
+            '    except FAULTS:\n        return True\n    return not stored',
+            '    except FAULTS:\n        return False\n    return not stored',
             f'{OPENING}damage_that_is_met_in_mid_life_and_described_in_bytes_that_are_no_text',
         ),
         Mutant(
@@ -2147,7 +2147,7 @@ MUTANTS = {
         Mutant(
             'hard links are written through',
             'index/_validate.py',
-            'if found.st_nlink > 1 else',
+            'if status.st_nlink > 1 else',
             'if False else',
             f'{WHOSE}whatever_stands_in_its_place_costs_a_word_at_most[index.sqlite3-shm-hard link]',
         ),

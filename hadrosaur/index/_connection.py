@@ -87,8 +87,8 @@ class PooledConnection:
 
     def is_current(self) -> bool:
         """Whether the files are still those that were opened."""
-        found = self._look()
-        return found == self.mark and found != ()
+        signature = self._look()
+        return signature == self.mark and signature != ()
 
     def is_open(self) -> bool:
         """Are its descriptors its own? SQLite waits ten seconds for each lock on one that was closed."""
@@ -211,10 +211,10 @@ def contents(path: str) -> FileSignature:
 
 def _content(path: str) -> FileSignature:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         return ()
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def connect(path: str, mode: str) -> sqlite3.Connection:

@@ -75,12 +75,12 @@ def _at(path: Path, cell: str | None) -> Any:
 
 def _mismatch(path: Path, wanted: list[list[Test]], seen: list[tuple[str, Any]]) -> str | None:
     kinds = {_BOOLS.get(test.kind, test.kind) for group in wanted for test in group}
-    found = {_BOOLS.get(kind, kind) for kind in (kind_of(value) for _, value in seen)}
-    if kinds & found:
+    met = {_BOOLS.get(kind, kind) for kind in (kind_of(value) for _, value in seen)}
+    if kinds & met:
         return None
     ident, value = seen[0]
     return (
-        f'{path.text} is compared with {_named(kinds)}, and is {_named(found)} where it was looked at: in'
+        f'{path.text} is compared with {_named(kinds)}, and is {_named(met)} where it was looked at: in'
         f' {ident!r} it is {json.dumps(value)[:60]}; these are never equal, and neither is more'
     )
 
@@ -94,13 +94,13 @@ def _named(kinds: Iterable[str]) -> str:
 
 
 def _unknown(path: Path, sample: list[tuple[Any, ...]], names: list[str] | None) -> str:
-    known: dict[str, None] = {}
+    parts: dict[str, None] = {}
     for _, args, result in sample:
         cell = _at(Path(path.column), args if path.column == 'args' else result)
         if isinstance(cell, dict):
-            known.update(dict.fromkeys(leaves(path.column, cell)))
-    there = ', '.join(sorted(known)[:20]) or 'nothing'
-    close = get_close_matches(path.text, known, n=1)
+            parts.update(dict.fromkeys(leaves(path.column, cell)))
+    there = ', '.join(sorted(parts)[:20]) or 'nothing'
+    close = get_close_matches(path.text, parts, n=1)
     meant = f'; did you mean {close[0]}?' if close else ''
     of = f' of {", ".join(names)}' if names else ''
     return f'no row{of} has {path.text}; there is {there}{meant}'
@@ -108,8 +108,8 @@ def _unknown(path: Path, sample: list[tuple[Any, ...]], names: list[str] | None)
 
 def left_out(driver: sqlite3.Connection, names: list[str] | None) -> str | None:
     """Say so where the index holds only some of the results, going by the last ones of some collections."""
-    known = names if names is not None else [name for (name,) in driver.execute(COLLECTIONS)]
-    for name in known:
+    collections = names if names is not None else [name for (name,) in driver.execute(COLLECTIONS)]
+    for name in collections:
         lately = driver.execute(
             'SELECT ident, result IS NULL FROM resources WHERE collection = ? AND finished_at IS NOT NULL'
             f" AND status = 'completed' ORDER BY finished_at DESC LIMIT {_SAMPLE}",
@@ -142,12 +142,12 @@ def unknown_cause(
         ).fetchall()
         wanted = json.dumps(asked)
         is_type = name == 'error_type'
-        met = (is_kind(known, bases, wanted) if is_type else known in asked for known, bases, _ in rows)
+        met = (is_kind(cause, bases, wanted) if is_type else cause in asked for cause, bases, _ in rows)
         if not rows or not asked or any(met):
             continue
-        there = ', '.join(f'{known} ({number})' for known, _, number in rows[:_MOST_NAMED])
+        there = ', '.join(f'{cause} ({number})' for cause, _, number in rows[:_MOST_NAMED])
         more = f', and {len(rows) - _MOST_NAMED} more' if len(rows) > _MOST_NAMED else ''
-        close = get_close_matches(asked[0], [str(known) for known, *_ in rows], n=1)
+        close = get_close_matches(asked[0], [str(cause) for cause, *_ in rows], n=1)
         meant = f'; did you mean {close[0]}?' if close else ''
         of = f' of {", ".join(names)}' if names else ''
         return f'no failure{of} has the {label} {" or ".join(asked)}; there is {there}{more}{meant}'

@@ -39,9 +39,9 @@ class IndexLock:
         with fileops.opened(folder, fileops.LOOK) as hidden:  # a link that was put there leads nowhere
             self._fd = fileops.out_of_reach(os.open(name, _FLAGS, 0o666, dir_fd=hidden))
         let_go_in_children(self)
-        found = os.fstat(self._fd)
-        self._file = (found.st_dev, found.st_ino)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(self._fd)
+        self._file = (status.st_dev, status.st_ino)
+        if not stat.S_ISREG(status.st_mode):
             self.close()
             raise OSError(errno.EINVAL, 'it is not a regular file', path)
 
@@ -50,10 +50,10 @@ class IndexLock:
         if self._fd < 0:  # it was we
             return False
         try:
-            found = os.fstat(self._fd)
+            status = os.fstat(self._fd)
         except OSError:
             return True
-        return (found.st_dev, found.st_ino) != self._file
+        return (status.st_dev, status.st_ino) != self._file
 
     def share(self) -> None:
         """Keep replacers out until `release`."""

@@ -196,8 +196,8 @@ class IndexFile:
         if not pooled.is_writable:
             return
         with self._owned():
-            found = main_inode(self.path)
-            if found in ((), pooled.mark[:2]):
+            inode = main_inode(self.path)
+            if inode in ((), pooled.mark[:2]):
                 with contextlib.suppress(_Unreachable):  # who opens it next is told
                     self._rebuild(None)
 
@@ -256,16 +256,16 @@ class IndexFile:
                 if not self._is_swept:
                     self._is_swept = True
                     _rebuild.sweep(self.path)
-                found = self._look()
-            if isinstance(found, PooledConnection):
-                self._name(found, lock)
-                return found
+                outcome = self._look()
+            if isinstance(outcome, PooledConnection):
+                self._name(outcome, lock)
+                return outcome
             with lock.owned():
-                found = self._look()
-                if isinstance(found, PooledConnection):  # another process was faster
-                    found.close()
+                outcome = self._look()
+                if isinstance(outcome, PooledConnection):  # another process was faster
+                    outcome.close()
                 else:
-                    self._repair(found)
+                    self._repair(outcome)
         raise IndexFault(f'{self.path} is broken again and again while it is opened')
 
     def _name(self, pooled: PooledConnection, lock: IndexLock) -> None:
@@ -351,7 +351,7 @@ class IndexFile:
     def _why_aside(self) -> str:
         """Why what stands there is to be kept, '' where it need not be."""
         try:
-            found = self._look()
+            outcome = self._look()
         except IndexTooNew:
             return 'other'
         except NotOurIndex:
@@ -360,12 +360,12 @@ class IndexFile:
             return 'other'
         except sqlite3.Error:  # busy, or out of reach for SQLite: it has a name all the same
             return 'other'
-        if isinstance(found, PooledConnection):
-            found.close()
+        if isinstance(outcome, PooledConnection):
+            outcome.close()
             return ''
-        if found.kind == 'damaged' and not self._place.is_ours():
+        if outcome.kind == 'damaged' and not self._place.is_ours():
             raise NotOurIndex(f'{self.path} is no index; it was left as it is', hint=self._place.remedy)
-        return {'damaged': 'damaged', 'foreign': 'foreign'}.get(found.kind, '')
+        return {'damaged': 'damaged', 'foreign': 'foreign'}.get(outcome.kind, '')
 
     def _set_aside(self, why: str, reason: str) -> None:
         quarantine = _rebuild.quarantine(self.path, why)

@@ -150,8 +150,14 @@ class Query(Sequence[Entry]):
     @property
     def _collections(self) -> list[str] | None:
         """Names of the collections that the query is limited to; None: all."""
-        known = self._asked.get('collection')
-        return [known] if isinstance(known, str) else None if known is None else list(known)
+        collections = self._asked.get('collection')
+        return (
+            [collections]
+            if isinstance(collections, str)
+            else None
+            if collections is None
+            else list(collections)
+        )
 
     def first(self) -> Entry | None:
         """Return the first row, or None if there are no rows."""
@@ -331,8 +337,8 @@ class Query(Sequence[Entry]):
         self._is_explained = True
         parts = list(asked_parts(self._asked, self._asked['order_by']))
         names = self._collections
-        found = rows and (parts[-1].wanted is not None or parts[-1].path.of(rows[0]) is not MISSING)
-        if not found and (why := self._connections.read(lambda driver: why_nothing(driver, names, parts))):
+        is_found = rows and (parts[-1].wanted is not None or parts[-1].path.of(rows[0]) is not MISSING)
+        if not is_found and (why := self._connections.read(lambda driver: why_nothing(driver, names, parts))):
             warn(why)
         is_of_results = any(part.path.column == 'result' for part in parts)
         if is_of_results and (why := self._connections.read(lambda driver: left_out(driver, names))):

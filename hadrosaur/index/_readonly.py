@@ -77,15 +77,15 @@ class ReadOnlyFile:
         if self._place.look() or contents(self._path) == self._distrusted:
             return self._open_built()
         try:
-            found = self._open_itself()
+            outcome = self._open_itself()
         except (PermissionError, sqlite3.Error) as fault:
             raise told(fault, self._path, 'check permissions')
         except OSError:  # no room for a copy of index and -wal: the directories are there
             return self._open_built()
-        if isinstance(found, PooledConnection):
-            return found
-        if found.kind == 'damaged':
-            self.mark_corrupt(found.detail)
+        if isinstance(outcome, PooledConnection):
+            return outcome
+        if outcome.kind == 'damaged':
+            self.mark_corrupt(outcome.detail)
         return self._open_built()
 
     def _open_itself(self) -> PooledConnection | OpenProblem:

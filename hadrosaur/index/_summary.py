@@ -87,17 +87,17 @@ def count(driver: sqlite3.Connection, collection: str | None) -> dict[str, dict[
     most = _seems_largest(driver)
     is_direct = collection not in (None, most)
     statement = _COUNTS_OF_ONE if is_direct else _COUNTS
-    found = {
+    counted = {
         text(name): {'total': total, 'completed': total - error - pending, 'error': error, 'pending': pending}
         for name, total, error, pending in driver.execute(statement, {'most': most, 'of': collection})
     }
-    if most in found:
-        rest = sum(counts['total'] for name, counts in found.items() if name != most)
-        found[most]['total'] -= rest
-        found[most]['completed'] -= rest
+    if most in counted:
+        rest = sum(counts['total'] for name, counts in counted.items() if name != most)
+        counted[most]['total'] -= rest
+        counted[most]['completed'] -= rest
     if collection is None:
-        return found
-    return {collection: found.get(collection) or dict.fromkeys(('total', *STATUSES), 0)}
+        return counted
+    return {collection: counted.get(collection) or dict.fromkeys(('total', *STATUSES), 0)}
 
 
 def _seems_largest(driver: sqlite3.Connection) -> str:
@@ -111,15 +111,15 @@ def _seems_largest(driver: sqlite3.Connection) -> str:
 
 def stats(driver: sqlite3.Connection, collection: str | None) -> dict[str, dict[str, Any]]:
     """`count`, and how long runs took: all, or a sample, which says of how many it is."""
-    found: dict[str, dict[str, Any]] = {**count(driver, collection)}
-    most = max(LEAST_SAMPLE, min(SAMPLE, MOST_SAMPLED // max(1, len(found))))
-    for name, counts in found.items():
+    collections: dict[str, dict[str, Any]] = {**count(driver, collection)}
+    most = max(LEAST_SAMPLE, min(SAMPLE, MOST_SAMPLED // max(1, len(collections))))
+    for name, counts in collections.items():
         taken = [seconds for (seconds,) in driver.execute(_DURATIONS, (name, most + 1))]
         if any(not isinstance(seconds, (int, float)) for seconds in taken):
             raise Altered('a duration is no number')
         sample = most if len(taken) > most else None
         counts['duration'] = {**_spread(taken[:most]), 'sample': sample}
-    return found
+    return collections
 
 
 def _spread(durations: list[float]) -> dict[str, float | None]:
@@ -143,7 +143,7 @@ def error_groups(
     values = values if last is None else (*values, last)
     first = {(of, group): time for of, group, time in driver.execute(_EARLIEST.format(failed), values)}
     latest = driver.execute(_LATEST.format(failed), values).fetchall()
-    found = [
+    groups = [
         ErrorGroup(
             group=text(group),
             count=number,
@@ -157,7 +157,7 @@ def error_groups(
         )
         for group, number, kind, message, of, ident, last in latest
     ]
-    return sorted(found, key=lambda each: (-each.count, each.collection, each.group))
+    return sorted(groups, key=lambda group: (-group.count, group.collection, group.group))
 
 
 def _time(cell: Any) -> datetime | None:

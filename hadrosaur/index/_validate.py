@@ -113,13 +113,13 @@ class Place(NamedTuple):
         size, linked = 0, ''
         for part in PARTS:
             try:
-                found = os.lstat(self.path + part)
+                status = os.lstat(self.path + part)
             except FileNotFoundError:
                 continue
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(status.st_mode):
                 raise NotOurIndex(f'{self.path + part} is not a regular file', hint=self.remedy)
-            size = found.st_size if part == '' else size
-            linked = linked or (self.path + part if found.st_nlink > 1 else '')
+            size = status.st_size if part == '' else size
+            linked = linked or (self.path + part if status.st_nlink > 1 else '')
         if not self.is_own:
             self._respect(linked, size)
         if linked:
@@ -269,10 +269,10 @@ def is_altered(driver: sqlite3.Connection) -> bool:
         made = driver.execute(
             "SELECT sql FROM sqlite_master WHERE tbl_name IN ('resources', 'uses') AND sql IS NOT NULL"
         )
-        found = {' '.join(str(text).split()) for (text,) in made}
+        stored = {' '.join(str(text).split()) for (text,) in made}
     except FAULTS:
         return True
-    return not found >= {' '.join(text.split()) for text in (TABLE, USES, *INDEXES, *TRIGGERS.values())}
+    return not stored >= {' '.join(text.split()) for text in (TABLE, USES, *INDEXES, *TRIGGERS.values())}
 
 
 def _code(fault: Fault) -> int:
