@@ -1995,7 +1995,7 @@ MUTANTS = {
         Mutant(
             'rows of all collections are counted as those of the largest',
             'index/_summary.py',
-            "        found[most]['completed'] -= rest\n",
+            "        counted[most]['completed'] -= rest\n",
             '',
             f'{ROWS_MANY}counts_are_those_of_group_by',
         ),
