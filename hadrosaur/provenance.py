@@ -103,6 +103,9 @@ class Provenance(Guarded):
 @atexit.register
 def complete_all() -> None:
     """Complete every note of this process."""
+    # After Ctrl-C Python ends by SIGINT, but `eval` makes it forget that, and so does loading a named tuple.
+    if getattr(sys, 'last_type', None) is KeyboardInterrupt:
+        return
     for each in list(_all):
         each.complete()
 
