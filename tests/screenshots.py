@@ -5,6 +5,7 @@ Needs Debian's Chromium. Each picture is of one address, in one width and one th
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,12 +43,15 @@ spirographs.proj.fetch_many('posters', steps, workers=2).wait()
 def main():
     """Take all pictures, or those that are named."""
     TARGET.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        base = Path(folder, 'demo')
-        program = ROOT / 'examples/spirographs.py'
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.gettempdir(), 'example')  # its name is in the pictures
+        folder.mkdir()
+        stack.callback(shutil.rmtree, folder)
+        base = folder / 'demo'
+        program = shutil.copy(ROOT / 'examples/spirographs.py', folder)
         subprocess.run([sys.executable, program, base], check=True, stderr=subprocess.DEVNULL)
         os.chdir(folder)
-        environment = {**os.environ, 'PYTHONPATH': f'{program.parent}:{ROOT}', 'SPIROGRAPHS': str(base)}
+        environment = {**os.environ, 'PYTHONPATH': f'{folder}:{ROOT}', 'SPIROGRAPHS': str(base)}
         runs = subprocess.Popen([sys.executable, '-c', LONG], env=environment, stderr=subprocess.DEVNULL)
         stack.callback(runs.wait)
         stack.callback(runs.terminate)
