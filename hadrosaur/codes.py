@@ -24,7 +24,8 @@ def code_of(*functions: Any) -> str:
     """Return a digest of the code of functions and classes, for ``version=`` of `Project.resource`.
 
     Comments, blank lines, docstrings, the function's name and its position do not count. Its code does, and
-    so do its other decorators, a function that a decorator has wrapped, and the arguments of a partial.
+    so do its other decorators, a function that a decorator has wrapped (in a closure, or in an object that is
+    called in its place), and the arguments of a partial.
     Functions that it calls count only if they are given as well: ``version=code_of(fit, load)``.
 
     Raises:
@@ -55,20 +56,45 @@ def _parts(function: Any, met: set[int]) -> Iterator[Any]:
         yield _tree(_class_in_source(function))
         return
     if not isinstance(function, FunctionType):
-        wrapped = getattr(function, '__wrapped__', None)  # functools.lru_cache and the like
-        called = wrapped if wrapped is not None else vars(type(function)).get('__call__')
-        if not isinstance(called, FunctionType):
+        called = next(
+            (vars(each)['__call__'] for each in type(function).__mro__ if '__call__' in vars(each)), None
+        )
+        is_ours, held = isinstance(called, FunctionType), list(_held_by(function))
+        if not is_ours and not held:
             kind = ValueError if callable(function) else TypeError
             raise kind(
                 f'{function!r} has no source in Python, so that its code cannot be looked at{_INSTEAD}'
             )
-        yield from _parts(called, met)
+        for each in [called, *held] if is_ours else held:
+            yield from _parts(each, met)
         return
     yield _tree(_in_source(function))
-    for cell in function.__closure__ or ():  # what a decorator has wrapped
-        held = _content(cell)
-        if isinstance(held, (FunctionType, MethodType, functools.partial)):
-            yield from _parts(held, met)
+    for each in _held_by(function):
+        yield from _parts(each, met)
+
+
+def _held_by(function: Any) -> Iterator[Any]:
+    """What a decorator has wrapped: functions in the closure of one, in the attributes of another object."""
+    values = [_content(cell) for cell in getattr(function, '__closure__', None) or ()]
+    attributes = getattr(function, '__dict__', {})
+    is_function = isinstance(function, FunctionType)
+    values += [attributes.get('__wrapped__')] if is_function else list(attributes.values())
+    for value in values:
+        inner = list(value.values()) if isinstance(value, dict) else value
+        for each in inner if isinstance(inner, (list, tuple)) else [inner]:
+            if isinstance(each, _FUNCTIONS) or _is_decorated(each):
+                yield each
+
+
+_FUNCTIONS = (FunctionType, MethodType, functools.partial)
+
+
+def _is_decorated(value: Any) -> bool:
+    """Is it an object that is called in the place of a function, such as one of functools.lru_cache?"""
+    held = getattr(value, '__dict__', {}).values()
+    return (
+        callable(value) and not isinstance(value, type) and any(isinstance(each, _FUNCTIONS) for each in held)
+    )
 
 
 _INSTEAD = "; write version='1' or the like, and another one when it changes"

@@ -281,6 +281,13 @@ MUTANTS = {
             f'{SAFE}stored_files_run_nothing',
         ),
         Mutant(
+            'page: a file stays open that nobody takes a byte of',
+            'web/server.py',
+            '    next(chunks)\n',
+            '',
+            f'{SAFE}who_goes_before_the_first_byte_leaves_no_file_open[/log/thumbs/img-003/stdout]',
+        ),
+        Mutant(
             'page: dots lead out of a storage',
             'web/files.py',
             "name in ('', '.', '..') or '/' in name or",
@@ -2944,6 +2951,13 @@ MUTANTS = {
             '        files.extend(inputs.take(named, running.collection, running.ident, args))',
             '        files.extend([])',
             'test_inputs.py::test_a_change_while_it_runs_is_a_change',
+        ),
+        Mutant(
+            'code: what an object wraps is not looked at',
+            'codes.py',
+            '        for each in [called, *held] if is_ours else held:',
+            '        for each in [called] if is_ours else held:',
+            'test_code_of.py::test_what_an_object_wraps_counts[an object]',
         ),
         Mutant(
             'code: a docstring is code',

@@ -126,6 +126,56 @@ def test_what_a_decorator_wraps_counts(wraps, load):
     assert digest(load(DECORATED.format(**{**parts, 'result': '2 * g(*args)'}))) != known
 
 
+OBJECTS = {
+    'an object': """
+class Retry:
+    def __init__(self, g):
+        self.g = g
+    def __call__(self, *args):
+        return {result}, self.g(*args)
+@Retry
+""",
+    'an object with wraps, of a subclass': """
+import functools
+class Retry:
+    def __call__(self, *args):
+        return {result}, self.g(*args)
+class Often(Retry):
+    def __init__(self, g):
+        functools.update_wrapper(self, g)
+        self.g = g
+@Often
+""",
+    'a cache below a function': """
+import functools
+def twice(g):
+    def inner(*args):
+        return {result}, g(*args)
+    return inner
+@twice
+@functools.lru_cache
+""",
+    'functions in a list': """
+def first_of(g):
+    steps = [g]
+    def inner(*args):
+        return {result}, steps[0](*args)
+    return inner
+@first_of
+""",
+}
+
+
+@pytest.mark.parametrize('decorator', OBJECTS.values(), ids=OBJECTS)
+def test_what_an_object_wraps_counts(decorator, load):
+    """A function is not lost from sight in an object that is called in its place, or in a list."""
+    text = decorator + 'def f(ident, args, subdir):\n    return {body}\n'
+    known = digest(load(text.format(result=1, body=1)))
+    assert digest(load('# moved\n' + text.format(result=1, body=1))) == known
+    assert digest(load(text.format(result=1, body=2))) != known
+    assert digest(load(text.format(result=2, body=1))) != known
+
+
 def test_lambdas_partials_and_objects(load):
     """Lambdas on one line are told apart; of a partial its arguments count; an object is its __call__."""
     text = 'f, g = (lambda i, a, s: 1), (lambda i, a, s: 2)\nh = lambda i, a, s: 1\n'

@@ -1,5 +1,7 @@
 """The page: who may ask, and what an answer may do."""
 
+import asyncio
+import gc
 import os
 
 import page
@@ -139,3 +141,27 @@ def test_forms_and_addresses_have_an_end(project):
 
     assert browser.get(f'/c/thumbs?q={"x" * 9000}').status_code == 414
     assert browser.post('/do', content=b'x' * 70_000, headers=origin).status_code == 413
+
+
+@pytest.mark.parametrize('path', ['/file/thumbs/img-003/thumb.png', '/log/thumbs/img-003/stdout'])
+def test_who_goes_before_the_first_byte_leaves_no_file_open(project, path):
+    """A file or log that a client asks for, and goes before it has come, is closed."""
+    before = set(os.listdir('/proc/self/fd'))
+
+    async def gone():
+        return {'type': 'http.disconnect'}
+
+    async def heard(message):
+        pass
+
+    headers = [(b'host', b'127.0.0.1:8000'), (b'authorization', f'Bearer {page.TOKEN}'.encode())]
+    scope = {
+        'type': 'http', 'asgi': {'version': '3.0', 'spec_version': '2.3'}, 'http_version': '1.1',
+        'method': 'GET', 'scheme': 'http', 'path': path, 'raw_path': path.encode(), 'query_string': b'',
+        'root_path': '', 'headers': headers,
+    }  # fmt: skip
+    for _ in range(5):
+        asyncio.run(page.make_app(project, page.TOKEN)(dict(scope), gone, heard))
+    gc.collect()
+
+    assert len(set(os.listdir('/proc/self/fd')) - before) < 5

@@ -228,8 +228,18 @@ def _form(text: str) -> dict[str, str]:
 
 
 def _chunks(fd: int, size: int) -> Iterator[bytes]:
-    """An open file, as long as it was; one that has become shorter is filled up."""
+    """An open file, as long as it was; one that has become shorter is filled up.
+
+    The descriptor is closed too where nobody takes a byte: a generator that was never begun has no end.
+    """
+    chunks = _closing(fd, size)
+    next(chunks)
+    return chunks
+
+
+def _closing(fd: int, size: int) -> Iterator[bytes]:
     try:
+        yield b''  # taken at once
         at = 0
         while at < size:
             data = os.pread(fd, min(CHUNK, size - at), at)
