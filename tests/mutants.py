@@ -3571,6 +3571,13 @@ MUTANTS = {
             'test_hostile_archives.py::test_an_archive_that_was_cut_off_is_said_to_be[-1024]',
         ),
         Mutant(
+            'transfer: what is pending makes an export fail',
+            'maintenance/parcels.py',
+            '        if found.entry is not None:',
+            "        if found.entry is not None and found.entry.status != 'pending':",
+            'test_transfer.py::test_what_is_pending_is_left_out',
+        ),
+        Mutant(
             'transfer: a resource that is computed anew meanwhile is carried as it was read',
             'maintenance/parcels.py',
             'if _mark(top) != mark:',

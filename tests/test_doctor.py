@@ -140,6 +140,7 @@ def test_leftovers_are_found(used, monkeypatch):
     ]
     assert sorted(each['level'] for each in found) == ['fix', 'fix', 'fix', 'fix', 'note', 'note']
     assert all(each['to_do'] for each in found)
+    assert any(each['found'].startswith('1 import cut off') for each in found)
     assert call('doctor', used).exit_code == 4
 
 

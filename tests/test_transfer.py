@@ -290,9 +290,15 @@ def test_what_is_pending_is_left_out(tmp_path):
     claim = Claim.take(str(path / 'coll'), 'bad', make=False)
     with Project(path, create=False) as proj:
         report = proj.export(tmp_path / 'all.tar')
+        copied = proj.backup(tmp_path / 'copy')
+        (path / 'coll/plain/storage/link').unlink()
+        shutil.rmtree(path / 'coll/a%2Fb')
+        assert call('backup', path, tmp_path / 'second').exit_code == 0
     claim.release()
-    assert report.resources == len(ODD)
-    assert len(report.left_out) == 3
+    assert report.resources == copied.resources == len(ODD)
+    assert report.pending == copied.pending == 1
+    assert sorted(report.left_out) == sorted(copied.left_out)
+    assert len(report.left_out) == 2
     assert any('plain: storage/link' in sentence for sentence in report.left_out)
     assert any('a%2Fb' in sentence and 'damaged' in sentence for sentence in report.left_out)
     with tarfile.open(tmp_path / 'all.tar') as tar:
@@ -342,9 +348,9 @@ def test_a_backup_copies_what_has_changed(tmp_path, monkeypatch):
         (path / 'coll/bad/status.json').write_bytes(directory.STATUS_BYTES['pending'])
         packed.clear()
         report = proj.backup(tmp_path / 'copy')
-        assert set(packed) == {'plain', 'one'}
+        assert set(packed) == {'plain', 'one', 'bad'}
         claim.release()
-        assert (report.resources, report.same) == (2, total - 3)
+        assert (report.resources, report.same, report.pending) == (2, total - 3, 1)
     with Project(tmp_path / 'copy', create=False) as copy:
         assert copy.get('coll', 'plain').result == 'second'
         assert copy.get('coll', 'bad').status == 'error'
@@ -397,4 +403,5 @@ def test_the_commands(full, tmp_path):
     assert os.listdir(tmp_path / 'home') == ['file']
     assert call('export', tmp_path / 'nowhere', tmp_path / 'x.tar').exit_code == 3
     assert call('export', full, tmp_path / 'x.tar', '--order-by', 'nonsense').exit_code == 2
+    assert "there is no folder '" in call('export', full, tmp_path / 'nowhere/x.tar').stderr
     assert not (tmp_path / 'x.tar').exists()

@@ -79,9 +79,11 @@ def _wrapped(file: IO[bytes], kind: str | None, mode: str) -> IO[bytes]:
 
 @contextlib.contextmanager
 def new_file(path: str, *, overwrite: bool) -> Iterator[IO[bytes]]:
-    """A stream to a new file that appears when it is complete. Raises BadArchive if it exists."""
+    """A stream to a new file that appears when it is complete. Raises BadArchive if it cannot be made."""
     if not overwrite and os.path.lexists(path):
         raise BadArchive(f'{path!r} is there already', hint='choose another name, or say --force')
+    if not os.path.isdir(above := os.path.dirname(path) or '.'):
+        raise BadArchive(f'there is no folder {above!r} to write to', hint='make it first')
     beside = f'{path}.{os.getpid()}.part'
     try:
         with open(beside, 'wb') as file:

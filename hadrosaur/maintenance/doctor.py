@@ -26,7 +26,7 @@ from ..upgrade import stored_revision
 from .incoming import INCOMING, free_space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from ..basedir import BaseDirectory
 
@@ -187,24 +187,34 @@ def _leftovers(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
     command = f'rm -r {shlex.quote(base.hidden)}/'
     dead = [name for name in _names(f'{base.hidden}/{SESSIONS}') if not base.is_alive(name)]
     if dead:
-        what = f'{len(dead)} processes ended without saying so; what they had pending is settled'
+        what = (
+            f'{_counted(dead, "process", "processes")} ended without saying so; all pending there is settled'
+        )
         yield Diagnosis('leftovers', 'note', what, 'whoever computes next removes it')
     if unwritten := base.unwritten():
         todo = f'hadrosaur status {shlex.quote(base.given)} brings them'
-        yield Diagnosis('leftovers', 'fix', f'rows of {len(unwritten)} processes are not in the index', todo)
+        yield Diagnosis(
+            'leftovers',
+            'fix',
+            f'rows of {_counted(unwritten, "process", "processes")} are not in the index',
+            todo,
+        )
     left = [
         name for name in _names(f'{base.hidden}/{INCOMING}') if not base.is_alive(name.rpartition('.')[0])
     ]
     if left:
-        what = f'{len(left)} imports were cut off'
+        what = f'{_counted(left, "import")} cut off'
         yield Diagnosis('leftovers', 'fix', what, f'begin them again, or: {command}{INCOMING}')
     if old := _old(f'{base.hidden}/{CANCEL}', REQUEST_LIFE + LEFT_AFTER):
         yield Diagnosis(
-            'leftovers', 'fix', f'{len(old)} requests to cancel that nobody answers', f'{command}{CANCEL}'
+            'leftovers',
+            'fix',
+            f'{_counted(old, "request")} to cancel without an answer',
+            f'{command}{CANCEL}',
         )
     if new := [name for name in _old(base.hidden, LEFT_AFTER) if name.endswith('.new')]:
         todo = ' '.join(['rm', *(shlex.quote(f'{base.hidden}/{name}') for name in new[:5])])
-        yield Diagnosis('leftovers', 'fix', f'{len(new)} files in {HIDDEN} that were never finished', todo)
+        yield Diagnosis('leftovers', 'fix', f'{_counted(new, "file")} in {HIDDEN} never finished', todo)
     aside = [
         name
         for name in _names(base.path)
@@ -212,9 +222,15 @@ def _leftovers(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
     ]
     if aside:
         todo = ' '.join(['rm', *(shlex.quote(f'{base.path}/{name}') for name in aside[:5])])
-        yield Diagnosis('leftovers', 'note', f'{len(aside)} files of indexes that were set aside', todo)
+        yield Diagnosis(
+            'leftovers', 'note', f'{_counted(aside, "file")} of indexes that were set aside', todo
+        )
     if not (dead or unwritten or left or old or new or aside):
         yield Diagnosis('leftovers', 'ok', 'none')
+
+
+def _counted(found: Collection[str], one: str, more: str = '') -> str:
+    return f'{len(found)} {one if len(found) == 1 else more or f"{one}s"}'
 
 
 _PARTS = ('-wal', '-shm', '-journal')

@@ -154,14 +154,14 @@ def _told(call: Callable[..., None], *values: Any) -> None:
 
 
 def origins(base: str, only: str | None = None) -> Iterator[tuple[Origin | None, str]]:
-    """Yield (origin, '') for each finished resource of a base, (None, reason) for each other one."""
+    """Yield (origin, '') for each resource of a base, pending ones too; (None, reason) for a broken one."""
     folder = None if only is None else canonical.collection_folder(only)
     for found in scan.walk(base, folder):
         above, _, name = found.name.rpartition('/')
-        if found.entry is not None and found.entry.status in ('completed', 'error'):
+        if found.entry is not None:
             yield Origin(found.collection, found.entry.ident, base, f'{base}/{above}', name), ''
-        elif found.entry is not None or found.problem is not None:
-            yield None, f'{found.name}: {found.problem or "it is pending"}'
+        elif found.problem is not None:
+            yield None, f'{found.name}: {found.problem}'
 
 
 def pack(origin: Origin, carrier: Carrier) -> dict[str, Any] | None:
