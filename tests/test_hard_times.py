@@ -331,7 +331,7 @@ def test_a_folder_that_is_another_each_time_is_given_up(base, monkeypatch):
     (base / 'coll/a').mkdir(parents=True)
     monkeypatch.setattr(Claim, '_stands_in', lambda claim, parent: False)
 
-    with pytest.raises(OSError, match='another folder each time'):
+    with pytest.raises(OSError, match='replaced again and again'):
         Claim.take(str(base / 'coll'), 'a')
 
 

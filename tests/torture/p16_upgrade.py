@@ -21,7 +21,7 @@ def test_killed_anywhere(tmp_path, record):
     """Never anything between, never a lost row, nothing left lying about, and the next opener has the new."""
     with Faults(tmp_path, tmp_path / 'base', log_size=1 << 20) as faults:
         program = Path(__file__).with_name('upgrades.py')
-        words = [tmp_path, KILLS, chance().random(), 1 if IS_FULL else 60]
+        words = [tmp_path, KILLS, chance().random(), 1 if IS_FULL else 120]
         done = subprocess.run(
             [sys.executable, str(program), *map(str, words)],
             env=faults.environment(PYTHONPATH=f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'),

@@ -151,12 +151,12 @@ class Upgrades:
         self.examine(where)
         return True
 
-    def every_statement(self):
+    def every_statement(self, step, first):
         for after in False, True:
-            number = 1
+            number = first
             while self.trial(f'statement {number}', lambda n=number, a=after: at_statement(n, a)):
-                number += 1
-        return number - 1
+                number += step
+        return number - step
 
     def every_operation(self, step, first):
         for action in 'kill', 'kill after':
@@ -182,12 +182,12 @@ class Upgrades:
 
 if __name__ == '__main__':
     place, kills, chosen = Path(sys.argv[1]), int(sys.argv[2]), random.Random(sys.argv[3])
-    step = int(sys.argv[4])  # every operation, or every so many
+    step = int(sys.argv[4])  # every statement and operation, or every so many
     faults = Faults.attached()
     faults.disarm()
     load_everything()
     for dump in DUMPS:
         upgrades = Upgrades(place, dump)
-        statements = upgrades.every_statement()
+        statements = upgrades.every_statement(step, chosen.randrange(step) + 1)
         upgrades.every_operation(step, chosen.randrange(step) + 1)
         upgrades.at_random(kills * statements, chosen)
