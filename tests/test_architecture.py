@@ -1,4 +1,4 @@
-"""Item 8: the floors of the house, light imports, and a front page that is true."""
+"""The layers of the package, light imports, and a front page that is true."""
 
 import ast
 import json

@@ -279,6 +279,7 @@ def test_what_comes_after_the_walk_is_no_row_without_a_folder(zoo, monkeypatch):
         assert sorted(row.ident for row in proj.query('zoo')) == ['ant', 'bee', 'cow', 'dog', 'emu']
 
 
+@pytest.mark.long
 def test_few_rows_are_held_at_once(zoo, monkeypatch):
     """A million rows fit: reindex and check look at folders and rows in groups."""
     held = []

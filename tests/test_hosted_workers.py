@@ -63,6 +63,7 @@ def test_workers_end_with_the_batch(who_proj, pool):
         assert all(map(is_running, hosts))
 
 
+@pytest.mark.long
 def test_workers_end_with_the_project(who_proj, pool, base):
     """close() in the middle of a batch ends what runs in the pool, too."""
     batch = who_proj.fetch_many('coll', ['quick', 'slow'], executor=pool)

@@ -453,6 +453,7 @@ def test_a_query_is_not_asked_before_it_is_looked_at(index):
     assert count == 1
 
 
+@pytest.mark.long
 def test_a_long_query_streams(tmp_path):
     """Iterating does not hold the rows, and a write goes on meanwhile."""
     index = Index(tmp_path / 'index.sqlite3', lock_path=tmp_path / '.hadrosaur' / 'lock')

@@ -1,4 +1,4 @@
-"""Items 1 and 2: the two commands, and the main job on real input."""
+"""The two commands of the README, and the main job on real input."""
 
 import ast
 import json
@@ -18,6 +18,8 @@ from hadrosaur import Project
 
 CENSUS = ROOT / 'examples/source_census.py'
 STDLIB = Path(sysconfig.get_path('stdlib'))
+
+pytestmark = pytest.mark.long  # some 1 800 resources, twice
 
 
 def failure_of(name):

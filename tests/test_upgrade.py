@@ -208,7 +208,7 @@ KILLED = """
 
 @pytest.mark.long
 def test_killing_an_upgrade_leaves_old_or_new(program, tmp_path):
-    """kill -9 before any statement (here each tenth): the index is the old one or the new one, never between."""
+    """kill -9 before any statement (each tenth here): the index is the old or the new one, never between."""
     states = []
     for left in range(0, 1000, 10):
         path = load(DUMPS[0], tmp_path / f'{left}.sqlite3')

@@ -537,6 +537,7 @@ def test_an_executor_that_is_shut_down(proj, make):
     assert proj.check().findings == []
 
 
+@pytest.mark.long
 def test_a_dask_address_nobody_answers(program, monkeypatch):
     """A clear error after a few seconds, and nothing else is said at the end of the program."""
     pytest.importorskip('distributed', reason='dask is not installed')
