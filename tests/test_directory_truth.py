@@ -1,4 +1,4 @@
-"""Item 4: the directory is the truth, whatever the function does and wherever a process is cut off."""
+"""The directory is the truth, whatever the function does and wherever a process is cut off."""
 
 import contextlib
 import gc

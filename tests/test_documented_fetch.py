@@ -1,4 +1,4 @@
-"""Item 3: `Project.fetch` behaves to the letter as it is documented."""
+"""`Project.fetch` behaves to the letter as it is documented."""
 
 import contextlib
 import json

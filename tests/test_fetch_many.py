@@ -1,4 +1,4 @@
-"""Item 6: `fetch_many` on inline and processes: lazy, keeps going, blames exactly, leaves nothing behind."""
+"""`fetch_many` on inline and processes: lazy, keeps going, blames exactly, leaves nothing behind."""
 
 import _thread
 import collections

@@ -1,4 +1,4 @@
-"""Item 9: what the README shows runs, and what it names exists."""
+"""What the README shows runs, and what it names exists."""
 
 import re
 import shlex
