@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .loaded import loaded
 from .sanitize import printable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def show(name: str, total: int | None = None) -> Display:
 
 def _is_notebook() -> bool:
     """Whether this is a kernel, whose output is shown in cells; IPython in a terminal has none."""
-    ipython = sys.modules.get('IPython')
+    ipython = loaded('IPython')
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, 'kernel', None) is not None
 

@@ -20,6 +20,8 @@ import sys
 from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
+from .loaded import loaded
+
 _Met = dict[tuple[int, int], tuple[Any, Any]]
 
 
@@ -45,7 +47,7 @@ class Cell(NamedTuple):
 
 def cell() -> Cell | None:
     """Return the cell that is being run, if that can be known."""
-    ipython = sys.modules.get('IPython')
+    ipython = loaded('IPython')
     try:
         parent = ipython.get_ipython().kernel.get_parent()  # type: ignore[union-attr]
         return Cell(str(parent['metadata']['cellId']), str(parent['header']['msg_id']))

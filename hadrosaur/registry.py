@@ -32,6 +32,7 @@ from .errors import (
     VersionChangedWarning,
     warn,
 )
+from .loaded import loaded
 from .records import CollectionSpec, Facts
 
 if TYPE_CHECKING:
@@ -459,7 +460,7 @@ def _is_importable(function: Any) -> bool:
 
 
 def _is_spawning() -> bool:
-    context = sys.modules.get('multiprocessing.context')
+    context = loaded('multiprocessing.context')
     return context is not None and context.get_spawning_popen() is not None
 
 

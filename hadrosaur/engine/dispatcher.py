@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import importlib
-import sys
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from .. import basedir
 from ..errors import ExecutorFault, ExecutorUnavailable, ResourceError, UnknownExecutor
 from ..executors._ticker import Clock, wanted_cancelled
 from ..executors.base import Executor, Listener
+from ..loaded import loaded
 from ..records import Job, RunResult
 from ..store import is_worth_a_retry, retry_order
 from ._turns import Turns
@@ -94,7 +94,7 @@ def _foreign(executor: Any) -> str | None:
                 hint='write dask:tcp://host:port',
             )
         return 'hadrosaur.executors.dask:DaskExecutor'
-    futures, dask = sys.modules.get('concurrent.futures'), sys.modules.get('distributed')
+    futures, dask = loaded('concurrent.futures'), loaded('distributed')
     if futures is not None and isinstance(executor, futures.Executor):
         return 'hadrosaur.executors.futures:FuturesExecutor'
     if dask is not None and isinstance(executor, dask.Client):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import sys
 from typing import Any
 
 from ..errors import warn
+from ..loaded import loaded
 
 _told: set[tuple[str, str, tuple[str, ...]]] = set()
 
@@ -46,7 +46,7 @@ def _sent_with(function: Any) -> list[tuple[str, Any]]:
 
 def _is_generator(value: Any) -> bool:
     """Also a method of one, such as ``random.random`` of ``from random import random``."""
-    of = getattr(sys.modules.get('numpy'), 'random', None)
+    of = getattr(loaded('numpy'), 'random', None)
     kinds = (random.Random, getattr(of, 'Generator', ()), getattr(of, 'RandomState', ()))
     owner = getattr(value, '__self__', None) if callable(value) else None
     return any(isinstance(each, kinds) for each in (value, owner))

@@ -13,6 +13,8 @@ import sys
 import warnings
 from typing import Any
 
+from ..loaded import loaded
+
 
 def of_this_process() -> dict[str, Any]:
     """What is set now, as what `marshal` takes."""
@@ -24,15 +26,15 @@ def of_this_process() -> dict[str, Any]:
         'collecting': (gc.isenabled(), gc.get_threshold()),
         'warnings': [_of_filter(*given) for given in warnings.filters],
     }
-    if socket := sys.modules.get('socket'):
+    if socket := loaded('socket'):
         found['socket'] = socket.getdefaulttimeout()
-    if decimal := sys.modules.get('decimal'):
+    if decimal := loaded('decimal'):
         context = _of_context(decimal.getcontext())
         if context != _of_context(decimal.DefaultContext):  # else nobody needs to load it
             found['decimal'] = context
-    if locale := sys.modules.get('locale'):
+    if locale := loaded('locale'):
         found['locale'] = locale.setlocale(locale.LC_ALL)
-    if multiprocessing := sys.modules.get('multiprocessing'):
+    if multiprocessing := loaded('multiprocessing'):
         found['starting'] = multiprocessing.get_start_method(allow_none=True)
     return found
 

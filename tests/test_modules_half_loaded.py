@@ -1,0 +1,36 @@
+"""Another thread may be importing a module at any moment: we look at none that is half there."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import pytest
+
+from hadrosaur import Project, UnknownExecutor, progress, redefinition
+
+
+@pytest.fixture
+def half_loaded(monkeypatch):
+    """All modules that we look at where they are loaded, as they are at the first line of their import."""
+    for name in (
+        'socket', 'decimal', 'locale', 'multiprocessing', 'multiprocessing.context', 'concurrent.futures',
+        'distributed', 'IPython', 'numpy',
+    ):  # fmt: skip
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        module.__spec__._initializing = True
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_a_module_that_is_just_being_imported_is_not_looked_at(base, half_loaded):
+    """Settings of the interpreter, notebooks, executors and generators are asked for without it."""
+    from hadrosaur.executors import _random_state, _settings
+
+    assert {'socket', 'decimal', 'locale', 'starting'}.isdisjoint(_settings.of_this_process())
+    assert not _random_state._is_generator(object())
+    assert not progress._is_notebook()
+    assert redefinition.cell() is None
+    with Project(base) as proj:
+        proj.resource('coll')(lambda ident, args, subdir: ident)
+        with pytest.raises(UnknownExecutor):
+            proj.fetch_many('coll', ['a'], executor=object())
