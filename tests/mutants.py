@@ -3897,8 +3897,8 @@ MUTANTS = {
         Mutant(
             'a module that another thread is just importing is looked at',
             'loaded.py',
-            "    return None if getattr(getattr(module, '__spec__', None), '_initializing', False) else module",
-            '    return module',
+            "return None if getattr(getattr(module, '__spec__', None), '_initializing', False) else module",
+            'return module',
             'test_modules_half_loaded.py::test_a_module_that_is_just_being_imported_is_not_looked_at',
         ),
         Mutant(
