@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import pwd
 import re
 import sys
 import time
@@ -164,7 +165,10 @@ def _user() -> str:
     for name in ('LOGNAME', 'USER'):
         if os.environ.get(name):
             return os.environ[name]
-    return str(os.geteuid())
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # as in a container that knows no names
+        return str(os.geteuid())
 
 
 # --- git -------------------------------------------------------------------------------------------

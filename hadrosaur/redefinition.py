@@ -49,7 +49,7 @@ def cell() -> Cell | None:
     """Return the cell that is being run, if that can be known."""
     ipython = loaded('IPython')
     try:
-        parent = ipython.get_ipython().kernel.get_parent()  # type: ignore[union-attr]
+        parent = ipython.get_ipython().kernel.get_parent()
         return Cell(str(parent['metadata']['cellId']), str(parent['header']['msg_id']))
     except (AttributeError, LookupError, TypeError):
         return None

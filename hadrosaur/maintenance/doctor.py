@@ -185,12 +185,6 @@ def _index(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
 def _leftovers(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
     """Leftovers of killed processes, and indexes that were set aside."""
     command = f'rm -r {shlex.quote(base.hidden)}/'
-    dead = [name for name in _names(f'{base.hidden}/{SESSIONS}') if not base.is_alive(name)]
-    if dead:
-        what = (
-            f'{_counted(dead, "process", "processes")} ended without saying so; all pending there is settled'
-        )
-        yield Diagnosis('leftovers', 'note', what, 'whoever computes next removes it')
     if unwritten := base.unwritten():
         todo = f'hadrosaur status {shlex.quote(base.given)} brings them'
         yield Diagnosis(
@@ -225,7 +219,7 @@ def _leftovers(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
         yield Diagnosis(
             'leftovers', 'note', f'{_counted(aside, "file")} of indexes that were set aside', todo
         )
-    if not (dead or unwritten or left or old or new or aside):
+    if not (unwritten or left or old or new or aside):
         yield Diagnosis('leftovers', 'ok', 'none')
 
 
