@@ -1,7 +1,8 @@
 """``inputs=``: the files that a resource is computed from, and whether they are what they were.
 
 A file is known by its path, its size and when it was changed. Its contents are compared, by a digest that was
-taken before the run, only where the time is another and the size is not.
+taken before the run, only where the time is another and the size is not; or where the time tells nothing, as
+of a file that was written so shortly before that it may be written again within the same tick of the clock.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
@@ -16,6 +18,10 @@ from typing import Any
 from .errors import InputNotFound
 
 Function = Callable[[str, dict[str, Any]], Any]
+
+TICK = 50_000_000
+"""Nanoseconds within which a file that is written twice may keep its time: file systems count in ticks."""
+_NO_TIME = -1  # of a file that was written within the last tick
 
 
 def take(inputs: Function, collection: str, ident: str, args: dict[str, Any]) -> list[list[Any]]:
@@ -42,7 +48,8 @@ def _known(path: str, collection: str, ident: str) -> list[Any]:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             raise _refused(path, collection, ident, 'is a folder, or no file at all', 'name the files in it')
-        return [path, found.st_size, found.st_mtime_ns, _digest(path, found.st_mtime_ns, found.st_ino)]
+        mtime_ns = found.st_mtime_ns if _is_settled(found) else _NO_TIME
+        return [path, found.st_size, mtime_ns, _digest(path, found)]
     except FileNotFoundError:
         raise _refused(path, collection, ident, 'is not there', 'make it, or mend inputs= of the collection')
     except UnicodeError:
@@ -56,9 +63,24 @@ def _refused(path: str, collection: str, ident: str, what: str, hint: str) -> In
     return InputNotFound(message, collection=collection, ident=ident, hint=hint)
 
 
+def _is_settled(found: os.stat_result) -> bool:
+    """Would a file that is written from now on have another time?"""
+    return time.time_ns() - found.st_mtime_ns > TICK
+
+
+def _digest(path: str, found: os.stat_result) -> str:
+    """Of its contents: a file that many resources need is read once for each time that it has."""
+    if _is_settled(found):
+        return _digest_of_then(path, found.st_mtime_ns, found.st_ino)
+    return _read_digest(path)
+
+
 @lru_cache(maxsize=1024)
-def _digest(path: str, _mtime_ns: int, _inode: int) -> str:
-    """Of a file as it was changed then: one that many resources need is read once."""
+def _digest_of_then(path: str, _mtime_ns: int, _inode: int) -> str:
+    return _read_digest(path)
+
+
+def _read_digest(path: str) -> str:
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -72,7 +94,7 @@ def changed(lines: Iterable[Any]) -> str | None:
                 return f'{path} is gone'
             if now.st_size != size:
                 return f'{path} changed'
-            if now.st_mtime_ns != mtime_ns and _digest(path, now.st_mtime_ns, now.st_ino) != digest:
+            if now.st_mtime_ns != mtime_ns and _digest(path, now) != digest:
                 return f'{path} changed'
         except (FileNotFoundError, NotADirectoryError):
             return f'{path} is gone'

@@ -281,6 +281,13 @@ MUTANTS = {
             f'{SAFE}stored_files_run_nothing',
         ),
         Mutant(
+            'page: a client that does not read keeps the server from ending',
+            'web/serving.py',
+            '                transport.abort()',
+            '                pass',
+            'test_page_is_live.py::test_a_download_that_stands_still_does_not_keep_the_server_from_ending',
+        ),
+        Mutant(
             'page: a file stays open that nobody takes a byte of',
             'web/server.py',
             '    next(chunks)\n',
@@ -2939,9 +2946,16 @@ MUTANTS = {
             'test_stale.py::test_fetch_many_of_what_is_stale_goes_from_the_leaves_up',
         ),
         Mutant(
+            'inputs: a file that was written twice in a tick is the same',
+            'inputs.py',
+            'mtime_ns = found.st_mtime_ns if _is_settled(found) else _NO_TIME',
+            'mtime_ns = found.st_mtime_ns',
+            'test_inputs.py::test_what_is_written_twice_in_a_tick_of_the_clock_has_changed',
+        ),
+        Mutant(
             'inputs: a file that was only touched has changed',
             'inputs.py',
-            'now.st_mtime_ns != mtime_ns and _digest(path, now.st_mtime_ns, now.st_ino) != digest',
+            'now.st_mtime_ns != mtime_ns and _digest(path, now) != digest',
             'now.st_mtime_ns != mtime_ns',
             'test_inputs.py::test_a_changed_file_makes_its_resource_stale[inline]',
         ),

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -162,3 +163,13 @@ def test_links_and_a_newer_format(used, tmp_path):
     assert levels(used)['permissions'] == 'fix'
     Path(used, '.hadrosaur/format.json').write_text('{"format": 99}')
     assert levels(used)['locks'] == 'fault'
+
+
+def test_a_collection_behind_a_link_is_noted(used, tmp_path):
+    """Its resources are not seen, and why is said; a base without .hadrosaur is not called read-only."""
+    (used / 'coll').rename(tmp_path / 'elsewhere')
+    (used / 'coll').symlink_to(tmp_path / 'elsewhere')
+    assert 'coll is a link to a folder' in call('doctor', used).stdout
+    assert call('doctor', used).exit_code == 0
+    shutil.rmtree(used / '.hadrosaur')
+    assert 'there is no .hadrosaur yet' in call('doctor', used).stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from hadrosaur import HadrosaurError, Project, StaleWarning, inputs
 def files(tmp_path):
     for name in ('one', 'two'):
         (tmp_path / f'{name}.csv').write_text(name)
+        os.utime(tmp_path / f'{name}.csv', (1_000, 1_000))
     return tmp_path
 
 
@@ -55,6 +57,21 @@ def test_a_changed_file_makes_its_resource_stale(executor, base, files):
         (files / 'two.csv').unlink()
         assert stale(proj) == {'two': f'its input {files}/two.csv is gone'}
         assert proj.explain('sums', 'two').chain == ('sums/two',)
+
+
+def test_what_is_written_twice_in_a_tick_of_the_clock_has_changed(base, files):
+    """Of the same size and time, as on a file system that counts in ticks: its contents tell."""
+    path = files / 'one.csv'
+    with made(base, files, on_input_change='recompute') as proj:
+        now = time.time_ns() + 3600 * 10**9  # a clock that is ahead is no better
+        for word in ('uno', 'ein', 'een'):
+            path.write_text(word)
+            os.utime(path, ns=(now, now))
+            assert proj.fetch('sums', 'one').value == word
+            assert stale(proj) == {}
+        path.write_text('ett')
+        os.utime(path, ns=(now, now))
+        assert stale(proj) == {'one': f'its input {path} changed'}
 
 
 def test_contents_are_read_on_doubt_only(base, files, monkeypatch):

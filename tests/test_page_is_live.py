@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 import urllib.request
 
@@ -220,7 +221,7 @@ def test_what_cannot_be_done_is_said(acting, form, status):
     assert len(proj.query('c')) == 4
 
 
-def test_an_open_page_does_not_keep_the_server_from_ending(proj, caplog):
+def test_an_open_page_does_not_keep_the_server_from_ending(proj, capfd):
     """Ctrl-C ends the streams of open pages first: nothing is cut off, and nobody is told a traceback."""
     proj.resource('c')(lambda ident, args, subdir: ident)
     proj.fetch('c', 'one')
@@ -234,4 +235,28 @@ def test_an_open_page_does_not_keep_the_server_from_ending(proj, caplog):
     with stream:
         assert stream.read() == b'\n'
 
-    assert [each for each in caplog.records if each.name.startswith('uvicorn')] == []
+    assert capfd.readouterr().err == ''
+
+
+def test_a_download_that_stands_still_does_not_keep_the_server_from_ending(proj, capfd):
+    """A client that does not read is cut off at the end, without a traceback."""
+
+    @proj.resource('c')
+    def big(ident, args, subdir):
+        with open(f'{subdir}/big.bin', 'wb') as file:
+            file.truncate(100_000_000)
+
+    proj.fetch('c', 'one')
+    with page.served(proj) as opening:
+        host, _, port = opening.split('/')[2].partition(':')
+        client = socket.create_connection((host, int(port)), timeout=HANG)
+        lines = [
+            'GET /file/c/one/big.bin HTTP/1.1',
+            f'Host: {host}:{port}',
+            f'Authorization: Bearer {page.TOKEN}',
+        ]
+        client.sendall(('\r\n'.join(lines) + '\r\n\r\n').encode())
+        assert client.recv(12) == b'HTTP/1.1 200'
+    client.close()
+
+    assert capfd.readouterr().err == ''

@@ -107,6 +107,9 @@ def _file_system(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
 def _locks(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
     """Take a lock twice: the second attempt must be refused."""
     name = f'.doctor.{os.getpid()}.new'
+    if not os.path.lexists(base.hidden):
+        yield Diagnosis('locks', 'note', f'there is no {HIDDEN} yet; it is made by the next run')
+        return
     if not os.access(base.hidden, os.W_OK):
         yield Diagnosis('locks', 'note', 'cannot be tried where nothing can be written')
         return
@@ -156,6 +159,10 @@ def _permissions(base: BaseDirectory, index: str) -> Iterator[Diagnosis]:
     for place in places:
         if os.path.islink(place) and place != base.path:
             yield Diagnosis('permissions', 'fix', f'{place} is a link, and none is followed', 'move it away')
+    for name in _names(base.path):
+        if os.path.islink(path := f'{base.path}/{name}') and os.path.isdir(path) and path not in places:
+            what = f'{path} is a link to a folder: it is no collection, since no link is followed'
+            yield Diagnosis('permissions', 'note', what, 'move the folder itself there, if it should be one')
     if not unreadable and not readonly:
         yield Diagnosis('permissions', 'ok', 'everything can be read and written')
 

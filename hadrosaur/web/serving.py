@@ -71,8 +71,11 @@ class Server(uvicorn.Server):
         self._end_streams = end_streams
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then all else."""
+        """End the streams and what waits for a client that does not read, then all else."""
         self._end_streams()
+        for connection in list(self.server_state.connections):
+            if (transport := getattr(connection, 'transport', None)) and transport.get_write_buffer_size():
+                transport.abort()
         await super().shutdown(sockets)
 
 
