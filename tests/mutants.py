@@ -351,6 +351,13 @@ MUTANTS = {
             f'{SHOWS}what_a_resource_uses_is_linked',
         ),
         Mutant(
+            'page: a log whose resource is removed ends with a traceback',
+            'web/events.py',
+            '            except (HadrosaurError, OSError):  # it was removed',
+            '            except ZeroDivisionError:  # it was removed',
+            f'{LIVE}a_log_that_is_followed_ends_where_its_resource_is_removed[resource]',
+        ),
+        Mutant(
             'page: who was cut off hears all of a log again',
             'web/events.py',
             "since = last or params.get('since', '')",

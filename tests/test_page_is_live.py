@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+import shutil
 import socket
 import threading
 import urllib.request
+from pathlib import Path
 
 import page
 import pytest
 from conftest import HANG, await_that
 from starlette.datastructures import QueryParams
 
-from hadrosaur import Project
+from hadrosaur import Project, directory
+from hadrosaur.directory.claim import Claim
 from hadrosaur.web import events
 
 
@@ -109,6 +112,25 @@ def test_a_log_is_followed_to_its_end(proj):
         ''.join(data['html'] for name, data in made if name == 'log' and data['log'] == 'stdout') == 'last\n'
     )
     assert made[-1] == ('ended', {'status': 'completed'})
+
+
+@pytest.mark.parametrize('gone', ['c/one', ''], ids=['resource', 'base'])
+def test_a_log_that_is_followed_ends_where_its_resource_is_removed(proj, gone):
+    """The page is told that it ended; nothing is raised where nobody reads it."""
+    proj.resource('c')(lambda ident, args, subdir: print('first'))
+    proj.fetch('c', 'one')
+    (Path(proj.base) / 'c/one/status.json').write_bytes(directory.STATUS_BYTES['pending'])
+    claim = Claim.take(f'{proj.base}/c', 'one', make=False)
+    with Project(proj.base, create=False) as looked:
+        made = asyncio.run(
+            heard(
+                events.Notifier(looked), {'collection': 'c', 'ident': 'one'}, 'ended',
+                lambda event: event[0] == 'log' and shutil.rmtree(Path(proj.base, gone), ignore_errors=True),
+            )
+        )  # fmt: skip
+    claim.release()
+
+    assert made[-1] == ('ended', {'status': 'absent'})
 
 
 def test_who_was_cut_off_hears_the_rest_alone(proj):

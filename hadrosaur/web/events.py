@@ -113,7 +113,10 @@ class Notifier:
         waited = 0.0
         while not self._is_closed:
             # Before the last words are read.
-            status = await run_in_threadpool(self._status, collection, ident)
+            try:
+                status = await run_in_threadpool(self._status, collection, ident)
+            except (HadrosaurError, OSError):  # it was removed, or the whole base
+                status = 'absent'
             for log in LOGS:
                 tail = await run_in_threadpool(self._tail, collection, ident, log, at.get(log))
                 if tail is None or (log in at and at[log] == (tail.end, tail.mark)):
@@ -139,7 +142,7 @@ class Notifier:
         try:
             with files.folder_of(self._project, collection, ident) as folder:
                 return files.tail_of(folder, log, since)
-        except HadrosaurError:
+        except (HadrosaurError, OSError):
             return None
 
 
