@@ -26,7 +26,8 @@ def code_of(*functions: Any) -> str:
     Comments, blank lines, docstrings, the function's name and its position do not count. Its code does, and
     so do its other decorators, a function that a decorator has wrapped (in a closure, or in an object that is
     called in its place), and the arguments of a partial.
-    Functions that it calls count only if they are given as well: ``version=code_of(fit, load)``.
+    Functions that it calls count only if they are given as well: ``version=code_of(fit, load)``. The code is
+    read from the file: reload a module that was edited since it was imported.
 
     Raises:
         ValueError: The source of one cannot be found: it is built in, was typed at a prompt, or shares its

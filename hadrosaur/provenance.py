@@ -222,7 +222,8 @@ def _ask_git(folder: str) -> dict[str, Any] | None:
     if done.returncode or 'branch.oid' not in told:
         return None
     is_dirty = any(not line.startswith('#') for line in lines)
-    return {'commit': told['branch.oid'], 'branch': told.get('branch.head'), 'dirty': is_dirty}
+    commit = told['branch.oid'] if told['branch.oid'] != '(initial)' else None  # before the first one
+    return {'commit': commit, 'branch': told.get('branch.head'), 'dirty': is_dirty}
 
 
 # --- versions --------------------------------------------------------------------------------------

@@ -3592,6 +3592,13 @@ MUTANTS = {
             'test_hostile_archives.py::test_an_archive_that_was_cut_off_is_said_to_be[-1024]',
         ),
         Mutant(
+            'transfer: what has come in from a pipe before a fault is not told',
+            'project/keeping.py',
+            'if count := arrival.report().resources:',
+            'if count := 0:',
+            'test_transfer.py::test_what_has_come_in_from_a_pipe_is_told[cut]',
+        ),
+        Mutant(
             'transfer: what is pending makes an export fail',
             'maintenance/parcels.py',
             '        if found.entry is not None:',

@@ -150,6 +150,7 @@ def test_a_program_that_just_ends_completes_its_note(program, tmp_path):
         """
     git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', '-C', tmp_path]
     subprocess.run([*git, 'init', '-q'], check=True)
+    assert provenance._ask_git(str(tmp_path))['commit'] is None
     (tmp_path / 'data').write_text('one')
     subprocess.run([*git, 'add', 'data'], check=True)
     subprocess.run([*git, 'commit', '-q', '-m', 'one'], check=True)

@@ -13,7 +13,7 @@ from test_cli_tools import call
 import hadrosaur
 from hadrosaur import Project, directory
 from hadrosaur.directory.claim import Claim
-from hadrosaur.maintenance import parcels
+from hadrosaur.maintenance import parcels, transfer
 
 LONG = 'x' * 300
 ODD = ['plain', 'a/b', '../up', 'é,1', LONG, '-rf']
@@ -279,6 +279,42 @@ def test_what_is_computed_is_a_conflict(full, archive, tmp_path):
     with Project(tmp_path / 'base') as proj:
         assert proj.import_(archive, on_conflict='skip').resources == 1
         assert proj.get('coll', 'plain').result['ident'] == 'plain'
+
+
+class Pipe(io.BytesIO):
+    """What can be read once."""
+
+    def seekable(self):
+        return False
+
+
+@pytest.mark.parametrize('way', ['cut', 'conflict'])
+def test_what_has_come_in_from_a_pipe_is_told(tmp_path, monkeypatch, way):
+    """A pipe cannot be checked before: the error says how many are in, and a second time brings the rest."""
+    monkeypatch.setattr(transfer, 'GROUP', 2)
+    with Project(fill(tmp_path / 'base')) as proj, Project(tmp_path / 'new') as new:
+        file = io.BytesIO()
+        proj.export(file)
+        if way == 'conflict':
+            new.resource('other coll')(lambda ident, args, subdir: 'mine')
+            new.fetch('other coll', 'nothing')
+        data = file.getvalue()
+        with pytest.raises(hadrosaur.HadrosaurError) as raised:
+            new.import_(Pipe(data if way == 'conflict' else data[: data.rindex(b'.hadrosaur-export/end')]))
+        count = len(new.query()) - (way == 'conflict')
+        assert count
+        assert f'{count} that came before it are in' in raised.value.hint
+        assert new.import_(Pipe(data), on_conflict='skip').same == count
+
+
+@pytest.mark.parametrize('verb', ['export', 'import_'])
+def test_what_is_no_file_is_refused(tmp_path, verb):
+    """A sentence that names it."""
+    with (
+        Project(tmp_path / 'base') as proj,
+        pytest.raises(TypeError, match='a binary stream, not 5'),
+    ):
+        getattr(proj, verb)(5)
 
 
 def test_what_is_pending_is_left_out(tmp_path):

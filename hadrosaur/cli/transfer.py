@@ -94,8 +94,8 @@ def import_(base: str, file: str, on_conflict: OnConflict, as_json: bool) -> int
     """Read resources from a tar file that `export` wrote.
 
     The whole file is checked before anything changes. A resource that already exists with the same contents
-    is left as it is, so an interrupted import can be repeated. BASE is created if missing; FILE - is standard
-    input.
+    is left as it is, so an interrupted import can be repeated. BASE is created if missing. FILE - is standard
+    input: a pipe is checked as it is read, and what comes before a fault in it is in.
     """
     from ..project import Project
 

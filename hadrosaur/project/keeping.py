@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from .. import directory, fileops, private_files, reindex
 from ..basedir import HIDDEN, BaseDirectory
-from ..errors import BaseUnusable, ResourceError, TransferFault
+from ..errors import BaseUnusable, HadrosaurError, ResourceError, TransferFault
 from ..maintenance import gc
 from .indexed import Indexed
 
@@ -146,6 +146,7 @@ class Keeping(Indexed):
         """
         from ..maintenance import archive, parcels, transfer
 
+        _check_file(file, 'write')
         self._settle_down()
         if filters:
             chosen = self._origins(collection, filters)
@@ -173,8 +174,9 @@ class Keeping(Indexed):
     ) -> TransferReport:
         """Read resources from a tar file that `export` wrote.
 
-        The file is checked before anything changes, and each resource appears atomically. A resource that
-        already exists with the same contents is left as it is. An interrupted import can be repeated.
+        The file is checked before anything changes; a pipe can be read only once, so what comes before a
+        fault or a conflict is in by then. Each resource appears atomically. A resource that already exists
+        with the same contents is left as it is: an interrupted import can be repeated.
 
         Args:
             file: Path, or binary stream. Its first bytes tell how it is compressed.
@@ -191,6 +193,7 @@ class Keeping(Indexed):
         from ..maintenance import transfer
 
         transfer.check_policy(on_conflict)
+        _check_file(file, 'read')
         if isinstance(file, str | os.PathLike):
             with open(file, 'rb') as opened:
                 return self._import(opened, on_conflict)
@@ -204,7 +207,13 @@ class Keeping(Indexed):
                 start = file.tell()
                 arrival.inspect(archive.decompressed(file))
                 file.seek(start)
-            arrival.read(archive.decompressed(file))
+            try:
+                arrival.read(archive.decompressed(file))
+            except HadrosaurError as error:
+                if count := arrival.report().resources:
+                    known = f'{error.hint}; ' if error.hint else ''
+                    error.hint = f'{known}{count} that came before it are in, and stay if this is repeated'
+                raise
             return arrival.report()
 
     @contextlib.contextmanager
@@ -307,3 +316,8 @@ class Keeping(Indexed):
                 f'{target.given!r} is not empty, and no backup of {self._base.given!r}',
                 hint='give a folder of its own, or use merge',
             )
+
+
+def _check_file(file: object, method: str) -> None:
+    if not isinstance(file, str | os.PathLike) and not hasattr(file, method):
+        raise TypeError(f'file must be a path or a binary stream, not {file!r}')
