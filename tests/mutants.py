@@ -3599,6 +3599,13 @@ MUTANTS = {
             'test_transfer.py::test_what_has_come_in_from_a_pipe_is_told[cut]',
         ),
         Mutant(
+            'transfer: another base at the same path replaces a backup',
+            'project/keeping.py',
+            "is_ours = mine['of'] in (found['of'], target.identity())",
+            'is_ours = True',
+            'test_transfer.py::test_a_backup_is_of_one_base_and_not_of_a_path',
+        ),
+        Mutant(
             'transfer: what is pending makes an export fail',
             'maintenance/parcels.py',
             '        if found.entry is not None:',

@@ -411,6 +411,23 @@ def test_a_backup_goes_into_a_folder_of_its_own(tmp_path, kind):
         assert files(tmp_path) == before
 
 
+def test_a_backup_is_of_one_base_and_not_of_a_path(tmp_path):
+    """Another base at the same path does not replace what was saved; a base restored by copying goes on."""
+    fill(tmp_path / 'base')
+    with Project(tmp_path / 'base') as proj:
+        proj.backup(tmp_path / 'copy')
+    (tmp_path / 'base').rename(tmp_path / 'moved')
+    other = Project(fill(tmp_path / 'base', word='other'))
+    with other, pytest.raises(hadrosaur.TransferFault, match='no backup of'):
+        other.backup(tmp_path / 'copy')
+    with Project(tmp_path / 'copy', create=False) as copy:
+        assert copy.get('coll', 'plain').result['word'] == 'first'
+    shutil.copytree(tmp_path / 'copy', tmp_path / 'restored')
+    for name in ('moved', 'restored'):
+        with Project(tmp_path / name) as proj:
+            assert proj.backup(tmp_path / 'copy').resources == 0
+
+
 def test_the_commands(full, tmp_path):
     """Each says what came of it; misuse and conflicts are said in a sentence."""
     tar = tmp_path / 'all.tar.gz'

@@ -269,7 +269,8 @@ class Keeping(Indexed):
         directory with its own index: use it as it is, or `merge` it to restore.
 
         Args:
-            target: Path of the backup: a new or empty directory, or an earlier backup of this base.
+            target: Path of the backup: a new or empty directory, or an earlier backup of this base. That of
+                another base is refused, also of one that had the same path.
 
         Returns:
             A `TransferReport`: numbers of resources, and names of some.
@@ -302,7 +303,10 @@ class Keeping(Indexed):
         try:
             with private_files.own_folder(target.path, HIDDEN) as hidden:
                 found = json.loads(private_files.read_note(BACKUP, hidden)[0])
-            is_ours = mine['of'] == found['of'] is not None or found['path'] == mine['path']
+            if None in (mine['of'], found['of']):
+                is_ours = found['path'] == mine['path']
+            else:  # a base that was restored by copying its backup has the backup's number
+                is_ours = mine['of'] in (found['of'], target.identity())
         except FileNotFoundError:  # a first backup may have been interrupted before it was marked
             is_ours = set(os.listdir(target.path)) <= {HIDDEN}
             if is_ours:
