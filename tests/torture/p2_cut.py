@@ -49,7 +49,7 @@ NURSERY = """
 
     def live(base, life, args):
         proj = Project(base)
-        proj.resource('c', retries=int(life == 'retry'))(compute)
+        proj.resource('c', retries=int(life == 'retry'), keep_attempts=int('kept' in life))(compute)
         if life == 'recovery':
             proj.stats()
             proj.get('c', 'x')
@@ -87,6 +87,7 @@ LIVES = {  # what is there before, and the args of what is cut
     'retry': (None, {'once': True}),
     'recompute': ('completed', {}),
     'failing recompute': ('completed', {'fails': True}),
+    'recompute, the last one kept': ('completed', {}),
     'run after a failed one': ('error', {}),
     'remove': ('completed', {}),
     'background': (None, {}),

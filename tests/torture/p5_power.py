@@ -48,8 +48,9 @@ A, B, C = ({'of': letter, 'text': letter * 600} for letter in 'abc')
 class Story:
     """A project on a recorded disk, whose runs can be told apart."""
 
-    def __init__(self, place, durable):
+    def __init__(self, place, durable, keep_attempts=0):
         self.place, self.disk, self.durable = place, f'{place}/disk', durable
+        self.keep_attempts = keep_attempts
         os.mkdir(self.disk)
         self.recorder = Recorder(self.disk)
         self.runs, self.plan = {}, []
@@ -57,7 +58,7 @@ class Story:
 
     def project(self, disk, function):
         proj = Project(f'{disk}/new/base', durable=self.durable)
-        proj.resource('c')(function)
+        proj.resource('c', keep_attempts=self.keep_attempts)(function)
         return proj
 
     def open(self, *, is_new=True):
@@ -153,6 +154,11 @@ STORIES = {
         s.fetch(B, fails=True, recompute=True, queued=True),
         s.fetch(C, queued=True),
     ),
+    'recompute twice, the last one kept': lambda s: (
+        s.fetch(A),
+        s.fetch(B, recompute=True),
+        s.fetch(C, fails=True, recompute=True),
+    ),
     'removed': lambda s: (s.fetch(A), s.remove()),
     'removed, again': lambda s: (s.fetch(A), s.remove(), s.fetch(B)),
     'status deleted, again': lambda s: (s.fetch(A), s.delete_status(), s.fetch(B)),
@@ -178,7 +184,7 @@ NEW = ('first', 'failing')  # all others happen in a base that was there
 
 def told(name, durable, place):
     """A story, recorded."""
-    story = Story(place, durable)
+    story = Story(place, durable, keep_attempts=int('kept' in name))
     is_one_call = 'recompute' in name  # by syncfs, or file by file
     with story.recorder.recording(), pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
         patched.setattr(durability, '_takes_one_call', lambda *_: is_one_call)

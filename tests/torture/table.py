@@ -53,7 +53,7 @@ def rows_of(reports):
         promise = promise_of(report.nodeid.partition('::')[0])
         if promise:
             row = rows[promise]
-            row[2] += report.duration
+            row[2] += getattr(report, 'duration', 0)
             row[3] += report.skipped and not hasattr(report, 'wasxfail')
             row[1] += report.failed and (report.when != 'call' or not sum(item[2] for item in said))
         if report.when != 'call':
