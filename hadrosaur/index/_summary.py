@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..fingerprint import mask
 from ..records import STATUSES, ErrorGroup, moment
+from ._connection import transaction
 from ._validate import Altered, text
 
 if TYPE_CHECKING:
@@ -52,18 +53,19 @@ _KEYS = """
 SELECT collection, ident FROM resources WHERE {} ORDER BY collection, ident LIMIT 1000"""
 
 _FAILED = """
-(SELECT coalesce(error_group, error_type, '') AS cause, coalesce(error_type, '') AS kind,
-        coalesce(error, '') AS message, collection, ident, finished_at
+(SELECT coalesce(error_group, error_type, '') AS cause, collection, finished_at
  FROM resources WHERE {} AND status = 'error' {})"""
 
 _LAST = 'ORDER BY finished_at DESC LIMIT ?'
 
-# SQLite takes the columns that are not grouped from the row with the max: the latest failure.
-_LATEST = """
-SELECT cause, count(*), kind, message, collection, ident, max(finished_at)
+_CAUSES = """
+SELECT collection, cause, count(*), min(finished_at), max(finished_at)
 FROM {} GROUP BY collection, cause"""
 
-_EARLIEST = 'SELECT collection, cause, min(finished_at) FROM {} GROUP BY collection, cause'
+_LATEST = """
+SELECT coalesce(error_type, ''), coalesce(error, ''), ident FROM resources
+WHERE collection = ? AND status = 'error' AND finished_at IS ? AND coalesce(error_group, error_type, '') = ?
+LIMIT 1"""
 
 
 def collections(driver: sqlite3.Connection) -> list[str]:
@@ -141,21 +143,22 @@ def error_groups(
     test, values = _of(collection)
     failed = _FAILED.format(test, '' if last is None else _LAST)
     values = values if last is None else (*values, last)
-    first = {(of, group): time for of, group, time in driver.execute(_EARLIEST.format(failed), values)}
-    latest = driver.execute(_LATEST.format(failed), values).fetchall()
+    with transaction(driver, 'DEFERRED'):
+        causes = driver.execute(_CAUSES.format(failed), values).fetchall()
+        examples = [driver.execute(_LATEST, (of, last, cause)).fetchone() for of, cause, *_, last in causes]
     groups = [
         ErrorGroup(
-            group=text(group),
+            group=text(cause),
             count=number,
             type=text(kind),
             pattern=mask(text(message)),
             frame=None,
             collection=text(of),
             example=text(ident),
-            first=_time(first.get((of, group))),
+            first=_time(first),
             last=_time(last),
         )
-        for group, number, kind, message, of, ident, last in latest
+        for (of, cause, number, first, last), (kind, message, ident) in zip(causes, examples, strict=True)
     ]
     return sorted(groups, key=lambda group: (-group.count, group.collection, group.group))
 
