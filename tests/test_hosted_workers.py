@@ -20,7 +20,7 @@ def who(ident, args, subdir):
 def is_running(pid):
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # or it ends while it is read
         return False
 
 

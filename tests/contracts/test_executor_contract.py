@@ -427,7 +427,7 @@ def left_overs():
 def is_alive(pid):
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # or it ends while it is read
         return False
 
 
