@@ -50,6 +50,8 @@ import sys
 import warnings
 from typing import Any
 
+from .loaded import loaded
+
 
 class HadrosaurError(RuntimeError):
     """Base class of all errors that hadrosaur raises.
@@ -288,7 +290,7 @@ def log(message: str, *values: object) -> None:
     For events that need nobody's attention: a worker that died, an index that was rebuilt, recovered runs of
     processes that are gone.
     """
-    if logging := sys.modules.get('logging'):  # else nobody has set it up to listen
+    if logging := loaded('logging'):  # else nobody has set it up to listen
         logger = logging.getLogger('hadrosaur')
         if not logger.handlers:
             logger.addHandler(logging.NullHandler())  # the program decides where records go

@@ -26,6 +26,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .errors import HadrosaurWarning, IndexBusy, IndexFault, warn
+from .loaded import loaded
 from .locks import Guarded, at_most, start_without_signals
 from .row_events import READER, Event, apply, outlook
 
@@ -445,7 +446,7 @@ def _close_at_exit(writer: RowWriter) -> None:
     if _exit_pid != os.getpid():
         _exit_pid = os.getpid()
         atexit.register(_close_all, _exit_pid)
-        if util := sys.modules.get('multiprocessing.util'):  # its children end without atexit
+        if util := loaded('multiprocessing.util'):  # its children end without atexit
             util.Finalize(None, _close_all, (_exit_pid,), exitpriority=0)
 
 

@@ -15,7 +15,6 @@ import atexit
 import contextlib
 import hashlib
 import os
-import sys
 import threading
 import time
 import weakref
@@ -24,6 +23,7 @@ from typing import Any
 
 from . import coroutines
 from .errors import warn
+from .loaded import loaded
 
 PATIENCE = 10  # times as long as a setup took to fail, it is not called again;
 LONGEST_PAUSE = 60.0  # seconds, if it did not itself take longer
@@ -79,7 +79,7 @@ def _mark_of(setup: Any) -> str:
     A setup may refer to its project, which refers to the setup; that recursion is cut.
     """
     global _is_marking
-    cloudpickle = sys.modules.get('cloudpickle')
+    cloudpickle = loaded('cloudpickle')
     if cloudpickle is None or _is_marking:
         return ''
     _is_marking = True

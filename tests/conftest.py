@@ -33,6 +33,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 HANG = 300  # seconds: a limit that only a hang reaches, however busy the machine is
 
 
+def is_running(pid):
+    """Whether a process is there and has not ended; it may end while it is read."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    return False
+
+
 def await_that(is_so, seconds=HANG):
     """Wait for something to be so; the test fails if it does not come."""
     end = time.monotonic() + seconds

@@ -34,7 +34,7 @@ LAYERS = {
     'inputs': 2,
     'args_idents': 1.5, 'codes': 1.5, 'filters': 1.5, 'json_paths': 1.5, 'canonical': 1, 'coroutines': 1,
     'fingerprint': 1, 'records': 1, 'redefinition': 1,
-    'columns': 0.5, 'sanitize': 0.5, 'errors': 0, 'loaded': 0,
+    'columns': 0.5, 'sanitize': 0.5, 'errors': 0, 'loaded': -1,
 }  # fmt: skip
 FREE = {'__init__', '__main__', 'executors'}  # the front page, its door, an empty folder page
 

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import await_that
+from conftest import await_that, is_running
 
 
 def who(ident, args, subdir):
@@ -15,13 +15,6 @@ def who(ident, args, subdir):
         Path(subdir, 'began').touch()
         time.sleep(600)
     return [os.getpid(), os.getppid()]
-
-
-def is_running(pid):
-    try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except (FileNotFoundError, ProcessLookupError):  # or it ends while it is read
-        return False
 
 
 def descendants(pid):

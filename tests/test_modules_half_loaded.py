@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from hadrosaur import Project, UnknownExecutor, progress, redefinition
+from hadrosaur import Project, UnknownExecutor, errors, progress, redefinition, row_writer, worker_setup
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def half_loaded(monkeypatch):
     """All modules that we look at where they are loaded, as they are at the first line of their import."""
     for name in (
         'socket', 'decimal', 'locale', 'multiprocessing', 'multiprocessing.context', 'concurrent.futures',
-        'distributed', 'IPython', 'numpy',
+        'distributed', 'IPython', 'numpy', 'logging', 'multiprocessing.util', 'cloudpickle',
     ):  # fmt: skip
         module = ModuleType(name)
         module.__spec__ = ModuleSpec(name, None)
@@ -22,7 +22,7 @@ def half_loaded(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
 
 
-def test_a_module_that_is_just_being_imported_is_not_looked_at(base, half_loaded):
+def test_a_module_that_is_just_being_imported_is_not_looked_at(base, half_loaded, monkeypatch):
     """Settings of the interpreter, notebooks, executors and generators are asked for without it."""
     from hadrosaur.executors import _random_state, _settings
 
@@ -30,6 +30,9 @@ def test_a_module_that_is_just_being_imported_is_not_looked_at(base, half_loaded
     assert not _random_state._is_generator(object())
     assert not progress._is_notebook()
     assert redefinition.cell() is None
+    assert not worker_setup._mark_of(object())
+    errors.log('said to nobody')
+    monkeypatch.setattr(row_writer, '_exit_pid', 0)
     with Project(base) as proj:
         proj.resource('coll')(lambda ident, args, subdir: ident)
         with pytest.raises(UnknownExecutor):

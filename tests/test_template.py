@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HANG, await_that
+from conftest import HANG, await_that, is_running
 
 from hadrosaur.executors import template
 
@@ -18,12 +18,6 @@ pytestmark = pytest.mark.skipif(not template.IS_USED, reason='workers are not fo
 
 def parent_of(pid):
     return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
-
-
-def is_running(pid):
-    with contextlib.suppress(OSError):
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    return False
 
 
 def look_around(ident, args, subdir):

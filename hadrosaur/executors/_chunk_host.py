@@ -27,7 +27,7 @@ BUDGET = 0.05  # seconds after which a chunk hands back what it has not begun
 
 
 class Chunk(NamedTuple):
-    """Some orders of one task, with their function."""
+    """Some jobs of one collection, with their function."""
 
     jobs: list[Job]
     packed: Packed

@@ -1,4 +1,4 @@
-"""The workers of one pool: who gets which order, who is blamed, who is killed.
+"""The workers of one pool: who gets which job, who is blamed, who is killed.
 
 Each worker has a queue of jobs that it was sent and has not answered, and the head of that queue is the
 one that runs. From this one list follow exact blame, the clock of a timeout, ``phase='running'``,
@@ -50,8 +50,8 @@ class Scheduler:
     Args:
         workers: How many workers there may be.
         wake: A socket that becomes readable when the driver is to look up.
-        work items: The open orders by run, which the pool keeps.
-        frames: What a worker is sent before the first order of a task, by the task's number.
+        work_items: The open jobs by run, which the pool keeps.
+        frames: What a worker is sent before the first job of a collection, by the collection's number.
         resolve: Told what came of a job.
         drop: Told of work items that were not begun and are not wanted any more.
         started: Told of jobs whose run takes long.
@@ -91,7 +91,7 @@ class Scheduler:
         ] = {}  # by task: until when, and how it ended
 
     def put(self, work_items: Sequence[WorkItem], delay: float) -> None:
-        """Take in orders; they may run in so many seconds."""
+        """Take in jobs; they may run in so many seconds."""
         if not delay:
             self._waiting.extend(work_items)
             return

@@ -57,7 +57,7 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, jobs: Sequence[Job], function: Function, *, delay: float = 0.0) -> None:
-        """Take orders of one task, to be begun in ``delay`` seconds or later; returns at once."""
+        """Take jobs of one collection, to be begun in ``delay`` seconds or later; returns at once."""
 
     def step(self) -> bool:
         """Do some work in the caller's own thread; True if there was any. Most executors have none."""

@@ -77,7 +77,7 @@ class FuturesExecutor(Executor):
     # --- jobs in ---------------------------------------------------------------------------------
 
     def submit(self, jobs: Sequence[Job], function: Function, *, delay: float = 0.0) -> None:
-        """Take orders of one task. Raises ExecutorFault where the executor takes no more."""
+        """Take jobs of one collection. Raises ExecutorFault where the executor takes no more."""
         if id(function) not in self._packed:
             self._packed[id(function)] = (pack(function), function)
         packed = self._packed[id(function)][0]
@@ -152,7 +152,7 @@ class FuturesExecutor(Executor):
     def _look(self) -> bool:
         """Tell of what has been running for a second, and drop what somebody wants cancelled in time.
 
-        A host says nothing before it is done: the records tell which orders of a chunk are begun.
+        A host says nothing before it is done: the records tell which jobs of a chunk are begun.
         """
         with self._guard:
             waiting = [job for job, _ in self._waiting] + [item[2] for item in self._later]

@@ -74,7 +74,7 @@ class WorkerPool(Executor):
     # --- the caller's side -------------------------------------------------------------------------
 
     def submit(self, jobs: Sequence[Job], function: Function, *, delay: float = 0.0) -> None:
-        """Take orders of one task; ``delay`` seconds are waited before they may run."""
+        """Take jobs of one collection; ``delay`` seconds are waited before they may run."""
         key = (jobs[0].spec, id(function))
         if key not in self._packed:
             self._packed[key] = (pack(function), function)  # kept alive, so that its id is not used again

@@ -46,7 +46,7 @@ class ThreadsExecutor(Executor):
         self._clock = Clock(self._look)
 
     def submit(self, jobs: Sequence[Job], function: Function, *, delay: float = 0.0) -> None:
-        """Take orders of one task. Raises ExecutorFault where it has a timeout."""
+        """Take jobs of one collection. Raises ExecutorFault where it has a timeout."""
         if jobs[0].spec.needs_process:
             spec = jobs[0].spec
             why = 'has a timeout' if spec.timeout is not None else 'has runs_per_worker'

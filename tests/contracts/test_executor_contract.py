@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import HANG
+from conftest import HANG, is_running
 
 from hadrosaur import ExecutorFault, Project
 
@@ -242,7 +242,7 @@ def test_timeout_kills_the_run_and_what_it_started(proj, killable):
     assert counts == (4, 3, 1, 0, 0)
     assert (row.ident, row.error_type) == ('hangs', 'TimedOut')
     assert '0.5 s' in row.error
-    wait_until(lambda: not is_alive(pid))
+    wait_until(lambda: not is_running(pid))
 
 
 def test_timeout_is_refused_on_threads(proj):
@@ -422,13 +422,6 @@ def left_overs():
         sum(thread.name.startswith('hadrosaur') for thread in threading.enumerate()),
         len(os.listdir('/proc/self/fd')) if os.path.exists('/proc/self/fd') else 0,
     )
-
-
-def is_alive(pid):
-    try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except (FileNotFoundError, ProcessLookupError):  # or it ends while it is read
-        return False
 
 
 def wait_until(true, seconds=HANG):
