@@ -9,6 +9,13 @@ import pytest
 from hadrosaur import Project, UnknownExecutor, errors, progress, redefinition, row_writer, worker_setup
 
 
+class Closed:
+    """In the place of a writer whose rows are all written."""
+
+    def close(self):
+        """Nothing is left to do."""
+
+
 @pytest.fixture
 def half_loaded(monkeypatch):
     """All modules that we look at where they are loaded, as they are at the first line of their import."""
@@ -33,6 +40,9 @@ def test_a_module_that_is_just_being_imported_is_not_looked_at(base, half_loaded
     assert not worker_setup._mark_of(object())
     errors.log('said to nobody')
     monkeypatch.setattr(row_writer, '_exit_pid', 0)
+    monkeypatch.setattr(row_writer.atexit, 'register', lambda *_: None)
+    row_writer._close_at_exit(writer := Closed())
+    assert writer in row_writer._unclosed
     with Project(base) as proj:
         proj.resource('coll')(lambda ident, args, subdir: ident)
         with pytest.raises(UnknownExecutor):
